@@ -1,0 +1,173 @@
+"""The command line: the only place where flags become configurations."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from ramjax.checkpoint import CheckpointError
+from ramjax.config import (
+  ERROR_GRADIENTS,
+  OBJECTIVES,
+  Config,
+  ConfigError,
+  ModelConfig,
+  ObjectiveConfig,
+  TrainConfig,
+)
+from ramjax.data import DataError
+
+FLAGS = flags.FLAGS
+
+
+class UsageError(Exception):
+  """A command line that cannot be obeyed; the message is one line. Exit status 2."""
+
+
+class RunError(Exception):
+  """A run that cannot be done though the command line is right. Exit status 1."""
+
+
+def run(main: Callable[[], None]) -> None:
+  """Runs a binary: parses its flags, and turns known errors into one line each.
+
+  The exit status is 2 for a bad command line, 1 for another known error, and 130
+  after an interrupt.
+
+  Args:
+    main: the binary, without arguments.
+  """
+  name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+
+  def parse(argv: Sequence[str]) -> Sequence[str]:
+    try:
+      rest = FLAGS(argv)
+    except flags.Error as error:
+      _fail(name, error, 2)
+    if rest[1:]:
+      _fail(
+        name, UsageError(f"unexpected argument {rest[1]!r}; flags begin with --"), 2
+      )
+    return rest
+
+  def guarded(argv: Sequence[str]) -> None:
+    del argv
+    if not FLAGS["verbosity"].present:  # Orbax tells of every file that it touches.
+      logging.set_verbosity(logging.WARNING)
+    try:
+      main()
+    except (UsageError, ConfigError) as error:
+      _fail(name, error, 2)
+    except (RunError, DataError, CheckpointError) as error:
+      _fail(name, error, 1)
+    except OSError as error:
+      _fail(name, error, 1)
+    except KeyboardInterrupt:
+      _fail(name, RunError("interrupted; the same command goes on where it can"), 130)
+
+  app.run(guarded, flags_parser=parse)
+
+
+def _fail(name: str, error: Exception, status: int) -> None:
+  message = " ".join(str(error).split())
+  print(f"{name}: {message}", file=sys.stderr)
+  sys.exit(status)
+
+
+def define_train_flags() -> None:
+  """Defines the flags of a training run; the defaults are those of the configuration."""
+  model, objective, train = ModelConfig(), ObjectiveConfig(), TrainConfig()
+  flags.DEFINE_enum(
+    "objective", objective.name, OBJECTIVES, "Which extra terms the objective has."
+  )
+  flags.DEFINE_string("dataset", train.dataset, "mnist, fashion_mnist or kmnist.")
+  flags.DEFINE_string(
+    "data_dir", None, "Folder with the four IDX files; by default they are looked for."
+  )
+  flags.DEFINE_string(
+    "workdir",
+    None,
+    "Where the run is written; by default runs/<dataset>_<objective>_seed<seed>."
+    " A run that is there already is resumed.",
+  )
+  flags.DEFINE_integer("num_epochs", train.num_epochs, "Passes over the training set.")
+  flags.DEFINE_integer("batch_size", train.batch_size, "Examples a step.")
+  flags.DEFINE_float("learning_rate", train.learning_rate, "Adam's rate at the start.")
+  flags.DEFINE_integer("num_glimpses", train.num_glimpses, "Glimpses in training, N.")
+  flags.DEFINE_integer("patch_size", model.patch_size, "Side of a patch, in pixels.")
+  flags.DEFINE_integer("num_scales", model.num_scales, "Patches in a glimpse.")
+  flags.DEFINE_integer("scale_factor", model.scale_factor, "Ratio of their sides.")
+  flags.DEFINE_float(
+    "location_std", model.location_std, "Width of the location policy, in [-1, 1]."
+  )
+  flags.DEFINE_integer("hidden_size", model.hidden_size, "Width of the internal state.")
+  flags.DEFINE_float(
+    "lambda_uncertainty", objective.lambda_uncertainty, "The paper's lambda_1."
+  )
+  flags.DEFINE_float(
+    "lambda_intrinsic",
+    objective.lambda_intrinsic,
+    "The paper's lambda_2: 0.1 for stability (Figure 2), 3e-3 in Figure 1.",
+  )
+  flags.DEFINE_float(
+    "regularizer_scale",
+    objective.regularizer_scale,
+    "Factor on both lambdas: 32 for the units of the paper's numbers, 1 for its"
+    " equations as printed.",
+  )
+  flags.DEFINE_enum(
+    "error_gradient",
+    objective.error_gradient,
+    ERROR_GRADIENTS,
+    "Whether the uncertainty term changes the error network too (all, as released).",
+  )
+  flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
+  flags.DEFINE_integer(
+    "num_train_examples", None, "Use only so many training pictures; by default all."
+  )
+  flags.DEFINE_integer("steps_per_call", 100, "Steps between two looks at the metrics.")
+
+
+def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Config:
+  """The configuration that the flags of `define_train_flags` describe.
+
+  Args:
+    image_shape: height, width and channels of the data set's pictures.
+    num_classes: number of its classes.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    ConfigError: if a flag is out of range.
+  """
+  return Config(
+    model=ModelConfig(
+      image_shape=image_shape,
+      num_classes=num_classes,
+      patch_size=FLAGS.patch_size,
+      num_scales=FLAGS.num_scales,
+      scale_factor=FLAGS.scale_factor,
+      hidden_size=FLAGS.hidden_size,
+      location_std=FLAGS.location_std,
+    ),
+    objective=ObjectiveConfig(
+      name=FLAGS.objective,
+      lambda_uncertainty=FLAGS.lambda_uncertainty,
+      lambda_intrinsic=FLAGS.lambda_intrinsic,
+      regularizer_scale=FLAGS.regularizer_scale,
+      error_gradient=FLAGS.error_gradient,
+    ),
+    train=TrainConfig(
+      dataset=FLAGS.dataset,
+      num_train_examples=FLAGS.num_train_examples,
+      num_epochs=FLAGS.num_epochs,
+      batch_size=FLAGS.batch_size,
+      num_glimpses=FLAGS.num_glimpses,
+      learning_rate=FLAGS.learning_rate,
+      seed=FLAGS.seed,
+    ),
+  )

@@ -1,0 +1,166 @@
+"""Figure 2: what trained models do with more glimpses than they were trained for.
+
+`python -m experiments.glimpse_generalization --workdir=RUN[,RUN…]` evaluates each run
+with a fixed number of glimpses, 1 to --max_glimpses, and with a dynamic one for each
+of --betas, and writes glimpse_generalization.json and .png into the first folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags as absl_flags
+from absl import logging
+
+import ramjax
+from experiments import flags, plots
+from experiments import workdir as workdir_lib
+from ramjax import data
+from ramjax.checkpoint import Checkpoints
+from ramjax.config import LOCATION_POLICIES, Config
+from ramjax.networks import Params
+
+_BETAS = "0,0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.45,0.5,0.8,1,2,5,10"
+
+
+def define_flags() -> None:
+  """Defines the flags of the binary."""
+  absl_flags.DEFINE_list(
+    "workdir", None, "Folders of trained runs, separated by commas."
+  )
+  absl_flags.DEFINE_integer("max_glimpses", 50, "Largest number of glimpses.")
+  absl_flags.DEFINE_list("betas", _BETAS, "Exploration rates of the stopping rule.")
+  absl_flags.DEFINE_integer(
+    "num_samples", 1, "Rollouts averaged for a prediction, M (Ba et al., 2014)."
+  )
+  absl_flags.DEFINE_enum(
+    "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
+  )
+  absl_flags.DEFINE_string("data_dir", None, "Folder with the data set's IDX files.")
+  absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+
+
+def main() -> None:
+  """Evaluates the runs that the flags name."""
+  options = flags.FLAGS
+  if not options.workdir:
+    raise flags.UsageError("--workdir must name a trained run, or several, with commas")
+  for name in ("max_glimpses", "num_samples"):
+    if getattr(options, name) < 1:
+      raise flags.UsageError(f"{name} must be at least 1, not {getattr(options, name)}")
+  betas = _parse_betas(options.betas)
+  workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
+  configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
+
+  results = []
+  for workdir, config in zip(workdirs, configs, strict=True):
+    params = restore_params(workdir, config)
+    dataset = data.load_dataset(config.train.dataset, data_dir=options.data_dir)
+    began = time.perf_counter()
+    found = ramjax.evaluate(
+      jax.random.key(options.seed),
+      params,
+      *jax.device_put(dataset.test),
+      jnp.array(betas, jnp.float32),
+      config=config.model,
+      num_glimpses=options.max_glimpses,
+      preprocess=dataset.preprocess,
+      num_samples=options.num_samples,
+      location_policy=options.location_policy,
+    )
+    result = results_of(config, jax.device_get(found), betas)
+    results.append({"workdir": str(workdir.path), **result})
+    _print_summary(results[-1], num_samples=options.num_samples)
+    logging.info("evaluated in %.1f s", time.perf_counter() - began)
+
+  target = workdirs[0].path / "glimpse_generalization.json"
+  workdir_lib.write_json(
+    target,
+    {
+      "num_samples": options.num_samples,
+      "location_policy": options.location_policy,
+      "evaluation_seed": options.seed,
+      **workdir_lib.provenance(),
+      "runs": results,
+    },
+  )
+  plots.glimpse_generalization(results, target.with_suffix(".png"))
+  print(f"written to {target} and {target.with_suffix('.png').name}")
+
+
+def restore_params(workdir: workdir_lib.Workdir, config: Config) -> Params:
+  """The parameters of the newest checkpoint of a run.
+
+  Raises:
+    RunError: if it has none yet.
+    CheckpointError: if it cannot be read.
+  """
+  if not workdir.checkpoints.is_dir():
+    raise flags.RunError(f"{workdir.path} has no checkpoint yet; train it first")
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
+  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+  with Checkpoints(workdir.checkpoints) as checkpoints:
+    return checkpoints.restore(jax.eval_shape(init, jax.random.key(0))).params
+
+
+def results_of(
+  config: Config, found: ramjax.Evaluation, betas: list[float]
+) -> dict[str, Any]:
+  """The evaluation of a run in the form of `glimpse_generalization.json`."""
+  fixed = zip(found.accuracy_t.tolist(), found.hidden_norm_t.tolist(), strict=True)
+  dynamic = zip(
+    betas, found.mean_glimpses.tolist(), found.dynamic_accuracy.tolist(), strict=True
+  )
+  return {
+    "objective": config.objective.name,
+    "seed": config.train.seed,
+    "train_num_glimpses": config.train.num_glimpses,
+    "fixed": [
+      {"num_glimpses": n, "accuracy": accuracy, "hidden_norm": norm}
+      for n, (accuracy, norm) in enumerate(fixed, start=1)
+    ],
+    "dynamic": [
+      {"beta": beta, "mean_glimpses": glimpses, "accuracy": accuracy}
+      for beta, glimpses, accuracy in dynamic
+    ],
+  }
+
+
+def _parse_betas(words: list[str]) -> list[float]:
+  try:
+    betas = [float(word) for word in words]
+  except ValueError as error:
+    raise flags.UsageError(
+      f"betas must be numbers separated by commas: {error}"
+    ) from error
+  for beta in betas:
+    if not (math.isfinite(beta) and beta >= 0):
+      raise flags.UsageError(f"betas must be finite and at least 0, not {beta}")
+  return betas
+
+
+def _print_summary(result: dict[str, Any], *, num_samples: int) -> None:
+  fixed, dynamic = result["fixed"], result["dynamic"]
+  print(f"{result['workdir']}: {result['objective']}, M = {num_samples}")
+  shown = sorted({1, result["train_num_glimpses"], 10, 20, len(fixed)})
+  for point in (fixed[n - 1] for n in shown if n <= len(fixed)):
+    print(
+      f"  N = {point['num_glimpses']:<4} accuracy {point['accuracy']:.4f}"
+      f"  norm of the state {point['hidden_norm']:.4g}"
+    )
+  for point in dynamic:
+    print(
+      f"  beta = {point['beta']:<5g} accuracy {point['accuracy']:.4f}"
+      f"  mean glimpses {point['mean_glimpses']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+  define_flags()
+  flags.run(main)

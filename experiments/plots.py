@@ -1,0 +1,212 @@
+"""Every figure is drawn here; binaries call it with what they measured."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ramjax import patch_origin
+from ramjax.config import ModelConfig
+from ramjax.rollout import Rollout
+
+COLORS = {
+  "original": "#5B6770",
+  "uncertainty": "#E69F00",
+  "intrinsic": "#0072B2",
+  "both": "#C8321F",
+}
+"""One colour for each objective, told apart by the colour-blind too."""
+
+_INK = "#22272B"
+_GREY = "#B4BABF"
+_PALE = "#DDE1E4"
+
+
+def glimpses(
+  images: np.ndarray,
+  labels: np.ndarray,
+  rollout: Rollout,
+  config: ModelConfig,
+  path: pathlib.Path,
+) -> None:
+  """Where a model looked: its path, what it has seen of each picture, what it believed.
+
+  Args:
+    images: pictures [B, H, W, C], uint8, with one or three channels.
+    labels: true classes [B].
+    rollout: T glimpses at these pictures.
+    config: the shape of the model.
+    path: the PNG file to write.
+  """
+  num_pictures, height, width, _ = images.shape
+  probs_t = np.asarray(rollout.probs_t)
+  num_glimpses = len(probs_t)
+  figure = _figure(1.35 * num_pictures + 0.5, 5.0)
+  grid = figure.subplots(3, num_pictures, squeeze=False)
+  time_colors = colormaps["plasma"](np.linspace(0.3, 0.95, num_glimpses))
+  for i, axes in enumerate(grid.T):
+    boxes = _boxes(rollout, i, (height, width), config)
+    guess = int(probs_t[-1, i].argmax())
+    right = guess == labels[i]
+    _picture(axes[0], images[i])
+    centres = np.array([[c + s / 2 - 0.5, r + s / 2 - 0.5] for r, c, s in boxes])
+    axes[0].plot(*centres.T, color="white", linewidth=0.8, alpha=0.7)
+    for (row, column, side), color in zip(boxes, time_colors, strict=True):
+      square = (column - 0.5, row - 0.5)
+      axes[0].add_patch(Rectangle(square, side, side, fill=False, ec=color, lw=1.4))
+    axes[0].set_title(
+      f"{guess} ({probs_t[-1, i, guess]:.0%})" if right else f"{guess}, is {labels[i]}",
+      color=_INK if right else COLORS["both"],
+      fontsize=9,
+    )
+    seen = np.zeros((height, width), bool)
+    for row, column, side in boxes:
+      seen[max(row, 0) : max(row + side, 0), max(column, 0) : max(column + side, 0)] = (
+        True
+      )
+    _picture(axes[1], np.where(seen[..., None], images[i], 90))
+    belief = axes[2]
+    steps = np.arange(1, num_glimpses + 1)
+    belief.plot(steps, np.delete(probs_t[:, i], labels[i], axis=1), color=_GREY, lw=1)
+    belief.plot(steps, probs_t[:, i, labels[i]], color=COLORS["intrinsic"], lw=2)
+    belief.set(ylim=(0, 1.05 * probs_t.max()), xticks=steps[:: -(-num_glimpses // 10)])
+    belief.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    belief.tick_params(labelsize=7, labelleft=i == 0)
+    _tidy(belief)
+  for axes, name in zip(
+    grid[:, 0], ("path, purple to yellow", "what it saw", "belief"), strict=True
+  ):
+    axes.set_ylabel(name, color=_INK, fontsize=9)
+  figure.supxlabel(
+    "glimpses (the belief in the true class is blue)", fontsize=9, color=_INK
+  )
+  figure.savefig(path)
+
+
+def learning_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+  """Accuracy and the parts of the loss over the steps of a training.
+
+  Args:
+    lines: the lines of `metrics.jsonl`.
+    path: the PNG file to write.
+  """
+  train = [line for line in lines if line["split"] == "train"]
+  validation = [line for line in lines if line["split"] == "validation"]
+  figure = _figure(9.0, 3.6)
+  accuracy, loss = figure.subplots(1, 2)
+  color = COLORS["intrinsic"]
+  accuracy.plot(
+    *_series(train, "accuracy"), color=color, alpha=0.45, lw=1, label="train"
+  )
+  accuracy.plot(
+    *_series(validation, "accuracy"), "o-", color=color, ms=3.5, label="validation"
+  )
+  accuracy.set_ylabel("accuracy")
+  accuracy.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  accuracy.legend(frameon=False, loc="lower right")
+  names = [name for name in (train[0] if train else {}) if name.startswith("loss/")]
+  for name, line_color in zip(names, colormaps["tab10"].colors, strict=False):
+    loss.plot(*_series(train, name), color=line_color, lw=1, label=name.split("/")[1])
+  loss.set_ylabel("parts of the loss, before weights")
+  loss.set_yscale("symlog", linthresh=0.1)
+  if names:
+    loss.legend(frameon=False, fontsize=8, ncols=2)
+  for axes in (accuracy, loss):
+    _tidy(axes)
+    axes.set_xlabel("step")
+  figure.savefig(path)
+
+
+def glimpse_generalization(
+  runs: Sequence[Mapping[str, Any]], path: pathlib.Path
+) -> None:
+  """Figure 2 of the paper: accuracy against glimpses, and the norm of the state.
+
+  Args:
+    runs: results of runs, as in `glimpse_generalization.json`.
+    path: the PNG file to write.
+  """
+  figure = _figure(11.0, 4.4)
+  accuracy, norm = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
+  labels: dict[str, str] = {}
+  for run in runs:
+    name, color = run["objective"], COLORS[run["objective"]]
+    steps = [point["num_glimpses"] for point in run["fixed"]]
+    label = None if name in labels else labels.setdefault(name, name)
+    accuracy.plot(
+      steps, [p["accuracy"] for p in run["fixed"]], color=color, lw=1.6, label=label
+    )
+    norm.plot(steps, [p["hidden_norm"] for p in run["fixed"]], color=color, lw=1.6)
+    accuracy.plot(
+      [p["mean_glimpses"] for p in run["dynamic"]],
+      [p["accuracy"] for p in run["dynamic"]],
+      "o",
+      color=color,
+      mec="white",
+      mew=0.6,
+      ms=5.5,
+    )
+  accuracy.plot([], [], "o", color=_INK, mec="white", label="dynamic, a dot for each β")
+  figure.legend(frameon=False, loc="outside upper left", ncols=5, fontsize=9)
+  accuracy.set(ylabel="test accuracy", ylim=(0, 1.02))
+  accuracy.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  norm.set(ylabel="l2 norm of the internal state", yscale="log")
+  for axes in (accuracy, norm):
+    _tidy(axes)
+    axes.set_xlabel("glimpses")
+    axes.set_xlim(left=0.5)
+  for trained in {run["train_num_glimpses"] for run in runs}:
+    for axes in (accuracy, norm):
+      axes.axvline(trained, color=_PALE, lw=1.2, zorder=0)
+    accuracy.annotate(
+      f"trained with {trained}",
+      (trained, 0.02),
+      xytext=(4, 0),
+      textcoords="offset points",
+      fontsize=8,
+      color=_INK,
+    )
+  figure.savefig(path)
+
+
+def _figure(width: float, height: float) -> Figure:
+  return Figure(
+    figsize=(width, height), dpi=160, layout="constrained", facecolor="white"
+  )
+
+
+def _tidy(axes: Axes) -> None:
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.grid(axis="y", color=_PALE, linewidth=0.6)
+  axes.set_axisbelow(True)
+
+
+def _picture(axes: Axes, image: np.ndarray) -> None:
+  pixels = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+  axes.imshow(pixels.astype(np.uint8))
+  axes.set(xticks=[], yticks=[])
+  axes.set_xlim(-0.5, image.shape[1] - 0.5)
+  axes.set_ylim(image.shape[0] - 0.5, -0.5)
+
+
+def _series(
+  lines: Sequence[Mapping[str, Any]], name: str
+) -> tuple[list[int], list[float]]:
+  return [line["step"] for line in lines], [line[name] for line in lines]
+
+
+def _boxes(
+  rollout: Rollout, example: int, image_size: tuple[int, int], config: ModelConfig
+) -> list[tuple[int, int, int]]:
+  """Row, column and side of the widest patch of each glimpse at a picture."""
+  side = config.patch_size * config.scale_factor ** (config.num_scales - 1)
+  locations = rollout.location_t[:, example]
+  rows, columns = patch_origin(locations, image_size=image_size, side=side)
+  return [(int(r), int(c), side) for r, c in zip(rows, columns, strict=True)]

@@ -1,0 +1,84 @@
+"""How far a training is: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich import console, progress
+
+
+class Progress:
+  """Shows epoch, step, accuracy and examples per second; a context manager.
+
+  The bar is shown on a terminal alone; a line for each epoch is printed everywhere.
+
+  Args:
+    num_epochs: number of epochs of the run.
+    steps_per_epoch: number of steps in each.
+    batch_size: number of examples in a step.
+    first_epoch: number of epochs that were done before.
+  """
+
+  def __init__(
+    self, *, num_epochs: int, steps_per_epoch: int, batch_size: int, first_epoch: int
+  ) -> None:
+    self._num_epochs = num_epochs
+    self._steps_per_epoch = steps_per_epoch
+    self._examples_per_epoch = steps_per_epoch * batch_size
+    self._console = console.Console(highlight=False, soft_wrap=True)
+    self._bar = progress.Progress(
+      progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[num_epochs]}"),
+      progress.BarColumn(),
+      progress.TextColumn("step {task.completed}"),
+      progress.TextColumn("accuracy {task.fields[accuracy]:.3f}"),
+      progress.TextColumn("{task.fields[speed]:,.0f} examples/s"),
+      progress.TimeRemainingColumn(),
+      console=self._console,
+      transient=True,
+      disable=not self._console.is_terminal,
+    )
+    self._task = self._bar.add_task(
+      "training",
+      total=max(num_epochs, first_epoch) * steps_per_epoch,
+      completed=first_epoch * steps_per_epoch,
+      epoch=first_epoch,
+      num_epochs=num_epochs,
+      accuracy=0.0,
+      speed=0.0,
+    )
+    self._epoch_began = time.perf_counter()
+    self._done = first_epoch * steps_per_epoch
+    self._correct = 0.0
+
+  def __enter__(self) -> Progress:
+    self._bar.start()
+    self._epoch_began = time.perf_counter()
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._bar.stop()
+
+  def update(self, epoch: int, step: int, means: Mapping[str, float]) -> None:
+    """Shows the mean metrics of the chunk that ended with a step."""
+    self._correct += means["accuracy"] * (step - self._done)
+    self._done = step
+    self._bar.update(
+      self._task,
+      completed=step,
+      epoch=epoch,
+      accuracy=means["accuracy"],
+      speed=means["examples_per_second"],
+    )
+
+  def epoch_done(self, epoch: int, step: int, validation_accuracy: float) -> None:
+    """Prints the line of an epoch."""
+    seconds = time.perf_counter() - self._epoch_began
+    self._console.print(
+      f"epoch {epoch}/{self._num_epochs}  step {step}"
+      f"  train accuracy {self._correct / self._steps_per_epoch:.4f}"
+      f"  validation accuracy {validation_accuracy:.4f}"
+      f"  {self._examples_per_epoch / seconds:,.0f} examples/s  {seconds:.1f} s"
+    )
+    self._correct = 0.0
+    self._epoch_began = time.perf_counter()

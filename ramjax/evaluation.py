@@ -1,0 +1,186 @@
+"""Evaluation: accuracy by number of glimpses, fixed and dynamic, from ONE unroll."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ramjax import losses, networks, stopping
+from ramjax.config import Config, ConfigError, ModelConfig
+from ramjax.objective import objective
+from ramjax.rollout import rollout
+
+Preprocess = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Evaluation(NamedTuple):
+  """How a model does with 1…T glimpses, and with a dynamic number of them.
+
+  Attributes:
+    accuracy_t: accuracy when all pictures get t glimpses.
+    hidden_norm_t: mean l2 norm of the internal state after t glimpses.
+    dynamic_accuracy: accuracy under the stopping rule, for each beta.
+    mean_glimpses: mean number of glimpses taken then, for each beta.
+  """
+
+  accuracy_t: jax.Array  # [T]
+  hidden_norm_t: jax.Array  # [T]
+  dynamic_accuracy: jax.Array  # [num_betas]
+  mean_glimpses: jax.Array  # [num_betas]
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    "config",
+    "num_glimpses",
+    "preprocess",
+    "num_samples",
+    "location_policy",
+    "batch_size",
+  ),
+)
+def evaluate(
+  key: jax.Array,
+  params: networks.Params,
+  images: jax.Array,
+  labels: jax.Array,
+  betas: jax.Array,
+  *,
+  config: ModelConfig,
+  num_glimpses: int,
+  preprocess: Preprocess,
+  num_samples: int = 1,
+  location_policy: str = "sample",
+  batch_size: int = 1000,
+) -> Evaluation:
+  """Accuracy of a model for every number of glimpses up to `num_glimpses`.
+
+  With `num_samples` M > 1, each picture is looked at M times and the probabilities
+  and self-uncertainties of the M rollouts are averaged glimpse by glimpse before
+  anything is decided (Ba et al., 2014, https://arxiv.org/abs/1412.7755). A report of
+  such a figure has to state M.
+
+  Args:
+    key: typed PRNG key; rollout m of picture i gets `fold_in(fold_in(key, m), i)`, so
+      that results do not depend on `batch_size`.
+    params: parameters of the model.
+    images: pictures [M, H, W, C], as `preprocess` takes them.
+    labels: true classes [M], integer in [0, K).
+    betas: exploration rates of the stopping rule [num_betas]; may be empty.
+    config: the shape of the model.
+    num_glimpses: number of glimpses T.
+    preprocess: `(key, pictures [B, H, W, C]) -> float pictures`, on the device.
+    num_samples: number of rollouts averaged, M.
+    location_policy: `sample` or `mean`, see `ramjax.rollout`.
+    batch_size: pictures at a time; bounds the memory.
+
+  Returns:
+    The evaluation, float32.
+
+  Raises:
+    ConfigError: if `num_glimpses`, `num_samples` or `location_policy` is out of range.
+  """
+  if num_samples < 1:
+    raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
+  chex.assert_rank([images, labels, betas], [4, 1, 1])
+
+  def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
+    label = labels[index]
+    pictures = preprocess(key, images[index])
+
+    def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.fold_in(key, sample), index
+      )
+      looked = rollout(
+        keys,
+        params,
+        pictures,
+        config=config,
+        num_glimpses=num_glimpses,
+        location_policy=location_policy,
+      )
+      norm_t = jnp.linalg.norm(looked.hidden_t, axis=-1)
+      return looked.probs_t, looked.predicted_error_t, norm_t
+
+    probs_t, predicted_error_t, norm_t = jax.tree.map(
+      lambda samples: samples.mean(axis=0), jax.lax.map(look, jnp.arange(num_samples))
+    )
+    correct_t = losses.reward(probs_t, jnp.broadcast_to(label, probs_t.shape[:-1]))
+
+    def stop(beta: jax.Array) -> tuple[jax.Array, jax.Array]:
+      taken = stopping.stopping_time(probs_t, predicted_error_t, beta=beta)
+      return stopping.at_stop(correct_t, taken), taken.astype(jnp.float32)
+
+    dynamic_correct, glimpses = jax.lax.map(stop, betas)
+    return Evaluation(
+      *(values @ weight for values in (correct_t, norm_t, dynamic_correct, glimpses))
+    )
+
+  return _mean_over_batches(evaluate_batch, images.shape[0], batch_size)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "preprocess", "batch_size"))
+def validate(
+  key: jax.Array,
+  params: networks.Params,
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  config: Config,
+  preprocess: Preprocess,
+  batch_size: int = 1000,
+) -> dict[str, jax.Array]:
+  """Loss, its parts and accuracy with the number of glimpses of the training.
+
+  Args:
+    key: typed PRNG key; picture i gets `fold_in(key, i)`.
+    params: parameters of the model.
+    images: pictures [M, H, W, C], as `preprocess` takes them.
+    labels: true classes [M], integer in [0, K).
+    config: the run.
+    preprocess: `(key, pictures [B, H, W, C]) -> float pictures`, on the device.
+    batch_size: pictures at a time; bounds the memory.
+
+  Returns:
+    The metrics of `ramjax.objective`, averaged over all pictures.
+  """
+
+  def validate_batch(index: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
+    looked = rollout(
+      jax.vmap(jax.random.fold_in, (None, 0))(key, index),
+      params,
+      preprocess(key, images[index]),
+      config=config.model,
+      num_glimpses=config.train.num_glimpses,
+    )
+    _, metrics = objective(
+      params.error, looked, labels[index], config=config.objective, weight=weight
+    )
+    return jax.tree.map(lambda mean: mean * weight.sum(), metrics)
+
+  return _mean_over_batches(validate_batch, images.shape[0], batch_size)
+
+
+def _mean_over_batches(
+  weighted_sums: Callable[[jax.Array, jax.Array], Any],
+  num_examples: int,
+  batch_size: int,
+) -> Any:
+  """Mean over all examples of what `weighted_sums(index [B], weight [B])` sums up.
+
+  The last batch is filled up with examples of weight 0.
+  """
+  batch_size = min(batch_size, num_examples)
+  num_batches = -(-num_examples // batch_size)
+  index = jnp.arange(num_batches * batch_size).reshape(num_batches, batch_size)
+  weight = (index < num_examples).astype(jnp.float32)
+  index = jnp.minimum(index, num_examples - 1)
+  sums = jax.lax.map(lambda batch: weighted_sums(*batch), (index, weight))
+  return jax.tree.map(lambda parts: parts.sum(axis=0) / num_examples, sums)

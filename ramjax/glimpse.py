@@ -1,0 +1,113 @@
+"""The glimpse sensor: a picture and a location in, a small multi-scale view out.
+
+The sensor cuts `num_scales` square patches round one centre, each `scale_factor`
+times as wide as the one before, and averages the wider ones down to the size of
+the first: sharp in the middle, coarse around it, like a retina (Mnih et al., 2014,
+section 3.1, https://arxiv.org/abs/1406.6247).
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def extract_glimpse(
+  image: jax.Array,
+  location: jax.Array,
+  *,
+  patch_size: int,
+  num_scales: int = 1,
+  scale_factor: int = 2,
+  fill_value: float = 0.0,
+) -> jax.Array:
+  """The glimpse of one picture at one location.
+
+  The centre is the pixel `floor((location + 1) / 2 * size)`, and a patch of side n
+  begins n // 2 pixels before it. Pixels outside of the picture are `fill_value`.
+  The work depends on the size of the glimpse alone, not on that of the picture.
+  For a batch, `jax.vmap` it.
+
+  Args:
+    image: picture [H, W, C] of any size and number of channels, of a float type.
+    location: (x, y) [2] in [-1, 1], float: (-1, -1) is the top left corner, (1, 1)
+      the bottom right one.
+    patch_size: side g of the smallest patch, in pixels.
+    num_scales: number of patches.
+    scale_factor: ratio between the sides of neighbouring scales.
+    fill_value: what is seen outside of the picture.
+
+  Returns:
+    Patches [num_scales, g, g, C], the smallest first, in the type of the picture.
+
+  Raises:
+    ValueError: if a size is less than one.
+    AssertionError: if an array has another rank, shape or type.
+  """
+  for name, size in (
+    ("patch_size", patch_size),
+    ("num_scales", num_scales),
+    ("scale_factor", scale_factor),
+  ):
+    if size < 1:
+      raise ValueError(f"{name} must be at least 1, not {size}")
+  chex.assert_rank(image, 3)
+  chex.assert_shape(location, (2,))
+  chex.assert_type([image, location], float)
+
+  height, width, channels = image.shape
+  scales = []
+  for scale in range(num_scales):
+    factor = scale_factor**scale
+    side = patch_size * factor
+    row, column = patch_origin(location, image_size=(height, width), side=side)
+    patch = _cut_patch(image, row, column, side, fill_value)
+    blocks = patch.reshape(patch_size, factor, patch_size, factor, channels)
+    scales.append(blocks.mean(axis=(1, 3)))
+  return jnp.stack(scales)
+
+
+def patch_origin(
+  location: jax.Array, *, image_size: tuple[int, int], side: int
+) -> tuple[jax.Array, jax.Array]:
+  """Row and column of the top left pixel of a patch; they may lie outside the picture.
+
+  Args:
+    location: (x, y) [..., 2] in [-1, 1].
+    image_size: height and width of the picture, in pixels.
+    side: side of the patch, in pixels.
+
+  Returns:
+    Row [...] and column [...], int32.
+  """
+  height, width = image_size
+  centre_x = 0.5 * ((location[..., 0] + 1.0) * width)
+  centre_y = 0.5 * ((location[..., 1] + 1.0) * height)
+  row = jnp.floor(centre_y).astype(jnp.int32) - side // 2
+  column = jnp.floor(centre_x).astype(jnp.int32) - side // 2
+  return row, column
+
+
+def _cut_patch(
+  image: jax.Array, row: jax.Array, column: jax.Array, side: int, fill_value: float
+) -> jax.Array:
+  """Pixels [side, side, C] from (row, column) on, which may lie outside the image.
+
+  `dynamic_slice` moves a slice that would leave the picture back into it. So a
+  slice that fits is cut first, framed with `fill_value`, and the patch is cut from
+  that at the distance by which the slice was moved.
+  """
+  height, width, channels = image.shape
+  rows, columns = min(side, height), min(side, width)
+  inner_row = jnp.clip(row, 0, height - rows)
+  inner_column = jnp.clip(column, 0, width - columns)
+  inner = jax.lax.dynamic_slice(
+    image, (inner_row, inner_column, 0), (rows, columns, channels)
+  )
+  framed = jnp.pad(
+    inner, ((side, side), (side, side), (0, 0)), constant_values=fill_value
+  )
+  start_row = jnp.clip(side + row - inner_row, 0, side + rows)
+  start_column = jnp.clip(side + column - inner_column, 0, side + columns)
+  return jax.lax.dynamic_slice(
+    framed, (start_row, start_column, 0), (side, side, channels)
+  )

@@ -1,0 +1,114 @@
+"""The four objectives of the paper, composed in one place from the losses.
+
+What is minimised is
+
+  classification + reinforce + baseline + error_fit
+    + scale · (lambda_1 · uncertainty + lambda_2 · intrinsic),
+
+each term the mean over the examples. The last two are the paper's J_uncertainty and
+J_intrinsic; an objective that lacks one gives it the weight 0. The error network is
+fitted with every objective: its inputs are stopped, so that the rest of the model
+does not notice, and any trained model can stop dynamically.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ramjax import losses, networks
+from ramjax.config import ObjectiveConfig
+from ramjax.rollout import Rollout
+
+
+class LossParts(NamedTuple):
+  """The terms of the objective, before weights and reductions, one an example."""
+
+  classification: jax.Array  # [B]
+  reinforce: jax.Array  # [B]
+  baseline: jax.Array  # [B]
+  error_fit: jax.Array  # [B]
+  uncertainty: jax.Array  # [B]
+  intrinsic: jax.Array  # [B]
+
+
+def loss_parts(
+  error_params: chex.ArrayTree,
+  rollout: Rollout,
+  label: jax.Array,
+  *,
+  config: ObjectiveConfig,
+) -> LossParts:
+  """The terms of the objective for each example of a rollout.
+
+  Args:
+    error_params: parameters of the error network, with which it made the rollout.
+    rollout: T glimpses at B pictures.
+    label: true classes [B], integer in [0, K).
+    config: the objective.
+
+  Returns:
+    The terms, [B] each. Their gradients are routed as in the released code: baseline
+    and policy learn without changing the state they read, the error fit teaches the
+    error network alone, and the uncertainty term reaches what the error network
+    looks at, and with `error_gradient="all"` its weights too.
+  """
+  logits = rollout.logits_t[-1]
+  probs_t = rollout.probs_t
+  reward = losses.reward(logits, label)
+  fitted_error_t = networks.predict_error(
+    error_params,
+    jax.lax.stop_gradient(rollout.hidden_t),
+    jax.lax.stop_gradient(probs_t),
+  )
+  predicted_error_t = rollout.predicted_error_t
+  if config.error_gradient == "state":
+    predicted_error_t = networks.predict_error(
+      jax.lax.stop_gradient(error_params), rollout.hidden_t, probs_t
+    )
+  prior = None if config.prior is None else jnp.array(config.prior, logits.dtype)
+  return LossParts(
+    classification=losses.classification_loss(logits, label),
+    reinforce=losses.reinforce_loss(rollout.log_prob_t, rollout.baseline_t, reward),
+    baseline=losses.baseline_loss(rollout.baseline_t, reward),
+    error_fit=losses.error_fit_loss(fitted_error_t, probs_t, label),
+    uncertainty=losses.uncertainty_loss(predicted_error_t),
+    intrinsic=losses.intrinsic_loss(logits, prior),
+  )
+
+
+def objective(
+  error_params: chex.ArrayTree,
+  rollout: Rollout,
+  label: jax.Array,
+  *,
+  config: ObjectiveConfig,
+  weight: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The loss of a rollout under one of the four objectives, and its parts.
+
+  Args:
+    error_params: parameters of the error network, with which it made the rollout.
+    rollout: T glimpses at B pictures.
+    label: true classes [B], integer in [0, K).
+    config: the objective.
+    weight: weight of each example in the means [B], not all zero; None is equal.
+
+  Returns:
+    The loss [], and metrics: `loss`, `accuracy` after the last glimpse, and
+    `loss/<part>`, each part by itself, without its lambda.
+  """
+  parts = loss_parts(error_params, rollout, label, config=config)
+  accuracy = losses.reward(rollout.logits_t[-1], label)
+  means = jax.tree.map(lambda values: jnp.average(values, weights=weight), parts)
+  loss = means.classification + means.reinforce + means.baseline + means.error_fit
+  if config.uncertainty_weight:
+    loss += config.uncertainty_weight * means.uncertainty
+  if config.intrinsic_weight:
+    loss += config.intrinsic_weight * means.intrinsic
+  metrics = {"loss": loss, "accuracy": jnp.average(accuracy, weights=weight)}
+  metrics |= {f"loss/{name}": value for name, value in means._asdict().items()}
+  return loss, metrics

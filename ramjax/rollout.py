@@ -1,0 +1,142 @@
+"""The recurrent unroll: the model looks at a batch of pictures, glimpse by glimpse."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ramjax import glimpse as glimpse_lib
+from ramjax import networks, policy
+from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
+
+
+class Rollout(NamedTuple):
+  """What happened in T glimpses at B pictures; time is axis 0 of every field.
+
+  Attributes:
+    location_t: where each glimpse was taken, (x, y) in [-1, 1].
+    next_location_t: where the next one was to be taken; the last is not used, but
+      REINFORCE credits it as the released code does.
+    log_prob_t: log-density of `next_location_t` under the policy.
+    hidden_t: internal state h after each glimpse.
+    logits_t: logits of the prediction after each glimpse.
+    baseline_t: predicted reward after each glimpse.
+    predicted_error_t: self-uncertainty u after each glimpse.
+  """
+
+  location_t: jax.Array  # [T, B, 2]
+  next_location_t: jax.Array  # [T, B, 2]
+  log_prob_t: jax.Array  # [T, B]
+  hidden_t: jax.Array  # [T, B, hidden_size]
+  logits_t: jax.Array  # [T, B, K]
+  baseline_t: jax.Array  # [T, B]
+  predicted_error_t: jax.Array  # [T, B, K]
+
+  @property
+  def probs_t(self) -> jax.Array:
+    """Softmax outputs p after each glimpse, [T, B, K]."""
+    return jax.nn.softmax(self.logits_t)
+
+
+def rollout(
+  key: jax.Array,
+  params: networks.Params,
+  images: jax.Array,
+  *,
+  config: ModelConfig,
+  num_glimpses: int,
+  location_policy: str = "sample",
+  first_location: jax.Array | None = None,
+) -> Rollout:
+  """Looks at pictures through `num_glimpses` glimpses each.
+
+  Pictures do not depend on each other, nor a glimpse on how many come after it:
+  with the same key, N = 6 is the beginning of N = 50, and picture i sees the same in
+  any batch in which it has the same key.
+
+  Args:
+    key: typed PRNG key: one [], from which picture i gets `fold_in(key, i)`, or one
+      for each picture [B].
+    params: parameters of the model.
+    images: pictures [B, H, W, C], float, normalised; any height and width.
+    config: the shape of the model.
+    num_glimpses: number of glimpses T, at least 1.
+    location_policy: `sample` draws the next location from the policy, `mean` looks
+      where its mean is.
+    first_location: (x, y) [2] or [B, 2] of the first glimpse; None draws it
+      uniformly in [-1, 1]².
+
+  Returns:
+    The rollout, differentiable in the parameters.
+
+  Raises:
+    ConfigError: if `num_glimpses` or `location_policy` is out of range.
+    AssertionError: if an array has another rank, shape or type.
+  """
+  if num_glimpses < 1:
+    raise ConfigError(f"num_glimpses must be at least 1, not {num_glimpses}")
+  if location_policy not in LOCATION_POLICIES:
+    raise ConfigError(
+      f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
+      f" not {location_policy!r}"
+    )
+  chex.assert_shape(images, (None, None, None, config.image_shape[-1]))
+  chex.assert_type(images, float)
+  batch = images.shape[0]
+
+  if key.ndim == 0:
+    key = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
+  chex.assert_shape(key, (batch,))
+  first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
+  if first_location is None:
+    first_location = jax.vmap(policy.uniform_location)(first_key)
+  first_location = jnp.broadcast_to(first_location, (batch, 2))
+
+  model = networks.RecurrentAttentionModel(config)
+  ram = {"params": params.ram}
+
+  def look(image: jax.Array, location: jax.Array) -> jax.Array:
+    return glimpse_lib.extract_glimpse(
+      image,
+      location,
+      patch_size=config.patch_size,
+      num_scales=config.num_scales,
+      scale_factor=config.scale_factor,
+      fill_value=config.fill_value,
+    )
+
+  def choose(key: jax.Array, mean: jax.Array, step: jax.Array) -> jax.Array:
+    if location_policy == "mean":
+      return jax.lax.stop_gradient(mean)
+    step_key = jax.random.fold_in(key, step)
+    return policy.sample_location(step_key, mean, std=config.location_std)
+
+  def step(carry, t):
+    hidden, location = carry
+    glimpse = jax.vmap(look)(images, location)
+    hidden, mean = model.apply(ram, hidden, glimpse, location, method="step")
+    next_location = jax.vmap(choose, in_axes=(0, 0, None))(policy_key, mean, t)
+    return (hidden, next_location), (location, next_location, mean, hidden)
+
+  start = jnp.zeros((batch, config.hidden_size), images.dtype), first_location
+  _, (location_t, next_location_t, mean_t, hidden_t) = jax.lax.scan(
+    step, start, jnp.arange(num_glimpses)
+  )
+
+  logits_t, baseline_t = model.apply(ram, hidden_t, method="read")
+  return Rollout(
+    location_t=location_t,
+    next_location_t=next_location_t,
+    log_prob_t=policy.location_log_prob(
+      next_location_t, mean_t, std=config.location_std
+    ),
+    hidden_t=hidden_t,
+    logits_t=logits_t,
+    baseline_t=baseline_t,
+    predicted_error_t=networks.predict_error(
+      params.error, hidden_t, jax.nn.softmax(logits_t)
+    ),
+  )

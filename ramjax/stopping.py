@@ -1,0 +1,73 @@
+"""When to stop looking: the dynamic number of glimpses of the paper, section 3.
+
+Probabilities and self-uncertainties make an upper and a lower bound for every class,
+as for the arms of a bandit, and the model stops at the first glimpse where the best
+class is above all others for certain.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def is_decided(
+  probs: jax.Array, predicted_error: jax.Array, *, beta: float | jax.Array
+) -> jax.Array:
+  """Whether Lower(i*) > max over i != i* of Upper(i), with bounds p_i -+ beta u_i.
+
+  i* is the class of the highest probability (the first of several).
+
+  Args:
+    probs: softmax outputs p [..., K].
+    predicted_error: self-uncertainties u [..., K].
+    beta: exploration rate, at least 0; the larger, the longer it looks.
+
+  Returns:
+    Booleans [...].
+  """
+  chex.assert_equal_shape([probs, predicted_error])
+  chex.assert_type([probs, predicted_error], float)
+  best = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=jnp.bool_)
+  lower = jnp.where(best, probs - beta * predicted_error, -jnp.inf)
+  upper = jnp.where(best, -jnp.inf, probs + beta * predicted_error)
+  return jnp.max(lower, axis=-1) > jnp.max(upper, axis=-1)
+
+
+def stopping_time(
+  probs_t: jax.Array, predicted_error_t: jax.Array, *, beta: float | jax.Array
+) -> jax.Array:
+  """Number of glimpses taken: the first at which the model is decided, else all.
+
+  Args:
+    probs_t: softmax outputs p [T, ..., K] after each glimpse.
+    predicted_error_t: self-uncertainties u [T, ..., K].
+    beta: exploration rate, at least 0. With 0 one glimpse is taken (unless two
+      classes tie).
+
+  Returns:
+    Numbers of glimpses [...], int32 in 1…T.
+
+  >>> import jax.numpy as jnp
+  >>> probs_t = jnp.array([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]])
+  >>> int(stopping_time(probs_t, jnp.full((3, 2), 0.3), beta=1.0))  # .9-.3 > .1+.3
+  3
+  """
+  decided_t = is_decided(probs_t, predicted_error_t, beta=beta)
+  first = jnp.argmax(decided_t, axis=0) + 1
+  return jnp.where(jnp.any(decided_t, axis=0), first, probs_t.shape[0]).astype(
+    jnp.int32
+  )
+
+
+def at_stop(values_t: jax.Array, num_glimpses: jax.Array) -> jax.Array:
+  """What was true at the last glimpse taken.
+
+  Args:
+    values_t: values [T, ...] after each glimpse.
+    num_glimpses: numbers of glimpses taken [...], integer in 1…T.
+
+  Returns:
+    Values [...], `values_t[num_glimpses - 1]` for each example.
+  """
+  chex.assert_shape(values_t, (None, *num_glimpses.shape))
+  return jnp.take_along_axis(values_t, num_glimpses[None] - 1, axis=0)[0]

@@ -1,0 +1,109 @@
+"""A configuration that exists is valid, and survives JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from ramjax import config as config_lib
+from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
+
+
+def test_defaults_are_the_papers_setting():
+  config = Config()
+  assert config.train.num_glimpses == 6
+  assert config.train.batch_size == 32
+  assert config.train.learning_rate == 3e-4
+  assert config.train.learning_rate_decay == 0.95
+  assert config.model.patch_size == 8
+  assert config.model.location_std == 0.10
+  assert config.objective.lambda_uncertainty == 1e-5
+  assert config.objective.lambda_intrinsic == 0.1
+  assert config.objective.regularizer_scale == 32
+
+
+@pytest.mark.parametrize(
+  ("part", "field", "value"),
+  [
+    (ModelConfig, "patch_size", 0),
+    (ModelConfig, "patch_size", 8.0),
+    (ModelConfig, "num_scales", -1),
+    (ModelConfig, "num_classes", 1),
+    (ModelConfig, "location_std", 0.0),
+    (ModelConfig, "location_std", float("nan")),
+    (ModelConfig, "location_std", float("inf")),
+    (ModelConfig, "image_shape", (28, 28)),
+    (ModelConfig, "image_shape", (28, 0, 1)),
+    (ModelConfig, "fill_value", float("nan")),
+    (ObjectiveConfig, "name", "neither"),
+    (ObjectiveConfig, "error_gradient", "some"),
+    (ObjectiveConfig, "lambda_intrinsic", float("nan")),
+    (ObjectiveConfig, "lambda_uncertainty", -1.0),
+    (ObjectiveConfig, "regularizer_scale", float("inf")),
+    (ObjectiveConfig, "prior", (0.5, 0.6)),
+    (ObjectiveConfig, "prior", (1.5, -0.5)),
+    (TrainConfig, "num_epochs", -1),
+    (TrainConfig, "num_epochs", True),
+    (TrainConfig, "batch_size", 0),
+    (TrainConfig, "num_glimpses", 0),
+    (TrainConfig, "learning_rate", 0.0),
+    (TrainConfig, "learning_rate", float("nan")),
+    (TrainConfig, "seed", -1),
+    (TrainConfig, "dataset", ""),
+    (TrainConfig, "num_train_examples", 0),
+  ],
+)
+def test_bad_values_are_refused_in_one_line_that_names_the_field(part, field, value):
+  with pytest.raises(ConfigError, match=f"^{field} must be ") as caught:
+    part(**{field: value})
+  assert "\n" not in str(caught.value)
+
+
+def test_a_prior_has_one_entry_a_class():
+  with pytest.raises(ConfigError, match="^prior must have 10 entries"):
+    Config(objective=ObjectiveConfig(prior=(0.5, 0.5)))
+
+
+def test_json_round_trip_is_exact():
+  config = Config(
+    model=ModelConfig(image_shape=(60, 40, 3), num_classes=2, location_std=0.03),
+    objective=ObjectiveConfig(name="intrinsic", prior=(0.25, 0.75)),
+    train=TrainConfig(num_train_examples=100, seed=7),
+  )
+  assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "wrong", "no object"])
+def test_a_damaged_dictionary_is_refused(change):
+  values = Config().to_dict()
+  if change == "missing":
+    del values["train"]["seed"]
+  elif change == "unknown":
+    values["train"]["sede"] = 1
+  elif change == "wrong":
+    values["train"]["seed"] = "1"
+  else:
+    values["train"] = 3
+  with pytest.raises(ConfigError, match="seed|sede|TrainConfig"):
+    Config.from_dict(values)
+
+
+def test_differing_fields_are_named():
+  ours = Config()
+  theirs = dataclasses.replace(ours, train=TrainConfig(seed=1))
+  assert config_lib.differing_fields(ours, theirs) == {"train.seed": (0, 1)}
+
+
+@pytest.mark.parametrize(
+  ("name", "uncertainty", "intrinsic"),
+  [
+    ("original", 0.0, 0.0),
+    ("uncertainty", 32 * 1e-5, 0.0),
+    ("intrinsic", 0.0, 32 * 0.1),
+    ("both", 32 * 1e-5, 32 * 0.1),
+  ],
+)
+def test_each_objective_has_its_terms(name, uncertainty, intrinsic):
+  objective = ObjectiveConfig(name=name)
+  assert objective.uncertainty_weight == uncertainty
+  assert objective.intrinsic_weight == intrinsic

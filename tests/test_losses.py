@@ -1,0 +1,189 @@
+"""Losses against values derived by hand, their gradients, and what they leave alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import ramjax
+
+LOG = np.log
+T, B, K = 3, 4, 5
+
+
+@pytest.fixture
+def arrays():
+  """Random inputs of every loss, with two leading axes between time and classes."""
+  keys = jax.random.split(jax.random.key(0), 6)
+  shape = (2, B)
+  return {
+    "logits": jax.random.normal(keys[0], (*shape, K)),
+    "label": jax.random.randint(keys[1], shape, 0, K),
+    "log_prob_t": jax.random.normal(keys[2], (T, *shape)),
+    "baseline_t": jax.random.uniform(keys[3], (T, *shape)),
+    "probs_t": jax.nn.softmax(jax.random.normal(keys[4], (T, *shape, K))),
+    "predicted_error_t": jax.random.uniform(keys[5], (T, *shape, K)) + 0.1,
+    "reward": jnp.tile(jnp.array([0.0, 1.0]), (2, B // 2)),
+  }
+
+
+LOSSES = {
+  "reward": ("logits", "label"),
+  "classification_loss": ("logits", "label"),
+  "reinforce_loss": ("log_prob_t", "baseline_t", "reward"),
+  "baseline_loss": ("baseline_t", "reward"),
+  "error_fit_loss": ("predicted_error_t", "probs_t", "label"),
+  "uncertainty_loss": ("predicted_error_t",),
+  "intrinsic_loss": ("logits",),
+}
+LEARNED = {
+  "classification_loss": "logits",
+  "reinforce_loss": "log_prob_t",
+  "baseline_loss": "baseline_t",
+  "error_fit_loss": "predicted_error_t",
+  "uncertainty_loss": "predicted_error_t",
+  "intrinsic_loss": "logits",
+}
+STOPPED = [
+  ("reinforce_loss", "baseline_t"),
+  ("reinforce_loss", "reward"),
+  ("baseline_loss", "reward"),
+  ("error_fit_loss", "probs_t"),
+  ("reward", "logits"),
+]
+
+
+def test_reward_by_hand():
+  logits = jnp.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]])
+  rewards = ramjax.reward(logits, jnp.array([1, 2]))
+  assert rewards.tolist() == [1.0, 0.0]
+
+
+def test_classification_by_hand():
+  # softmax(log 1, log 3) = (1/4, 3/4)
+  logits = jnp.array([0.0, LOG(3.0)])
+  np.testing.assert_allclose(
+    ramjax.classification_loss(logits, jnp.array(0)), LOG(4.0), rtol=1e-6
+  )
+
+
+def test_reinforce_by_hand():
+  # -(0.5 · (1 - 0.25) + (-2) · (1 - 0.75)) = -(0.375 - 0.5) = 0.125
+  loss = ramjax.reinforce_loss(
+    jnp.array([[0.5], [-2.0]]), jnp.array([[0.25], [0.75]]), jnp.array([1.0])
+  )
+  np.testing.assert_allclose(loss, [0.125], rtol=1e-6)
+
+
+def test_baseline_by_hand():
+  # ((0.25 - 1)² + (0.75 - 1)²) / 2 = (0.5625 + 0.0625) / 2
+  loss = ramjax.baseline_loss(jnp.array([[0.25], [0.75]]), jnp.array([1.0]))
+  np.testing.assert_allclose(loss, [0.3125], rtol=1e-6)
+
+
+def test_error_fit_by_hand():
+  # Truth (1, 0), p = (0.7, 0.3): errors (0.3, 0.3); u = (0.5, 0.3): ((0.2)² + 0) / 2
+  loss = ramjax.error_fit_loss(
+    jnp.array([[0.5, 0.3]]), jnp.array([[0.7, 0.3]]), jnp.array(0)
+  )
+  np.testing.assert_allclose(loss, 0.02, rtol=1e-5)
+
+
+def test_uncertainty_by_hand():
+  predicted_error_t = jnp.array([[[0.5, 0.25]], [[0.0, 1.0]]])
+  assert ramjax.uncertainty_loss(predicted_error_t).tolist() == [1.75]
+
+
+def test_intrinsic_by_hand():
+  # p = (1/4, 3/4): -(log 1/4 + log 3/4) / 2
+  logits = jnp.array([0.0, LOG(3.0)])
+  expected = -(LOG(0.25) + LOG(0.75)) / 2
+  np.testing.assert_allclose(ramjax.intrinsic_loss(logits), expected, rtol=1e-6)
+  expected = -(0.9 * LOG(0.25) + 0.1 * LOG(0.75))
+  prior = jnp.array([0.9, 0.1])
+  np.testing.assert_allclose(ramjax.intrinsic_loss(logits, prior), expected, rtol=1e-6)
+
+
+def test_intrinsic_is_smallest_at_its_prior():
+  prior = jnp.array([0.2, 0.3, 0.5])
+  slope = jax.grad(ramjax.intrinsic_loss)(jnp.log(prior), prior)
+  np.testing.assert_allclose(slope, 0.0, atol=1e-7)
+
+
+def test_a_uniform_prior_is_the_default(arrays):
+  uniform = jnp.full(K, 1 / K)
+  np.testing.assert_allclose(
+    ramjax.intrinsic_loss(arrays["logits"]),
+    ramjax.intrinsic_loss(arrays["logits"], uniform),
+    rtol=1e-6,
+  )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_value_for_each_example_whatever_the_leading_axes(name, arrays):
+  loss = getattr(ramjax, name)
+  inputs = [arrays[argument] for argument in LOSSES[name]]
+  axes = [1 if argument.endswith("_t") else 0 for argument in LOSSES[name]]
+  together = loss(*inputs)
+  assert together.shape == (2, B)
+  one_by_one = jax.vmap(jax.vmap(loss, axes), axes)(*inputs)
+  np.testing.assert_allclose(together, one_by_one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_gradients(name, arrays):
+  learned = LEARNED[name]
+
+  def loss(value):
+    inputs = {**arrays, learned: value}
+    return getattr(ramjax, name)(*(inputs[argument] for argument in LOSSES[name]))
+
+  check_grads(loss, (arrays[learned],), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("name", "argument"), STOPPED)
+def test_what_a_loss_leaves_alone(name, argument, arrays):
+  def loss(value):
+    inputs = {**arrays, argument: value}
+    return getattr(ramjax, name)(*(inputs[name_] for name_ in LOSSES[name])).sum()
+
+  assert not jax.grad(loss)(arrays[argument]).any()
+
+
+def test_reinforce_is_the_policy_gradient():
+  """Its mean gradient is that of the expected reward, which is known in closed form.
+
+  One location of one dimension, reward 1 where it is positive:
+  d/dm P(m + s ε > 0) = φ(m / s) / s.
+  """
+  mean, std, samples = 0.3, 0.5, 400_000
+  location = mean + std * jax.random.normal(jax.random.key(0), (1, samples))
+  rewards = (location[0] > 0).astype(jnp.float32)
+
+  def loss(mean):
+    log_prob_t = jax.scipy.stats.norm.logpdf(location, mean, std)
+    return ramjax.reinforce_loss(log_prob_t, jnp.full((1, samples), 0.7), rewards).mean()
+
+  expected = float(jax.scipy.stats.norm.pdf(mean / std)) / std
+  np.testing.assert_allclose(-jax.grad(loss)(mean), expected, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+  ("name", "inputs"),
+  [
+    ("reward", (jnp.zeros((4, K)), jnp.zeros(3, jnp.int32))),
+    ("classification_loss", (jnp.zeros((4, K)), jnp.zeros(4))),
+    ("reinforce_loss", (jnp.zeros((T, 4)), jnp.zeros((2, 4)), jnp.zeros(4))),
+    ("baseline_loss", (jnp.zeros((T, 4)), jnp.zeros(5))),
+    (
+      "error_fit_loss",
+      (jnp.zeros((T, 4, K)), jnp.zeros((T, 4, K + 1)), jnp.zeros(4, jnp.int32)),
+    ),
+    ("uncertainty_loss", (jnp.zeros(K),)),
+    ("intrinsic_loss", (jnp.zeros((4, K)), jnp.full(K + 1, 1 / (K + 1)))),
+  ],
+)
+def test_shapes_and_types_that_do_not_fit_are_refused(name, inputs):
+  with pytest.raises(AssertionError):
+    getattr(ramjax, name)(*inputs)

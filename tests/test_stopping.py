@@ -1,0 +1,71 @@
+"""The stopping rule: the paper's, the first time that it holds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ramjax import at_stop, is_decided, stopping_time
+
+
+def oracle(probs_t, predicted_error_t, beta):
+  """The rule of the paper for one example, in plain Python."""
+  for t, (probs, error) in enumerate(zip(probs_t, predicted_error_t, strict=True)):
+    best = int(np.argmax(probs))
+    upper = [p + beta * u for i, (p, u) in enumerate(zip(probs, error, strict=True)) if i != best]
+    if probs[best] - beta * error[best] > max(upper):
+      return t + 1
+  return len(probs_t)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 1.0, 3.0])
+def test_equals_the_rule_of_the_paper(beta):
+  rng = np.random.RandomState(0)
+  probs_t = rng.dirichlet(np.full(10, 0.2), (12, 200)).astype(np.float32)
+  errors_t = rng.uniform(0, 0.3, probs_t.shape).astype(np.float32)
+  found = stopping_time(probs_t, errors_t, beta=np.float32(beta))
+  expected = [
+    oracle(probs_t[:, i], errors_t[:, i], np.float32(beta)) for i in range(200)
+  ]
+  assert found.tolist() == expected
+  assert found.dtype == jnp.int32
+  if 0.1 <= beta <= 1.0:
+    assert len(set(expected)) > 2
+
+
+def test_rivals_get_an_upper_bound():
+  """The released code subtracts β u for the rivals too, and would stop here."""
+  probs, error = jnp.array([0.6, 0.4]), jnp.array([0.0, 0.3])
+  assert not is_decided(probs, error, beta=1.0)
+  assert is_decided(probs, error, beta=0.5)
+
+
+def test_the_first_time_counts():
+  """Decided, undecided, decided again: it stops at 1 and not at 3."""
+  probs_t = jnp.array([[0.9, 0.1], [0.5, 0.5], [0.9, 0.1]])
+  assert stopping_time(probs_t, jnp.zeros((3, 2)), beta=1.0) == 1
+
+
+def test_a_tie_is_not_decided_and_the_last_glimpse_ends_it():
+  probs_t = jnp.full((4, 2), 0.5)
+  assert not is_decided(probs_t[0], jnp.zeros(2), beta=0.0)
+  assert stopping_time(probs_t, jnp.zeros((4, 2)), beta=0.0) == 4
+
+
+def test_beta_zero_takes_one_glimpse():
+  probs_t = jax.nn.softmax(jax.random.normal(jax.random.key(0), (6, 50, 10)))
+  assert (stopping_time(probs_t, jnp.ones((6, 50, 10)), beta=0.0) == 1).all()
+
+
+def test_a_larger_beta_never_looks_shorter():
+  keys = jax.random.split(jax.random.key(1))
+  probs_t = jax.nn.softmax(3 * jax.random.normal(keys[0], (9, 100, 10)))
+  errors_t = jax.random.uniform(keys[1], (9, 100, 10), maxval=0.2)
+  times = [stopping_time(probs_t, errors_t, beta=b) for b in (0.0, 0.3, 1.0, 4.0)]
+  for shorter, longer in zip(times, times[1:], strict=False):
+    assert (shorter <= longer).all()
+
+
+def test_at_stop_takes_the_value_of_the_last_glimpse():
+  values_t = jnp.arange(6.0).reshape(3, 2)
+  assert at_stop(values_t, jnp.array([1, 3])).tolist() == [0.0, 5.0]
