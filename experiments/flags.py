@@ -47,6 +47,8 @@ def run(main: Callable[[], None]) -> None:
       rest = FLAGS(argv)
     except flags.Error as error:
       _fail(name, error, 2)
+    except SystemExit:  # after --help, where absl exits with 1
+      sys.exit(0)
     if rest[1:]:
       _fail(
         name, UsageError(f"unexpected argument {rest[1]!r}; flags begin with --"), 2

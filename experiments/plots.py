@@ -112,7 +112,7 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
   accuracy.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
   accuracy.legend(frameon=False, loc="lower right")
   names = [name for name in (train[0] if train else {}) if name.startswith("loss/")]
-  for name, line_color in zip(names, colormaps["tab10"].colors, strict=False):
+  for name, line_color in zip(names, colormaps["tab10"](range(10)), strict=False):
     loss.plot(*_series(train, name), color=line_color, lw=1, label=name.split("/")[1])
   loss.set_ylabel("parts of the loss, before weights")
   loss.set_yscale("symlog", linthresh=0.1)

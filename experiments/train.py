@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from absl import flags as absl_flags
 
 import ramjax
 from experiments import flags, plots, progress
@@ -202,4 +203,5 @@ def _draw(
 
 if __name__ == "__main__":
   flags.define_train_flags()
+  absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
   flags.run(main)

@@ -86,21 +86,19 @@ def _word(default: str) -> Any:
 
 def _check_image_shape(name: str, value: Any) -> tuple[int, int, int]:
   sizes = tuple(value) if isinstance(value, (tuple, list)) else ()
-  if len(sizes) != 3 or not all(
-    isinstance(size, numbers.Integral) and size >= 1 for size in sizes
-  ):
+  if len(sizes) != 3 or not all(isinstance(size, int) and size >= 1 for size in sizes):
     raise ConfigError(
       f"{name} must be three positive integers (height, width, channels), not {value!r}"
     )
   height, width, channels = sizes
-  return int(height), int(width), int(channels)
+  return height, width, channels
 
 
 def _check_prior(name: str, value: Any) -> tuple[float, ...] | None:
   if value is None:
     return None
   numbers_only = isinstance(value, (tuple, list)) and all(
-    isinstance(p, numbers.Real) and math.isfinite(p) and p >= 0 for p in value
+    isinstance(p, (int, float)) and math.isfinite(p) and p >= 0 for p in value
   )
   if not numbers_only or abs(math.fsum(value) - 1.0) > 1e-5:
     raise ConfigError(
@@ -279,10 +277,14 @@ class Config(_Checked):
     Raises:
       ConfigError: if a field is missing, unknown or out of range.
     """
-    parts = {"model": ModelConfig, "objective": ObjectiveConfig, "train": TrainConfig}
+    parts = [field.name for field in dataclasses.fields(cls)]
     if not isinstance(values, Mapping) or set(values) != set(parts):
       raise ConfigError(f"Config must be a JSON object of {', '.join(parts)}")
-    return cls(**{name: part.from_dict(values[name]) for name, part in parts.items()})
+    return cls(
+      model=ModelConfig.from_dict(values["model"]),
+      objective=ObjectiveConfig.from_dict(values["objective"]),
+      train=TrainConfig.from_dict(values["train"]),
+    )
 
 
 def differing_fields(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:

@@ -5,7 +5,7 @@ its sizes and its initialisation are those of the paper's released code. Every n
 takes any leading axes, so that a batch is one matrix product.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import chex
 import flax.linen as nn
@@ -175,5 +175,14 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
 def predict_error(
   error_params: chex.ArrayTree, hidden: jax.Array, probs: jax.Array
 ) -> jax.Array:
-  """The self-uncertainty u [..., K] of states [..., H] and predictions [..., K]."""
-  return ErrorNetwork().apply({"params": error_params}, hidden, probs)
+  """The self-uncertainty u: what the error network predicts.
+
+  Args:
+    error_params: parameters of the error network, `Params.error`.
+    hidden: internal states [..., hidden_size].
+    probs: softmax outputs p [..., K].
+
+  Returns:
+    Self-uncertainties [..., K], at least 0.
+  """
+  return cast(jax.Array, ErrorNetwork().apply({"params": error_params}, hidden, probs))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -95,8 +97,9 @@ def rollout(
     first_location = jax.vmap(policy.uniform_location)(first_key)
   first_location = jnp.broadcast_to(first_location, (batch, 2))
 
-  model = networks.RecurrentAttentionModel(config)
-  ram = {"params": params.ram}
+  model: Callable[..., Any] = functools.partial(
+    networks.RecurrentAttentionModel(config).apply, {"params": params.ram}
+  )
 
   def look(image: jax.Array, location: jax.Array) -> jax.Array:
     return glimpse_lib.extract_glimpse(
@@ -117,7 +120,7 @@ def rollout(
   def step(carry, t):
     hidden, location = carry
     glimpse = jax.vmap(look)(images, location)
-    hidden, mean = model.apply(ram, hidden, glimpse, location, method="step")
+    hidden, mean = model(hidden, glimpse, location, method="step")
     next_location = jax.vmap(choose, in_axes=(0, 0, None))(policy_key, mean, t)
     return (hidden, next_location), (location, next_location, mean, hidden)
 
@@ -126,7 +129,7 @@ def rollout(
     step, start, jnp.arange(num_glimpses)
   )
 
-  logits_t, baseline_t = model.apply(ram, hidden_t, method="read")
+  logits_t, baseline_t = model(hidden_t, method="read")
   return Rollout(
     location_t=location_t,
     next_location_t=next_location_t,

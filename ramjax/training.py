@@ -39,7 +39,15 @@ class TrainState(NamedTuple):
 def make_optimizer(
   config: TrainConfig, *, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-  """Adam whose rate falls by a factor at the end of each epoch, as released."""
+  """Adam whose rate falls by a factor at the end of each epoch, as released.
+
+  Args:
+    config: the rate and its decay.
+    steps_per_epoch: number of steps in an epoch.
+
+  Returns:
+    The optimiser.
+  """
   schedule = optax.exponential_decay(
     config.learning_rate, steps_per_epoch, config.learning_rate_decay, staircase=True
   )
@@ -107,7 +115,9 @@ def train_step(
     return objective(params.error, looked, labels, config=config.objective)
 
   grads, metrics = jax.grad(loss, has_aux=True)(state.params)
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  # Optax mixes its integer step count with floats, which a strict caller forbids.
+  with jax.numpy_dtype_promotion("standard"):
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   return TrainState(state.step + 1, state.key, params, opt_state), metrics
 

@@ -60,7 +60,7 @@ def test_bad_values_are_refused_in_one_line_that_names_the_field(part, field, va
 
 
 def test_a_prior_has_one_entry_a_class():
-  with pytest.raises(ConfigError, match="^prior must have 10 entries"):
+  with pytest.raises(ConfigError, match=r"^prior must have 10 entries"):
     Config(objective=ObjectiveConfig(prior=(0.5, 0.5)))
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_dictionary_is_refused(change):
     values["train"]["seed"] = "1"
   else:
     values["train"] = 3
-  with pytest.raises(ConfigError, match="seed|sede|TrainConfig"):
+  with pytest.raises(ConfigError, match=r"seed|sede|TrainConfig"):
     Config.from_dict(values)
 
 

@@ -163,7 +163,9 @@ def test_reinforce_is_the_policy_gradient():
 
   def loss(mean):
     log_prob_t = jax.scipy.stats.norm.logpdf(location, mean, std)
-    return ramjax.reinforce_loss(log_prob_t, jnp.full((1, samples), 0.7), rewards).mean()
+    return ramjax.reinforce_loss(
+      log_prob_t, jnp.full((1, samples), 0.7), rewards
+    ).mean()
 
   expected = float(jax.scipy.stats.norm.pdf(mean / std)) / std
   np.testing.assert_allclose(-jax.grad(loss)(mean), expected, rtol=0.01)

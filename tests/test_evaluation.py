@@ -1,0 +1,164 @@
+"""Evaluation: exact counts, whatever the batch size, and all numbers from one unroll."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ramjax
+from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
+
+CONFIG = Config(
+  model=ModelConfig(hidden_size=64, branch_size=32),
+  objective=ObjectiveConfig(name="original"),
+  train=TrainConfig(batch_size=32, num_glimpses=4, learning_rate=1e-3),
+)
+KEY = jax.random.key(11)
+BETAS = jnp.array([0.0, 0.3, 1.0])
+
+
+@pytest.fixture(scope="module")
+def params(mnist):
+  """A little trained, so that right and wrong both occur."""
+  optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=1000)
+  init = functools.partial(ramjax.init_train_state, config=CONFIG, optimizer=optimizer)
+  state = jax.jit(init)(jax.random.key(0))
+  order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=6400, batch_size=32)
+  run = jax.jit(
+    functools.partial(
+      ramjax.train_chunk,
+      config=CONFIG,
+      optimizer=optimizer,
+      preprocess=mnist.preprocess,
+      max_steps=200,
+    )
+  )
+  return run(state, *mnist.train, order, 0, 200)[0].params
+
+
+@functools.partial(jax.jit, static_argnames=("num_glimpses",))
+def rollout(keys, params, images, *, num_glimpses):
+  return ramjax.rollout(
+    keys, params, images, config=CONFIG.model, num_glimpses=num_glimpses
+  )
+
+
+def evaluate(params, mnist, num_images=70, **options):
+  images, labels = (jnp.asarray(array[:num_images]) for array in mnist.test)
+  return ramjax.evaluate(
+    KEY,
+    params,
+    images,
+    labels,
+    BETAS,
+    **{
+      "config": CONFIG.model,
+      "num_glimpses": 9,
+      "preprocess": mnist.preprocess,
+      **options,
+    },
+  )
+
+
+def test_equals_counting_by_hand(params, mnist):
+  found = evaluate(params, mnist)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(
+    jax.random.fold_in(KEY, 0), jnp.arange(70)
+  )
+  images = mnist.preprocess(KEY, jnp.asarray(mnist.test.images[:70]))
+  looked = rollout(keys, params, images, num_glimpses=9)
+  probs_t = np.asarray(looked.probs_t)
+  correct_t = probs_t.argmax(-1) == mnist.test.labels[:70]
+  np.testing.assert_allclose(found.accuracy_t, correct_t.mean(1), rtol=1e-6)
+  norms = np.linalg.norm(np.asarray(looked.hidden_t), axis=-1).mean(1)
+  np.testing.assert_allclose(found.hidden_norm_t, norms, rtol=1e-4)
+  for i, beta in enumerate(BETAS):
+    taken = np.asarray(
+      ramjax.stopping_time(looked.probs_t, looked.predicted_error_t, beta=beta)
+    )
+    np.testing.assert_allclose(found.mean_glimpses[i], taken.mean(), rtol=1e-6)
+    hits = correct_t[taken - 1, np.arange(70)]
+    np.testing.assert_allclose(found.dynamic_accuracy[i], hits.mean(), rtol=1e-6)
+  assert 1.0 < float(found.mean_glimpses[1]) < 9.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, 70, 1000])
+def test_does_not_depend_on_the_batch_size(batch_size, params, mnist):
+  """The last batch is not full, and counts right."""
+  expected = evaluate(params, mnist, batch_size=35)
+  found = evaluate(params, mnist, batch_size=batch_size)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4), found, expected
+  )
+
+
+def test_few_glimpses_are_a_part_of_many(params, mnist):
+  few, many = evaluate(params, mnist), evaluate(params, mnist, num_glimpses=12)
+  np.testing.assert_allclose(few.accuracy_t, many.accuracy_t[:9], rtol=1e-6)
+
+
+def test_beta_zero_is_one_glimpse(params, mnist):
+  found = evaluate(params, mnist)
+  assert found.mean_glimpses[0] == 1.0
+  np.testing.assert_allclose(found.dynamic_accuracy[0], found.accuracy_t[0], rtol=1e-6)
+
+
+def test_samples_are_averaged_before_the_decision(params, mnist):
+  found = evaluate(params, mnist, num_samples=3)
+  images = mnist.preprocess(KEY, jnp.asarray(mnist.test.images[:70]))
+  probs_t = []
+  for sample in range(3):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+      jax.random.fold_in(KEY, sample), jnp.arange(70)
+    )
+    looked = rollout(keys, params, images, num_glimpses=9)
+    probs_t.append(looked.probs_t)
+  correct_t = np.mean(probs_t, axis=0).argmax(-1) == mnist.test.labels[:70]
+  np.testing.assert_allclose(found.accuracy_t, correct_t.mean(1), rtol=1e-6)
+
+
+def test_mean_policy_differs_from_sampling_after_the_first_glimpse(params, mnist):
+  sampled = evaluate(params, mnist)
+  mean = evaluate(params, mnist, location_policy="mean")
+  assert sampled.hidden_norm_t[0] == mean.hidden_norm_t[0]
+  assert sampled.hidden_norm_t[5] != mean.hidden_norm_t[5]
+
+
+def test_no_betas_will_do(params, mnist):
+  images, labels = (jnp.asarray(array[:10]) for array in mnist.test)
+  found = ramjax.evaluate(
+    KEY,
+    params,
+    images,
+    labels,
+    jnp.zeros(0),
+    config=CONFIG.model,
+    num_glimpses=2,
+    preprocess=mnist.preprocess,
+  )
+  assert found.mean_glimpses.shape == (0,)
+
+
+def test_validation_is_the_objective_over_all_pictures(params, mnist):
+  images, labels = (jnp.asarray(array[:70]) for array in mnist.validation)
+  found = ramjax.validate(
+    KEY,
+    params,
+    images,
+    labels,
+    config=CONFIG,
+    preprocess=mnist.preprocess,
+    batch_size=32,
+  )
+  looked = rollout(KEY, params, mnist.preprocess(KEY, images), num_glimpses=4)
+  _, expected = ramjax.objective(params.error, looked, labels, config=CONFIG.objective)
+  assert set(found) == set(expected)
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_no_samples_are_refused(params, mnist):
+  with pytest.raises(ramjax.ConfigError, match="num_samples must be at least 1"):
+    evaluate(params, mnist, num_samples=0)

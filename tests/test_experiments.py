@@ -1,0 +1,312 @@
+"""The binaries, end to end, on a slice of real MNIST; and every bad command line."""
+
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = (
+  "--num_train_examples=256",
+  "--batch_size=32",
+  "--num_glimpses=3",
+  "--hidden_size=32",
+  "--steps_per_call=5",
+)
+METRICS = {
+  "step",
+  "epoch",
+  "split",
+  "loss",
+  "accuracy",
+  "loss/classification",
+  "loss/reinforce",
+  "loss/baseline",
+  "loss/error_fit",
+  "loss/uncertainty",
+  "loss/intrinsic",
+}
+
+
+def run(binary, *arguments, cwd=ROOT, **environment):
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+  return subprocess.run(
+    [sys.executable, "-m", f"experiments.{binary}", *arguments],
+    cwd=cwd,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+def train(workdir, *arguments, **options):
+  return run("train", f"--workdir={workdir}", *SMALL, *arguments, **options)
+
+
+def lines_of(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A run of two epochs."""
+  workdir = tmp_path_factory.mktemp("runs") / "both"
+  done = train(workdir, "--num_epochs=2")
+  assert done.returncode == 0, done.stderr
+  return workdir, done
+
+
+def test_the_last_line_is_the_test_accuracy(trained):
+  _, done = trained
+  last = done.stdout.splitlines()[-1]
+  assert re.fullmatch(r"test accuracy 0\.\d{4} \(N = 3, M = 1, 10000 images\)", last), (
+    last
+  )
+  assert "Traceback" not in done.stderr
+  assert "\x1b" not in done.stdout  # no bar where there is no terminal
+
+
+def test_what_a_run_leaves(trained):
+  workdir, _ = trained
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["config"]["objective"]["name"] == "both"
+  assert config["config"]["train"]["num_glimpses"] == 3
+  assert {"command", "date", "versions", "git_commit", "device"} <= set(config)
+  assert config["command"].startswith("python -m experiments.train --workdir=")
+  assert {"python", "ramjax", "jax", "flax", "optax"} <= set(config["versions"])
+  assert next(path.name for path in (workdir / "tensorboard").iterdir()).startswith(
+    "events.out.tfevents"
+  )
+  for name in ("glimpses.png", "learning.png"):
+    assert (workdir / "figures" / name).read_bytes().startswith(b"\x89PNG")
+  steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+  assert steps == [8, 16]
+
+
+def test_metrics_are_complete(trained):
+  workdir, _ = trained
+  lines = lines_of(workdir)
+  assert [(line["split"], line["step"], line["epoch"]) for line in lines] == [
+    ("train", 5, 1),
+    ("train", 8, 1),
+    ("validation", 8, 1),
+    ("train", 13, 2),
+    ("train", 16, 2),
+    ("validation", 16, 2),
+    ("test", 16, 2),
+  ]
+  for line in lines:
+    assert set(line) >= METRICS
+    assert all(math.isfinite(v) for v in line.values() if isinstance(v, float))
+    if line["split"] == "train":
+      assert line["examples_per_second"] > 0
+
+
+def test_tensorboard_has_the_same_numbers(trained):
+  from tensorboardX.proto.event_pb2 import Event
+  from tensorboardX.record_writer import masked_crc32c  # noqa: F401, the same format
+
+  workdir, _ = trained
+  (file,) = (workdir / "tensorboard").iterdir()
+  content, offset, found = file.read_bytes(), 0, {}
+  while offset < len(content):
+    size = int.from_bytes(content[offset : offset + 8], "little")
+    event = Event.FromString(content[offset + 12 : offset + 12 + size])
+    offset += 16 + size
+    for value in event.summary.value:
+      found[value.tag, event.step] = value.simple_value
+  for line in lines_of(workdir):
+    value = found[f"{line['split']}/accuracy", line["step"]]
+    assert value == pytest.approx(line["accuracy"], rel=1e-6)
+
+
+def test_a_second_start_resumes_and_changes_nothing(trained):
+  workdir, first = trained
+  before = (workdir / "metrics.jsonl").read_text()
+  again = train(workdir, "--num_epochs=2")
+  assert again.returncode == 0, again.stderr
+  assert "resuming after epoch 2, step 16" in again.stdout
+  assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+  assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_more_epochs_go_on_as_if_never_interrupted(trained, tmp_path):
+  """One epoch, then a second start for the second one, with other chunks."""
+  workdir, whole = trained
+  assert train(tmp_path / "run", "--num_epochs=1").returncode == 0
+  resumed = train(tmp_path / "run", "--num_epochs=2")
+  assert "resuming after epoch 1, step 8" in resumed.stdout
+  assert resumed.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
+
+  def numbers(path):
+    return [
+      {k: v for k, v in line.items() if k != "examples_per_second"}
+      for line in lines_of(path)
+      if line["split"] != "test" or line["step"] == 16
+    ]
+
+  assert numbers(tmp_path / "run") == numbers(workdir)
+
+
+def test_another_configuration_is_refused_and_nothing_written(trained):
+  workdir, _ = trained
+  before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+  refused = train(workdir, "--num_epochs=2", "--lambda_intrinsic=0.2", "--seed=1")
+  assert refused.returncode == 2
+  assert refused.stderr.count("\n") == 1
+  assert "objective.lambda_intrinsic is 0.1 there and 0.2 here" in refused.stderr
+  assert "train.seed is 0 there and 1 here" in refused.stderr
+  assert {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()} == before
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+  """Two runs in one evaluation, the second trained here."""
+  workdir, _ = trained
+  other = tmp_path_factory.mktemp("runs") / "original"
+  assert train(other, "--objective=original", "--num_epochs=1").returncode == 0
+  done = run(
+    "glimpse_generalization",
+    f"--workdir={workdir},{other}",
+    "--max_glimpses=8",
+    "--betas=0,0.3,5",
+  )
+  assert done.returncode == 0, done.stderr
+  return workdir, done
+
+
+def test_generalization_writes_its_contract(evaluated):
+  workdir, _ = evaluated
+  content = json.loads((workdir / "glimpse_generalization.json").read_text())
+  assert content["num_samples"] == 1
+  assert content["location_policy"] == "sample"
+  assert [run["objective"] for run in content["runs"]] == ["both", "original"]
+  for result in content["runs"]:
+    assert result["seed"] == 0
+    assert [p["num_glimpses"] for p in result["fixed"]] == list(range(1, 9))
+    assert [p["beta"] for p in result["dynamic"]] == [0.0, 0.3, 5.0]
+    glimpses = [p["mean_glimpses"] for p in result["dynamic"]]
+    assert glimpses == sorted(glimpses)
+    assert glimpses[0] == 1.0
+    assert result["dynamic"][0]["accuracy"] == pytest.approx(
+      result["fixed"][0]["accuracy"]
+    )
+    assert all(p["hidden_norm"] > 0 for p in result["fixed"])
+  image = (workdir / "glimpse_generalization.png").read_bytes()
+  assert image.startswith(b"\x89PNG")
+
+
+def test_generalization_states_m(trained):
+  workdir, _ = trained
+  done = run(
+    "glimpse_generalization",
+    f"--workdir={workdir}",
+    "--max_glimpses=2",
+    "--betas=1",
+    "--num_samples=2",
+    "--location_policy=mean",
+  )
+  assert done.returncode == 0, done.stderr
+  assert "M = 2" in done.stdout
+  content = json.loads((workdir / "glimpse_generalization.json").read_text())
+  assert (content["num_samples"], content["location_policy"]) == (2, "mean")
+
+
+def test_help_lists_the_flags():
+  for binary, flag in (
+    ("train", "lambda_intrinsic"),
+    ("glimpse_generalization", "betas"),
+  ):
+    shown = run(binary, "--help")
+    assert shown.returncode == 0
+    assert f"--{flag}" in shown.stdout
+
+
+BAD_TRAIN = [
+  (["--objective=neither"], "objective", 2),
+  (["--dataset=imagenet"], "dataset must be one of mnist", 2),
+  (["--batch_size=0"], "batch_size must be at least 1", 2),
+  (["--batch_size=300"], "batch_size must be at most", 2),
+  (["--num_glimpses=0"], "num_glimpses must be at least 1", 2),
+  (["--patch_size=0"], "patch_size must be at least 1", 2),
+  (["--location_std=0"], "location_std must be greater than 0", 2),
+  (["--location_std=inf"], "location_std must be a finite number", 2),
+  (["--location_std=nan"], "location_std must be a finite number", 2),
+  (["--lambda_intrinsic=nan"], "lambda_intrinsic must be a finite number", 2),
+  (["--learning_rate=nan"], "learning_rate must be a finite number", 2),
+  (["--learning_rate=0"], "learning_rate must be greater than 0", 2),
+  (["--num_epochs=-1"], "num_epochs must be at least 0", 2),
+  (["--num_epochs=ten"], "num_epochs", 2),
+  (["--num_train_examples=60000"], "num_train_examples must be at most 54000", 2),
+  (["--steps_per_call=0"], "steps_per_call must be at least 1", 2),
+  (["--lambda=1"], "Unknown command line flag 'lambda'", 2),
+  (["both"], "unexpected argument 'both'", 2),
+  (["--data_dir=/nowhere"], "/nowhere does not hold the four IDX files of mnist", 1),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message", "status"), BAD_TRAIN)
+def test_a_bad_command_line_is_one_line(arguments, message, status, tmp_path):
+  refused = train(tmp_path / "run", *arguments)
+  assert refused.returncode == status, refused.stderr
+  assert message in refused.stderr
+  assert refused.stderr.startswith("train: ")
+  assert refused.stderr.count("\n") == 1
+  assert refused.stdout == ""
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  "kind", ["a file", "a foreign folder", "under a file", "damaged"]
+)
+def test_a_workdir_that_will_not_do(kind, tmp_path):
+  workdir = tmp_path / "run"
+  if kind == "a file":
+    workdir.write_text("mine")
+  elif kind == "a foreign folder":
+    workdir.mkdir()
+    (workdir / "thesis.txt").write_text("mine")
+  elif kind == "under a file":
+    workdir.write_text("mine")
+    workdir = workdir / "run"
+  else:
+    workdir.mkdir()
+    (workdir / "config.json").write_text('{"config": {')
+  refused = train(workdir)
+  assert refused.returncode in (1, 2)
+  assert refused.stderr.startswith("train: ")
+  assert refused.stderr.count("\n") == 1, refused.stderr
+  assert str(workdir) in refused.stderr
+  if kind != "damaged":
+    assert "--workdir" in refused.stderr
+    mine = tmp_path / "run"
+    assert (mine / "thesis.txt" if mine.is_dir() else mine).read_text() == "mine"
+
+
+BAD_EVALUATION = [
+  ([], "--workdir must name a trained run", 2),
+  (["--workdir=/nowhere"], "/nowhere holds no run", 1),
+  (["--workdir=RUN", "--max_glimpses=0"], "max_glimpses must be at least 1", 2),
+  (["--workdir=RUN", "--num_samples=0"], "num_samples must be at least 1", 2),
+  (["--workdir=RUN", "--betas=0,x"], "betas must be numbers", 2),
+  (["--workdir=RUN", "--betas=nan"], "betas must be finite and at least 0", 2),
+  (["--workdir=RUN", "--betas=-1"], "betas must be finite and at least 0", 2),
+  (["--workdir=RUN", "--location_policy=best"], "location_policy", 2),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message", "status"), BAD_EVALUATION)
+def test_a_bad_evaluation_is_one_line(arguments, message, status, trained):
+  workdir, _ = trained
+  arguments = [argument.replace("RUN", str(workdir)) for argument in arguments]
+  refused = run("glimpse_generalization", *arguments)
+  assert refused.returncode == status, refused.stderr
+  assert message in refused.stderr
+  assert refused.stderr.startswith("glimpse_generalization: ")
+  assert refused.stderr.count("\n") == 1

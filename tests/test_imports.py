@@ -1,0 +1,99 @@
+"""The house's order: imports only go down, and heavy packages wait until used."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import ramjax
+
+LIBRARY = pathlib.Path(ramjax.__file__).parent
+ORDER = [
+  "config",
+  "glimpse",
+  "policy",
+  "losses",
+  "stopping",
+  "networks",
+  "rollout",
+  "objective",
+  "training",
+  "evaluation",
+  "data.idx",
+  "data.transforms",
+  "data.downloads",
+  "data.sources",
+  "data.datasets",
+  "data",
+  "checkpoint",
+]
+"""From the ground up: a module imports only what stands above it in this list."""
+
+
+def module_name(path):
+  parts = path.relative_to(LIBRARY).with_suffix("").parts
+  return ".".join(part for part in parts if part != "__init__")
+
+
+def imported_modules(path):
+  """Names, within the library, of the modules that a file imports anywhere."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}: a relative import"
+      names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    else:
+      continue
+    for name in names:
+      package, _, inside = name.partition(".")
+      if package == "ramjax" and inside in ORDER:
+        yield inside
+      assert package != "experiments", f"{path} imports a binary"
+
+
+def test_every_module_has_its_place():
+  found = {module_name(path) for path in LIBRARY.rglob("*.py")} - {""}
+  assert found == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_only_go_down(name):
+  path = LIBRARY.joinpath(*name.split("."))
+  path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+  above = ORDER[: ORDER.index(name)]
+  own = {inside for inside in imported_modules(path) if inside != name}
+  # `from ramjax.data import idx` names the package on the way to its module.
+  if name.startswith("data."):
+    own.discard("data")
+  assert own <= set(above)
+
+
+@pytest.mark.parametrize(
+  "package", ["absl.flags", "matplotlib", "rich", "tensorboardX"]
+)
+def test_the_library_holds_no_flags_and_no_screens(package):
+  for path in LIBRARY.rglob("*.py"):
+    assert f"import {package}" not in path.read_text()
+    parent, _, child = package.rpartition(".")
+    assert not child or f"from {parent} import {child}" not in path.read_text()
+
+
+def test_importing_the_library_is_light():
+  """TFDS, Orbax and matplotlib are imported when they are used, not before."""
+  script = (
+    "import sys, ramjax, ramjax.data, ramjax.checkpoint;"
+    "print([m for m in ('tensorflow_datasets', 'orbax.checkpoint', 'matplotlib',"
+    " 'tensorboardX', 'requests', 'tensorflow') if m in sys.modules])"
+  )
+  found = subprocess.run(
+    [sys.executable, "-c", script], capture_output=True, text=True, check=True
+  )
+  assert found.stdout.strip() == "[]"
+
+
+def test_no_module_for_odds_and_ends():
+  names = {path.stem for path in LIBRARY.parent.glob("*/**/*.py")}
+  assert not names & {"utils", "util", "common", "helpers", "misc"}

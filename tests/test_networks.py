@@ -1,0 +1,98 @@
+"""The architecture: its size, its initialisation, and its arithmetic in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ramjax import ModelConfig, init_params, predict_error
+from ramjax.networks import RecurrentAttentionModel
+
+CONFIG = ModelConfig()
+
+
+@pytest.fixture(scope="module")
+def params():
+  return init_params(jax.random.key(0), CONFIG)
+
+
+def test_number_of_parameters_is_that_of_the_released_code(params):
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 212_347
+
+
+def test_weights_and_biases_are_uniform_within_the_inverse_root_of_fan_in(params):
+  layers = jax.tree.leaves(
+    params, is_leaf=lambda node: isinstance(node, dict) and "kernel" in node
+  )
+  assert len(layers) == 10
+  for layer in layers:
+    bound = layer["kernel"].shape[0] ** -0.5
+    for values in (layer["kernel"], layer["bias"]):
+      assert jnp.abs(values).max() <= bound
+    kernel = layer["kernel"]
+    assert jnp.abs(kernel).max() > 0.9 * bound
+    if kernel.size > 1_000:
+      # The standard deviation of a uniform variable in ±b is b / √3.
+      np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.05)
+
+
+def test_layers_do_not_share_their_randomness(params):
+  core = params.ram["core"]
+  assert not np.allclose(core["glimpse"]["kernel"], core["hidden"]["kernel"])
+
+
+def relu(x):
+  return np.maximum(x, 0.0)
+
+
+def fc(layer, x):
+  return x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+
+
+def test_a_step_equals_its_definition_in_numpy(params):
+  rng = np.random.RandomState(0)
+  glimpse = rng.randn(5, 1, 8, 8, 1).astype(np.float32)
+  location = rng.uniform(-1, 1, (5, 2)).astype(np.float32)
+  hidden = rng.rand(5, 256).astype(np.float32)
+  ram = params.ram
+
+  what = relu(fc(ram["glimpse"]["patch"], glimpse.reshape(5, -1)))
+  where = relu(fc(ram["glimpse"]["location"], location))
+  g = relu(fc(ram["glimpse"]["what"], what) + fc(ram["glimpse"]["where"], where))
+  h = relu(fc(ram["core"]["glimpse"], g) + fc(ram["core"]["hidden"], hidden))
+  mean = np.clip(fc(ram["location"]["mean"], h), -1, 1)
+  logits = fc(ram["action"], h)
+  baseline = relu(fc(ram["baseline"]["value"], h))[:, 0]
+  probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  u = relu(fc(params.error["error"], np.concatenate([h, probs], -1)))
+
+  found = RecurrentAttentionModel(CONFIG).apply(
+    {"params": ram}, hidden, glimpse, location
+  )
+  for ours, expected in zip(found, (h, mean, logits, baseline), strict=True):
+    np.testing.assert_allclose(ours, expected, atol=2e-6)
+  ours = predict_error(params.error, jnp.asarray(h), jnp.asarray(probs))
+  np.testing.assert_allclose(ours, u, atol=2e-6)
+
+
+def test_mean_location_stays_in_the_picture(params):
+  far = jax.tree.map(lambda leaf: 100.0 * leaf, params.ram)
+  _, mean, _, _ = RecurrentAttentionModel(CONFIG).apply(
+    {"params": far}, jnp.ones(256), jnp.ones((1, 8, 8, 1)), jnp.ones(2)
+  )
+  assert jnp.abs(mean).max() == 1.0
+
+
+def test_sizes_follow_the_configuration():
+  config = ModelConfig(
+    image_shape=(60, 40, 3),
+    num_classes=4,
+    patch_size=12,
+    num_scales=3,
+    branch_size=32,
+    hidden_size=64,
+  )
+  params = init_params(jax.random.key(0), config)
+  assert params.ram["glimpse"]["patch"]["kernel"].shape == (3 * 12 * 12 * 3, 32)
+  assert params.ram["core"]["hidden"]["kernel"].shape == (64, 64)
+  assert params.error["error"]["kernel"].shape == (64 + 4, 4)

@@ -1,0 +1,174 @@
+"""The objectives: their units, and which parameters each part reaches."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ramjax import (
+  LossParts,
+  ModelConfig,
+  ObjectiveConfig,
+  init_params,
+  loss_parts,
+  objective,
+  rollout,
+)
+from ramjax.config import OBJECTIVES
+
+MODEL = ModelConfig(hidden_size=32, branch_size=16)
+BATCH = 8
+SEEING = {"glimpse", "core", "action"}
+
+
+@pytest.fixture(scope="module")
+def params():
+  return init_params(jax.random.key(0), MODEL)
+
+
+@pytest.fixture(scope="module")
+def batch():
+  images = jax.random.normal(jax.random.key(1), (BATCH, *MODEL.image_shape))
+  return images, jax.random.randint(jax.random.key(2), (BATCH,), 0, 10)
+
+
+@jax.jit
+def look(params, images):
+  return rollout(jax.random.key(3), params, images, config=MODEL, num_glimpses=3)
+
+
+def reached(grads):
+  """Names of the networks whose gradient is not zero."""
+  networks = {**grads.ram, "error": grads.error}
+  return {
+    name
+    for name, tree in networks.items()
+    if any(bool(leaf.any()) for leaf in jax.tree.leaves(tree))
+  }
+
+
+@pytest.mark.parametrize(
+  ("part", "error_gradient", "expected"),
+  [
+    ("classification", "all", SEEING),
+    ("reinforce", "all", {"location"}),
+    ("baseline", "all", {"baseline"}),
+    ("error_fit", "all", {"error"}),
+    ("error_fit", "state", {"error"}),
+    ("uncertainty", "all", SEEING | {"error"}),
+    ("uncertainty", "state", SEEING),
+    ("intrinsic", "all", SEEING),
+  ],
+)
+def test_each_part_reaches_what_it_should_and_nothing_else(
+  part, error_gradient, expected, params, batch
+):
+  images, labels = batch
+  config = ObjectiveConfig(error_gradient=error_gradient)
+
+  def loss(params):
+    parts = loss_parts(params.error, look(params, images), labels, config=config)
+    return getattr(parts, part).sum()
+
+  assert reached(jax.jit(jax.grad(loss))(params)) == expected
+
+
+@pytest.mark.parametrize("part", ["uncertainty", "classification"])
+def test_later_glimpses_teach_the_earlier_ones(part, params, batch):
+  """The loss of a rollout reaches the weights through time: h_0 = 0 has no say."""
+  images, labels = batch
+
+  def loss(params):
+    parts = loss_parts(
+      params.error, look(params, images), labels, config=ObjectiveConfig()
+    )
+    return getattr(parts, part).sum()
+
+  recurrent = jax.jit(jax.grad(loss))(params).ram["core"]["hidden"]["kernel"]
+  assert recurrent.any()
+
+
+def test_the_rest_of_the_model_does_not_notice_the_error_network(params, batch):
+  images, labels = batch
+  config = ObjectiveConfig(name="original")
+
+  def loss(ram, error):
+    replaced = params._replace(ram=ram, error=error)
+    return objective(error, look(replaced, images), labels, config=config)[0]
+
+  slope = jax.jit(jax.grad(loss))
+  other = init_params(jax.random.key(7), MODEL).error
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+    slope(params.ram, params.error),
+    slope(params.ram, other),
+  )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_is_the_weighted_sum_of_its_parts(name, params, batch):
+  """λ carry a factor of 32, on the mean over examples (the released code's units)."""
+  images, labels = batch
+  config = ObjectiveConfig(name=name, lambda_uncertainty=0.01, lambda_intrinsic=0.02)
+  looked = look(params, images)
+  loss, metrics = objective(params.error, looked, labels, config=config)
+  parts = loss_parts(params.error, looked, labels, config=config)
+  mean = LossParts(*(np.mean(part) for part in parts))
+  expected = mean.classification + mean.reinforce + mean.baseline + mean.error_fit
+  if name in ("uncertainty", "both"):
+    expected += 32 * 0.01 * mean.uncertainty
+  if name in ("intrinsic", "both"):
+    expected += 32 * 0.02 * mean.intrinsic
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  for part, value in mean._asdict().items():
+    np.testing.assert_allclose(metrics[f"loss/{part}"], value, rtol=1e-5)
+  hits = looked.logits_t[-1].argmax(-1) == labels
+  np.testing.assert_allclose(metrics["accuracy"], hits.mean(), rtol=1e-6)
+  assert set(metrics) == {"loss", "accuracy", *(f"loss/{p}" for p in mean._fields)}
+
+
+def test_the_default_scale_is_the_released_sum_over_a_batch_of_32(params):
+  images = jax.random.normal(jax.random.key(1), (32, *MODEL.image_shape))
+  labels = jnp.zeros(32, jnp.int32)
+  looked = look(params, images)
+  both, _ = objective(params.error, looked, labels, config=ObjectiveConfig())
+  plain = ObjectiveConfig(name="original")
+  original, _ = objective(params.error, looked, labels, config=plain)
+  released = 1e-5 * looked.predicted_error_t.sum() - 0.1 * jnp.sum(
+    jax.nn.log_softmax(looked.logits_t[-1]).mean(-1)
+  )
+  np.testing.assert_allclose(both - original, released, rtol=1e-4)
+
+
+def test_the_loss_does_not_depend_on_the_batch_size(params, batch):
+  images, labels = batch
+  config = ObjectiveConfig()
+  looked = look(params, images)
+  twice = jax.tree.map(lambda field: jnp.concatenate([field, field], 1), looked)
+  once, _ = objective(params.error, looked, labels, config=config)
+  again, _ = objective(params.error, twice, jnp.tile(labels, 2), config=config)
+  np.testing.assert_allclose(once, again, rtol=1e-5)
+
+
+def test_examples_of_weight_zero_do_not_count(params, batch):
+  images, labels = batch
+  config = ObjectiveConfig()
+  looked = look(params, images)
+  half = jax.tree.map(lambda field: field[:, :4], looked)
+  weight = jnp.array([1.0] * 4 + [0.0] * 4)
+  _, masked = objective(params.error, looked, labels, config=config, weight=weight)
+  _, subset = objective(params.error, half, labels[:4], config=config)
+  for name, value in subset.items():
+    np.testing.assert_allclose(masked[name], value, rtol=1e-5)
+
+
+def test_a_prior_moves_the_intrinsic_part(params, batch):
+  images, labels = batch
+  prior = (0.91, *[0.01] * 9)
+  looked = look(params, images)
+  config = ObjectiveConfig(prior=prior)
+  found = loss_parts(params.error, looked, labels, config=config).intrinsic
+  expected = -jax.nn.log_softmax(looked.logits_t[-1]) @ jnp.array(prior)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -1,0 +1,149 @@
+"""The unroll: what each step sees, and what it does not depend on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ramjax import (
+  ConfigError,
+  ModelConfig,
+  extract_glimpse,
+  init_params,
+  location_log_prob,
+  predict_error,
+  rollout,
+)
+from ramjax.networks import RecurrentAttentionModel
+
+CONFIG = ModelConfig(
+  image_shape=(20, 30, 2), patch_size=5, num_scales=2, hidden_size=32
+)
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module")
+def params():
+  return init_params(jax.random.key(0), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def images():
+  return jax.random.normal(jax.random.key(1), (4, *CONFIG.image_shape))
+
+
+@functools.partial(jax.jit, static_argnames=("num_glimpses", "location_policy"))
+def unroll(params, images, key=KEY, num_glimpses=6, **options):
+  return rollout(
+    key, params, images, config=CONFIG, num_glimpses=num_glimpses, **options
+  )
+
+
+def assert_same(left, right, **tolerance):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **{"atol": 1e-6, **tolerance}),
+    left,
+    right,
+  )
+
+
+def test_equals_a_loop_over_its_parts(params, images):
+  """Given where it looked, everything else follows from sensor and networks."""
+  looked = unroll(params, images)
+  model = RecurrentAttentionModel(CONFIG)
+  see = jax.vmap(functools.partial(extract_glimpse, patch_size=5, num_scales=2))
+  hidden = jnp.zeros((4, 32))
+  for t in range(6):
+    location = looked.location_t[t]
+    hidden, mean, logits, baseline = model.apply(
+      {"params": params.ram}, hidden, see(images, location), location
+    )
+    np.testing.assert_allclose(looked.hidden_t[t], hidden, atol=1e-5)
+    np.testing.assert_allclose(looked.logits_t[t], logits, atol=1e-5)
+    np.testing.assert_allclose(looked.baseline_t[t], baseline, atol=1e-5)
+    np.testing.assert_allclose(
+      looked.predicted_error_t[t],
+      predict_error(params.error, hidden, jax.nn.softmax(logits)),
+      atol=1e-5,
+    )
+    np.testing.assert_allclose(
+      looked.log_prob_t[t],
+      location_log_prob(looked.next_location_t[t], mean, std=0.1),
+      atol=1e-3,
+    )
+    if t > 0:
+      np.testing.assert_array_equal(location, looked.next_location_t[t - 1])
+    assert jnp.abs(looked.next_location_t[t] - mean).max() < 0.6  # six std
+  assert jnp.abs(looked.location_t).max() <= 1.0
+
+
+def test_few_glimpses_are_the_beginning_of_many(params, images):
+  few, many = unroll(params, images), unroll(params, images, num_glimpses=50)
+  assert_same(few, jax.tree.map(lambda field: field[:6], many))
+
+
+def test_a_picture_does_not_depend_on_the_others(params, images):
+  together = unroll(params, images)
+  changed = unroll(params, images.at[1:].set(0.0))
+  first = unroll(params, images[:1])
+  assert_same(
+    *(jax.tree.map(lambda field: field[:, :1], r) for r in (together, changed))
+  )
+  assert_same(jax.tree.map(lambda field: field[:, :1], together), first)
+
+
+def test_a_key_for_each_picture(params, images):
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
+  expected = unroll(params, images)
+  backwards = unroll(params, images[::-1], key=keys[::-1])
+  assert_same(expected, jax.tree.map(lambda field: field[:, ::-1], backwards))
+
+
+def test_randomness_comes_from_the_key_alone(params, images):
+  assert_same(unroll(params, images), unroll(params, images), atol=0)
+  other = unroll(params, images, key=jax.random.key(4))
+  assert not np.allclose(unroll(params, images).location_t, other.location_t)
+
+
+def test_steps_and_pictures_draw_different_noise(params):
+  looked = unroll(params, jnp.zeros((4, *CONFIG.image_shape)))
+  points = np.concatenate([looked.location_t, looked.next_location_t[-1:]])
+  assert len(np.unique(points.reshape(-1, 2), axis=0)) == 4 * 7
+
+
+def test_mean_policy_looks_at_the_mean(params, images):
+  first = jnp.array([0.2, -0.3])
+  looked = unroll(params, images, location_policy="mean", first_location=first)
+  again = unroll(
+    params, images, jax.random.key(9), location_policy="mean", first_location=first
+  )
+  assert_same(looked, again, atol=0)
+  assert (np.asarray(looked.location_t[0]) == np.asarray(first)).all()
+  # At its mean the density of a Gaussian is 1 / (2 pi std²).
+  np.testing.assert_allclose(looked.log_prob_t, -np.log(2 * np.pi * 0.01), rtol=1e-5)
+
+
+def test_jit_and_vmap_over_parameters(params, images):
+  """A stranger may vmap it over models."""
+  both = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
+  looked = jax.jit(jax.vmap(lambda p: unroll(p, images)))(both)
+  assert_same(
+    jax.tree.map(lambda field: field[0], looked), unroll(params, images), atol=1e-4
+  )
+
+
+def test_pictures_of_another_size_than_the_configured_one_will_do(params):
+  assert unroll(params, jnp.zeros((2, 64, 48, 2))).hidden_t.shape == (6, 2, 32)
+
+
+def test_bad_arguments_are_refused(params, images):
+  with pytest.raises(ConfigError, match="num_glimpses must be at least 1, not 0"):
+    unroll(params, images, num_glimpses=0)
+  with pytest.raises(ConfigError, match="location_policy must be one of sample, mean"):
+    unroll(params, images, location_policy="mode")
+  with pytest.raises(AssertionError):
+    unroll(params, images[..., :1])
+  with pytest.raises(AssertionError):
+    unroll(params, (images * 10).astype(jnp.uint8))

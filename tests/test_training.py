@@ -1,0 +1,183 @@
+"""Training: a step, a chunk of them, and what randomness they use."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ramjax
+from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
+
+SMALL = Config(
+  model=ModelConfig(hidden_size=32, branch_size=16),
+  train=TrainConfig(batch_size=16, num_glimpses=3),
+)
+
+
+def init(config, optimizer):
+  return jax.jit(
+    functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+  )
+
+
+def make(config, steps_per_epoch=10):
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=steps_per_epoch)
+  return optimizer, init(config, optimizer)(jax.random.key(0))
+
+
+def chunk(config, optimizer, dataset, max_steps):
+  return jax.jit(
+    functools.partial(
+      ramjax.train_chunk,
+      config=config,
+      optimizer=optimizer,
+      preprocess=dataset.preprocess,
+      max_steps=max_steps,
+    )
+  )
+
+
+def assert_close(left, right, **tolerance):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
+    left.params,
+    right.params,
+  )
+
+
+def test_it_learns_real_digits(mnist):
+  """150 steps of the paper's model on MNIST: from chance to far above it."""
+  config = Config(train=TrainConfig(learning_rate=1e-3))
+  optimizer, state = make(config, steps_per_epoch=1000)
+  order = ramjax.epoch_order(
+    jax.random.key(1), 1, num_examples=len(mnist.train.labels), batch_size=32
+  )
+  run = chunk(config, optimizer, mnist, 150)
+  state, metrics = run(state, *mnist.train, order, 0, 150)
+  assert metrics["accuracy"][:10].mean() < 0.3
+  assert metrics["accuracy"][-30:].mean() > 0.5
+  assert int(state.step) == 150
+
+
+def test_a_step_is_gradient_descent_on_the_objective(mnist):
+  """With plain SGD the update is the gradient, computed here by itself."""
+  optimizer = optax.sgd(0.1)
+  state = init(SMALL, optimizer)(jax.random.key(0))
+  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
+  labels = jnp.asarray(mnist.train.labels[:16])
+  after, metrics = ramjax.train_step(
+    state, images, labels, config=SMALL, optimizer=optimizer
+  )
+
+  def loss(params):
+    _, key = jax.random.split(jax.random.fold_in(state.key, 0))
+    looked = ramjax.rollout(key, params, images, config=SMALL.model, num_glimpses=3)
+    return ramjax.objective(params.error, looked, labels, config=SMALL.objective)[0]
+
+  value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
+  expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
+  assert_close(after, state._replace(params=expected), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+
+
+def test_each_step_draws_anew(mnist):
+  optimizer, state = make(SMALL)
+  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
+  labels = jnp.asarray(mnist.train.labels[:16])
+  step = functools.partial(
+    ramjax.train_step, images=images, labels=labels, config=SMALL, optimizer=optimizer
+  )
+  _, first = step(state)
+  _, same = step(state)
+  _, other = step(state._replace(step=jnp.int32(1)))
+  assert first["loss"] == same["loss"]
+  assert first["loss/reinforce"] != other["loss/reinforce"]
+
+
+def test_a_chunk_is_a_sequence_of_steps(mnist):
+  optimizer, state = make(SMALL)
+  order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=64, batch_size=16)
+  run = chunk(SMALL, optimizer, mnist, 4)
+  at_once, history = run(state, *mnist.train, order, 0, 4)
+  for row in range(4):
+    images = jnp.asarray(mnist.train.images)[order[row]]
+    labels = jnp.asarray(mnist.train.labels)[order[row]]
+    state, metrics = ramjax.train_step(
+      state,
+      mnist.preprocess(jax.random.key(0), images),
+      labels,
+      config=SMALL,
+      optimizer=optimizer,
+    )
+    np.testing.assert_allclose(history["loss"][row], metrics["loss"], rtol=1e-4)
+  assert_close(at_once, state, rtol=1e-3, atol=1e-5)
+
+
+def test_chunks_of_any_length_are_one_program_and_give_the_same(mnist):
+  optimizer, state = make(SMALL)
+  order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=112, batch_size=16)
+  run = chunk(SMALL, optimizer, mnist, 7)
+  whole, _ = run(state, *mnist.train, order, 0, 7)
+  part, history = run(state, *mnist.train, order, 0, 3)
+  parts, _ = run(part, *mnist.train, order, 3, 7)
+  assert_close(whole, parts, rtol=0, atol=0)
+  assert int(parts.step) == 7
+  assert (history["loss"][:3] != 0).all()
+  assert (history["loss"][3:] == 0).all()
+  assert run._cache_size() == 1
+
+
+def test_an_epoch_has_every_example_at_most_once():
+  key = jax.random.key(0)
+  order = ramjax.epoch_order(key, 3, num_examples=103, batch_size=10)
+  assert order.shape == (10, 10)
+  assert len(np.unique(order)) == 100
+  again = ramjax.epoch_order(key, 3, num_examples=103, batch_size=10)
+  other = ramjax.epoch_order(key, 4, num_examples=103, batch_size=10)
+  assert (order == again).all()
+  assert (order != other).any()
+
+
+def test_the_rate_falls_by_five_percent_at_the_end_of_each_epoch():
+  """Adam's first updates are the rate times the sign of the gradient."""
+  optimizer = ramjax.make_optimizer(TrainConfig(), steps_per_epoch=2)
+  params, sizes = jnp.zeros(1), []
+  state = optimizer.init(params)
+  for _ in range(5):
+    with jax.numpy_dtype_promotion("standard"):
+      updates, state = optimizer.update(jnp.ones(1), state, params)
+    sizes.append(-float(updates[0]))
+  decay = np.array([1, 1, 0.95, 0.95, 0.95**2])
+  np.testing.assert_allclose(sizes, 3e-4 * decay, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["original", "both"])
+def test_every_parameter_is_trained(name, mnist):
+  config = Config(
+    model=SMALL.model, objective=ObjectiveConfig(name=name), train=SMALL.train
+  )
+  optimizer, state = make(config)
+  order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=160, batch_size=16)
+  run = chunk(config, optimizer, mnist, 10)
+  after, _ = run(state, *mnist.train, order, 0, 10)
+  still = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, after.params)
+  assert not any(jax.tree.leaves(still))
+
+
+def test_many_runs_at_once_by_vmap(mnist):
+  """A state carries all its randomness, so that seeds are one more axis."""
+  optimizer, _ = make(SMALL)
+  start = init(SMALL, optimizer)
+  keys = jax.random.split(jax.random.key(5), 2)
+  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
+  labels = jnp.asarray(mnist.train.labels[:16])
+  step = functools.partial(ramjax.train_step, config=SMALL, optimizer=optimizer)
+  many = jax.jit(jax.vmap(step, (0, None, None)))
+  together, _ = many(jax.vmap(start)(keys), images, labels)
+  for i in range(2):
+    alone, _ = step(start(keys[i]), images, labels)
+    mine = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+    assert_close(mine, alone, rtol=1e-3, atol=1e-5)
