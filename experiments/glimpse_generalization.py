@@ -21,6 +21,7 @@ from absl import logging
 import ramjax
 from experiments import flags, plots
 from experiments import workdir as workdir_lib
+from experiments.train import run_keys
 from ramjax import data
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import LOCATION_POLICIES, Config
@@ -64,7 +65,7 @@ def main() -> None:
     dataset = data.load_dataset(config.train.dataset, data_dir=options.data_dir)
     began = time.perf_counter()
     found = ramjax.evaluate(
-      jax.random.key(options.seed),
+      run_keys(options.seed).generalization,
       params,
       *jax.device_put(dataset.test),
       jnp.array(betas, jnp.float32),

@@ -33,6 +33,7 @@ class Keys(NamedTuple):
   order: jax.Array
   validation: jax.Array
   test: jax.Array
+  generalization: jax.Array
 
 
 def run_keys(seed: int) -> Keys:

@@ -14,8 +14,7 @@ from ramjax import losses, networks, stopping
 from ramjax.config import Config, ConfigError, ModelConfig
 from ramjax.objective import objective
 from ramjax.rollout import rollout
-
-Preprocess = Callable[[jax.Array, jax.Array], jax.Array]
+from ramjax.training import Preprocess, preprocess_batch
 
 
 class Evaluation(NamedTuple):
@@ -67,15 +66,16 @@ def evaluate(
   such a figure has to state M.
 
   Args:
-    key: typed PRNG key; rollout m of picture i gets `fold_in(fold_in(key, m), i)`, so
-      that results do not depend on `batch_size`.
+    key: typed PRNG key; each picture and each of its rollouts gets its own from it,
+      so that results do not depend on `batch_size`.
     params: parameters of the model.
     images: pictures [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).
     betas: exploration rates of the stopping rule [num_betas]; may be empty.
     config: the shape of the model.
     num_glimpses: number of glimpses T.
-    preprocess: `(key, pictures [B, H, W, C]) -> float pictures`, on the device.
+    preprocess: from a stored picture to what the model sees, see
+      `ramjax.training.Preprocess`.
     num_samples: number of rollouts averaged, M.
     location_policy: `sample` or `mean`, see `ramjax.rollout`.
     batch_size: pictures at a time; bounds the memory.
@@ -89,14 +89,17 @@ def evaluate(
   if num_samples < 1:
     raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
   chex.assert_rank([images, labels, betas], [4, 1, 1])
+  preprocess_key, rollout_key = jax.random.split(key)
 
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
     label = labels[index]
-    pictures = preprocess(key, images[index])
+    pictures = preprocess_batch(
+      preprocess_key, images[index], index, preprocess=preprocess
+    )
 
     def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
       keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.fold_in(key, sample), index
+        jax.random.fold_in(rollout_key, sample), index
       )
       looked = rollout(
         keys,
@@ -140,23 +143,25 @@ def validate(
   """Loss, its parts and accuracy with the number of glimpses of the training.
 
   Args:
-    key: typed PRNG key; picture i gets `fold_in(key, i)`.
+    key: typed PRNG key; each picture gets its own from it.
     params: parameters of the model.
     images: pictures [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).
     config: the run.
-    preprocess: `(key, pictures [B, H, W, C]) -> float pictures`, on the device.
+    preprocess: from a stored picture to what the model sees, see
+      `ramjax.training.Preprocess`.
     batch_size: pictures at a time; bounds the memory.
 
   Returns:
     The metrics of `ramjax.objective`, averaged over all pictures.
   """
+  preprocess_key, rollout_key = jax.random.split(key)
 
   def validate_batch(index: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
     looked = rollout(
-      jax.vmap(jax.random.fold_in, (None, 0))(key, index),
+      jax.vmap(jax.random.fold_in, (None, 0))(rollout_key, index),
       params,
-      preprocess(key, images[index]),
+      preprocess_batch(preprocess_key, images[index], index, preprocess=preprocess),
       config=config.model,
       num_glimpses=config.train.num_glimpses,
     )

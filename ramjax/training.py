@@ -18,6 +18,9 @@ from ramjax.rollout import rollout
 
 Metrics = dict[str, jax.Array]
 
+Preprocess = Callable[[jax.Array, jax.Array], jax.Array]
+"""From a key [] and a stored picture [H, W, C] to a normalised float picture; vmapped."""
+
 
 class TrainState(NamedTuple):
   """All that training changes, and the key that its randomness comes from.
@@ -141,6 +144,24 @@ def epoch_order(
   return order[: num_batches * batch_size].reshape(num_batches, batch_size)
 
 
+def preprocess_batch(
+  key: jax.Array, images: jax.Array, index: jax.Array, *, preprocess: Preprocess
+) -> jax.Array:
+  """Preprocesses pictures, the one of index i with the key `fold_in(key, i)`.
+
+  Args:
+    key: typed PRNG key [].
+    images: stored pictures [B, H, W, C].
+    index: number of each picture [B].
+    preprocess: what to do with one.
+
+  Returns:
+    Pictures [B, H, W, C], float.
+  """
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+  return jax.vmap(preprocess)(keys, images)
+
+
 def train_chunk(
   state: TrainState,
   images: jax.Array,
@@ -151,7 +172,7 @@ def train_chunk(
   *,
   config: Config,
   optimizer: optax.GradientTransformation,
-  preprocess: Callable[[jax.Array, jax.Array], jax.Array],
+  preprocess: Preprocess,
   max_steps: int,
 ) -> tuple[TrainState, Metrics]:
   """Steps `start` to `stop` of an epoch, in one call.
@@ -168,7 +189,7 @@ def train_chunk(
     stop: row after the last one; at most `start + max_steps`.
     config: the run.
     optimizer: the optimiser that the state was made for.
-    preprocess: `(key, pictures [B, H, W, C] uint8) -> float pictures`, on the device.
+    preprocess: from a stored picture to what the model sees, see `Preprocess`.
     max_steps: the length of the longest chunk.
 
   Returns:
@@ -179,7 +200,9 @@ def train_chunk(
   def step(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:
     batch = order[row]
     preprocess_key, _ = _step_keys(state)
-    pictures = preprocess(preprocess_key, images[batch])
+    pictures = preprocess_batch(
+      preprocess_key, images[batch], jnp.arange(batch.size), preprocess=preprocess
+    )
     return train_step(
       state, pictures, labels[batch], config=config, optimizer=optimizer
     )

@@ -45,6 +45,13 @@ def rollout(keys, params, images, *, num_glimpses):
   )
 
 
+def picture_keys(sample):
+  """What `evaluate` promises: a key for each rollout of each picture."""
+  _, key = jax.random.split(KEY)
+  key = jax.random.fold_in(key, sample)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(70))
+
+
 def evaluate(params, mnist, num_images=70, **options):
   images, labels = (jnp.asarray(array[:num_images]) for array in mnist.test)
   return ramjax.evaluate(
@@ -64,9 +71,7 @@ def evaluate(params, mnist, num_images=70, **options):
 
 def test_equals_counting_by_hand(params, mnist):
   found = evaluate(params, mnist)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(
-    jax.random.fold_in(KEY, 0), jnp.arange(70)
-  )
+  keys = picture_keys(sample=0)
   images = mnist.preprocess(KEY, jnp.asarray(mnist.test.images[:70]))
   looked = rollout(keys, params, images, num_glimpses=9)
   probs_t = np.asarray(looked.probs_t)
@@ -110,9 +115,7 @@ def test_samples_are_averaged_before_the_decision(params, mnist):
   images = mnist.preprocess(KEY, jnp.asarray(mnist.test.images[:70]))
   probs_t = []
   for sample in range(3):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-      jax.random.fold_in(KEY, sample), jnp.arange(70)
-    )
+    keys = picture_keys(sample)
     looked = rollout(keys, params, images, num_glimpses=9)
     probs_t.append(looked.probs_t)
   correct_t = np.mean(probs_t, axis=0).argmax(-1) == mnist.test.labels[:70]
@@ -152,7 +155,8 @@ def test_validation_is_the_objective_over_all_pictures(params, mnist):
     preprocess=mnist.preprocess,
     batch_size=32,
   )
-  looked = rollout(KEY, params, mnist.preprocess(KEY, images), num_glimpses=4)
+  _, key = jax.random.split(KEY)
+  looked = rollout(key, params, mnist.preprocess(KEY, images), num_glimpses=4)
   _, expected = ramjax.objective(params.error, looked, labels, config=CONFIG.objective)
   assert set(found) == set(expected)
   for name, value in expected.items():
@@ -162,3 +166,16 @@ def test_validation_is_the_objective_over_all_pictures(params, mnist):
 def test_no_samples_are_refused(params, mnist):
   with pytest.raises(ramjax.ConfigError, match="num_samples must be at least 1"):
     evaluate(params, mnist, num_samples=0)
+
+
+def test_each_picture_is_preprocessed_with_its_own_key(params, mnist):
+  """A keyed transform draws the same for a picture in batches of any size."""
+
+  def shift(key, image):
+    rows = jax.random.randint(key, (), -9, 9)
+    return jnp.roll(mnist.preprocess(key, image), rows, axis=0)
+
+  one = evaluate(params, mnist, preprocess=shift, batch_size=70)
+  other = evaluate(params, mnist, preprocess=shift, batch_size=11)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), one, other)
+  assert (one.hidden_norm_t != evaluate(params, mnist).hidden_norm_t).any()

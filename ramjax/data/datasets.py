@@ -59,10 +59,10 @@ class Dataset(NamedTuple):
     height, width, channels = self.test.images.shape[1:]
     return height, width, channels
 
-  def preprocess(self, key: jax.Array, images: jax.Array) -> jax.Array:
-    """Pictures [B, H, W, C] from uint8 to normalised float32, on the device."""
+  def preprocess(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    """A picture [H, W, C], from uint8 to normalised float32."""
     del key
-    return normalize(images, mean=self.mean, std=self.std)
+    return normalize(image, mean=self.mean, std=self.std)
 
 
 def load_dataset(
