@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
-from absl import logging
 
 import ramjax
 from experiments import flags, plots
@@ -24,7 +23,7 @@ from experiments import workdir as workdir_lib
 from experiments.train import run_keys
 from ramjax import data
 from ramjax.checkpoint import Checkpoints
-from ramjax.config import LOCATION_POLICIES, Config
+from ramjax.config import LOCATION_POLICIES, Config, TrainConfig
 from ramjax.networks import Params
 
 _BETAS = "0,0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.45,0.5,0.8,1,2,5,10"
@@ -52,6 +51,7 @@ def main() -> None:
   options = flags.FLAGS
   if not options.workdir:
     raise flags.UsageError("--workdir must name a trained run, or several, with commas")
+  TrainConfig(seed=options.seed)  # checks its range
   for name in ("max_glimpses", "num_samples"):
     if getattr(options, name) < 1:
       raise flags.UsageError(f"{name} must be at least 1, not {getattr(options, name)}")
@@ -59,14 +59,24 @@ def main() -> None:
   workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
   configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
 
+  params_of = {
+    workdir: restore_params(workdir, config)
+    for workdir, config in zip(workdirs, configs, strict=True)
+  }
+  datasets = {
+    name: data.load_dataset(name, data_dir=options.data_dir)
+    for name in {config.train.dataset for config in configs}
+  }
+  for dataset in datasets.values():
+    print(f"{dataset.name} from {dataset.source}", flush=True)
+
   results = []
   for workdir, config in zip(workdirs, configs, strict=True):
-    params = restore_params(workdir, config)
-    dataset = data.load_dataset(config.train.dataset, data_dir=options.data_dir)
+    dataset = datasets[config.train.dataset]
     began = time.perf_counter()
     found = ramjax.evaluate(
       run_keys(options.seed).generalization,
-      params,
+      params_of[workdir],
       *jax.device_put(dataset.test),
       jnp.array(betas, jnp.float32),
       config=config.model,
@@ -77,8 +87,11 @@ def main() -> None:
     )
     result = results_of(config, jax.device_get(found), betas)
     results.append({"workdir": str(workdir.path), **result})
-    _print_summary(results[-1], num_samples=options.num_samples)
-    logging.info("evaluated in %.1f s", time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    print(
+      f"{workdir.path}: {config.objective.name}, M = {options.num_samples}, {seconds:.1f} s"
+    )
+    _print_table(results[-1])
 
   target = workdirs[0].path / "glimpse_generalization.json"
   workdir_lib.write_json(
@@ -99,14 +112,11 @@ def restore_params(workdir: workdir_lib.Workdir, config: Config) -> Params:
   """The parameters of the newest checkpoint of a run.
 
   Raises:
-    RunError: if it has none yet.
-    CheckpointError: if it cannot be read.
+    CheckpointError: if it has none yet, or it cannot be read.
   """
-  if not workdir.checkpoints.is_dir():
-    raise flags.RunError(f"{workdir.path} has no checkpoint yet; train it first")
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
   init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
-  with Checkpoints(workdir.checkpoints) as checkpoints:
+  with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
     return checkpoints.restore(jax.eval_shape(init, jax.random.key(0))).params
 
 
@@ -146,9 +156,8 @@ def _parse_betas(words: list[str]) -> list[float]:
   return betas
 
 
-def _print_summary(result: dict[str, Any], *, num_samples: int) -> None:
+def _print_table(result: dict[str, Any]) -> None:
   fixed, dynamic = result["fixed"], result["dynamic"]
-  print(f"{result['workdir']}: {result['objective']}, M = {num_samples}")
   shown = sorted({1, result["train_num_glimpses"], 10, 20, len(fixed)})
   for point in (fixed[n - 1] for n in shown if n <= len(fixed)):
     print(

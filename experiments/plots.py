@@ -48,6 +48,7 @@ def glimpses(
   num_pictures, height, width, _ = images.shape
   probs_t = np.asarray(rollout.probs_t)
   num_glimpses = len(probs_t)
+  highest = np.max(probs_t, initial=0.1, where=np.isfinite(probs_t))
   figure = _figure(1.35 * num_pictures + 0.5, 5.0)
   grid = figure.subplots(3, num_pictures, squeeze=False)
   time_colors = colormaps["plasma"](np.linspace(0.3, 0.95, num_glimpses))
@@ -76,7 +77,7 @@ def glimpses(
     steps = np.arange(1, num_glimpses + 1)
     belief.plot(steps, np.delete(probs_t[:, i], labels[i], axis=1), color=_GREY, lw=1)
     belief.plot(steps, probs_t[:, i, labels[i]], color=COLORS["intrinsic"], lw=2)
-    belief.set(ylim=(0, 1.05 * probs_t.max()), xticks=steps[:: -(-num_glimpses // 10)])
+    belief.set(ylim=(0, 1.05 * highest), xticks=steps[:: -(-num_glimpses // 10)])
     belief.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     belief.tick_params(labelsize=7, labelleft=i == 0)
     _tidy(belief)
@@ -199,7 +200,8 @@ def _picture(axes: Axes, image: np.ndarray) -> None:
 def _series(
   lines: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[list[int], list[float]]:
-  return [line["step"] for line in lines], [line[name] for line in lines]
+  values = [np.nan if line[name] is None else line[name] for line in lines]
+  return [line["step"] for line in lines], values
 
 
 def _boxes(

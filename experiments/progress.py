@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from rich import console, progress
 
+from ramjax.config import TrainConfig
+
 
 class Progress:
   """Shows epoch, step, accuracy and examples per second; a context manager.
@@ -14,18 +16,18 @@ class Progress:
   The bar is shown on a terminal alone; a line for each epoch is printed everywhere.
 
   Args:
-    num_epochs: number of epochs of the run.
-    steps_per_epoch: number of steps in each.
-    batch_size: number of examples in a step.
+    config: how the run is trained.
+    steps_per_epoch: number of steps in an epoch.
     first_epoch: number of epochs that were done before.
   """
 
   def __init__(
-    self, *, num_epochs: int, steps_per_epoch: int, batch_size: int, first_epoch: int
+    self, config: TrainConfig, steps_per_epoch: int, first_epoch: int
   ) -> None:
+    num_epochs = config.num_epochs
     self._num_epochs = num_epochs
     self._steps_per_epoch = steps_per_epoch
-    self._examples_per_epoch = steps_per_epoch * batch_size
+    self._examples_per_epoch = steps_per_epoch * config.batch_size
     self._console = console.Console(highlight=False, soft_wrap=True)
     self._bar = progress.Progress(
       progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[num_epochs]}"),

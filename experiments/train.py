@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import pathlib
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from absl import flags as absl_flags
 import ramjax
 from experiments import flags, plots, progress
 from experiments import workdir as workdir_lib
-from ramjax import data
+from ramjax import data, training
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params
@@ -92,24 +93,12 @@ def train(
   keys = run_keys(config.train.seed)
   steps_per_epoch = len(dataset.train.labels) // config.train.batch_size
   steps_per_call = min(steps_per_call, steps_per_epoch)
-  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=steps_per_epoch)
-  init = jax.jit(
-    functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+  init, train_chunk, validate = _programs(
+    config, dataset, steps_per_epoch=steps_per_epoch, max_steps=steps_per_call
   )
-  train_chunk = jax.jit(
-    functools.partial(
-      ramjax.train_chunk,
-      config=config,
-      optimizer=optimizer,
-      preprocess=dataset.preprocess,
-      max_steps=steps_per_call,
-    ),
-    donate_argnames="state",
+  train_split, validation_split, test_split = jax.device_put(
+    (dataset.train, dataset.validation, dataset.test)
   )
-  validate = functools.partial(
-    ramjax.validate, keys.validation, config=config, preprocess=dataset.preprocess
-  )
-  train_split, validation_split = jax.device_put((dataset.train, dataset.validation))
 
   with Checkpoints(workdir.checkpoints) as checkpoints:
     state = init(keys.init)
@@ -121,12 +110,7 @@ def train(
       print(f"resuming after epoch {first_epoch}, step {step}", flush=True)
     with (
       workdir_lib.Metrics(workdir, step=step) as metrics,
-      progress.Progress(
-        num_epochs=config.train.num_epochs,
-        steps_per_epoch=steps_per_epoch,
-        batch_size=config.train.batch_size,
-        first_epoch=first_epoch,
-      ) as bar,
+      progress.Progress(config.train, steps_per_epoch, first_epoch) as bar,
     ):
       for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
         order = ramjax.epoch_order(
@@ -139,27 +123,19 @@ def train(
           stop = min(start + steps_per_call, steps_per_epoch)
           began = time.perf_counter()
           state, history = train_chunk(state, *train_split, order, start, stop)
-          means = {
-            name: float(values[: stop - start].mean())
-            for name, values in jax.device_get(history).items()
-          }
+          means = _floats({name: v[: stop - start] for name, v in history.items()})
           seconds = time.perf_counter() - began
+          speed = (stop - start) * config.train.batch_size / seconds
           step += stop - start
-          means["examples_per_second"] = (
-            (stop - start) * config.train.batch_size / seconds
-          )
+          means["examples_per_second"] = speed
           metrics.write(step=step, epoch=epoch, split="train", values=means)
           bar.update(epoch, step, means)
-        scores = _floats(validate(state.params, *validation_split))
+        scores = _floats(validate(keys.validation, state.params, *validation_split))
         metrics.write(step=step, epoch=epoch, split="validation", values=scores)
         bar.epoch_done(epoch, step, scores["accuracy"])
         checkpoints.save(state)
 
-      test_split = jax.device_put(dataset.test)
-      test = functools.partial(
-        ramjax.validate, keys.test, config=config, preprocess=dataset.preprocess
-      )
-      scores = _floats(test(state.params, *test_split))
+      scores = _floats(validate(keys.test, state.params, *test_split))
       epoch = step // steps_per_epoch
       metrics.write(step=step, epoch=epoch, split="test", values=scores)
 
@@ -171,8 +147,28 @@ def train(
   return scores["accuracy"]
 
 
+def _programs(
+  config: Config, dataset: data.Dataset, *, steps_per_epoch: int, max_steps: int
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+  """What a run calls on the device: initialisation, a chunk of steps, validation."""
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=steps_per_epoch)
+  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+  train_chunk = functools.partial(
+    ramjax.train_chunk,
+    config=config,
+    optimizer=optimizer,
+    preprocess=dataset.preprocess,
+    max_steps=max_steps,
+  )
+  validate = functools.partial(
+    ramjax.validate, config=config, preprocess=dataset.preprocess
+  )
+  return jax.jit(init), jax.jit(train_chunk, donate_argnames="state"), validate
+
+
 def _floats(values: dict[str, jax.Array]) -> dict[str, float]:
-  return {name: float(value) for name, value in jax.device_get(values).items()}
+  """Means of arrays, on the host."""
+  return {name: float(value.mean()) for name, value in jax.device_get(values).items()}
 
 
 def _draw(
@@ -184,10 +180,16 @@ def _draw(
 ) -> None:
   """Draws where the trained model looks, and how it learned."""
   pictured = data.Split(*(array[:_NUM_PICTURED] for array in dataset.test))
+  preprocess_key, rollout_key = jax.random.split(key)  # those of the test accuracy
   looked = ramjax.rollout(
-    key,
+    rollout_key,
     params,
-    dataset.preprocess(key, jnp.asarray(pictured.images)),
+    training.preprocess_batch(
+      preprocess_key,
+      jnp.asarray(pictured.images),
+      jnp.arange(_NUM_PICTURED),
+      preprocess=dataset.preprocess,
+    ),
     config=config.model,
     num_glimpses=config.train.num_glimpses,
   )
@@ -198,8 +200,9 @@ def _draw(
     config.model,
     workdir.figures / "glimpses.png",
   )
-  lines = list(workdir_lib.read_metrics(workdir))
-  plots.learning_curves(lines, workdir.figures / "learning.png")
+  plots.learning_curves(
+    workdir_lib.read_metrics(workdir), workdir.figures / "learning.png"
+  )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -87,12 +87,18 @@ def open_run(workdir: Workdir, config: Config) -> None:
         f"{workdir.path} holds a run of another configuration: {', '.join(clashes)};"
         " give another --workdir, or the flags of that run"
       )
+    if config.train.num_epochs < found.train.num_epochs:
+      raise UsageError(
+        f"{workdir.path} holds a run of {found.train.num_epochs} epochs; give at least"
+        f" --num_epochs={found.train.num_epochs}, or another --workdir"
+      )
   elif workdir.path.is_dir() and any(workdir.path.iterdir()):
     raise UsageError(f"{workdir.path} holds files but no run; give another --workdir")
   try:
-    workdir.figures.mkdir(parents=True, exist_ok=True)
+    workdir.path.mkdir(parents=True, exist_ok=True)
     if found != config:
       write_json(workdir.config, {"config": config.to_dict(), **provenance()})
+    workdir.figures.mkdir(exist_ok=True)
   except OSError as error:
     raise RunError(
       f"workdir {workdir.path} cannot be written: {error.strerror}; give another --workdir"
@@ -115,7 +121,7 @@ def read_config(workdir: Workdir) -> Config:
     ) from error
   except (ValueError, KeyError, TypeError, ConfigError) as error:
     raise RunError(
-      f"{file} is damaged ({error}); its run has to be trained again"
+      f"{file} is damaged ({error}); give another --workdir, or remove {workdir.path}"
     ) from error
 
 
@@ -136,10 +142,10 @@ def provenance() -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes a JSON file, whole or not at all."""
+  """Writes a JSON file, whole or not at all; numbers that are not finite are null."""
   with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as temporary:
     new = pathlib.Path(temporary) / path.name
-    new.write_text(json.dumps(content, indent=2) + "\n")
+    new.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
     new.replace(path)
 
 
@@ -179,23 +185,44 @@ class Metrics:
     self, *, step: int, epoch: int, split: str, values: Mapping[str, float]
   ) -> None:
     """Adds a line; numbers that are not finite become null."""
-    finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-    line = {"step": step, "epoch": epoch, "split": split, **finite}
-    self._file.write(json.dumps(line) + "\n")
+    line = {"step": step, "epoch": epoch, "split": split, **values}
+    self._file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
     self._file.flush()
     for name, value in values.items():
       self._tensorboard.add_scalar(f"{split}/{name}", value, step)
 
 
-def read_metrics(workdir: Workdir) -> Iterator[dict[str, Any]]:
-  """The lines of `metrics.jsonl`; a last line that is cut off is left out."""
+def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
+  """The lines of `metrics.jsonl`; a last line that was cut off is left out.
+
+  Raises:
+    RunError: if another line is damaged.
+  """
   if not workdir.metrics.exists():
-    return
-  for line in workdir.metrics.read_text().splitlines():
+    return []
+  *whole, cut_off = workdir.metrics.read_text(errors="replace").split("\n")
+  lines = []
+  for number, text in enumerate(whole, start=1):
     try:
-      yield json.loads(line)
-    except json.JSONDecodeError:
-      return
+      line = json.loads(text)
+      lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
+    except (ValueError, TypeError, KeyError) as error:
+      raise RunError(
+        f"{workdir.metrics}, line {number}, is damaged; mend or remove it to go on"
+      ) from error
+  del cut_off
+  return lines
+
+
+def _finite(content: Any) -> Any:
+  """JSON content with null in the place of numbers that JSON does not know."""
+  if isinstance(content, Mapping):
+    return {name: _finite(value) for name, value in content.items()}
+  if isinstance(content, list):
+    return [_finite(value) for value in content]
+  if isinstance(content, float) and not math.isfinite(content):
+    return None
+  return content
 
 
 def _module_name() -> str:

@@ -24,21 +24,26 @@ class Checkpoints:
 
   Args:
     directory: where they are; made, with its parents, if it does not exist.
+    read_only: whether nothing may be made or tidied up, so that a run that is still
+      being trained can be read.
 
   Raises:
     CheckpointError: if the directory cannot be used.
   """
 
-  def __init__(self, directory: str | pathlib.Path) -> None:
+  def __init__(self, directory: str | pathlib.Path, *, read_only: bool = False) -> None:
     from orbax.checkpoint import v1 as ocp
 
     self._directory = pathlib.Path(directory).absolute()
     try:
-      self._directory.mkdir(parents=True, exist_ok=True)
+      if not read_only:
+        self._directory.mkdir(parents=True, exist_ok=True)
+      elif not self._directory.is_dir():
+        raise FileNotFoundError("no such folder")
       self._checkpointer = ocp.training.Checkpointer(
         self._directory,
         preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
       )
     except (OSError, ValueError) as error:
       raise CheckpointError(f"{directory} cannot hold checkpoints: {error}") from error

@@ -28,17 +28,22 @@ class ConfigError(ValueError):
   """A setting that cannot be used; the message is one line that names it."""
 
 
-def _integer(default: int | None, *, low: int, optional: bool = False) -> Any:
-  """A field that holds an integer of at least `low` (or None, if optional)."""
+def _integer(
+  default: int | None, *, low: int, high: int | None = None, optional: bool = False
+) -> Any:
+  """A field that holds an integer from `low` to `high` (or None, if optional)."""
 
   def check(name: str, value: Any) -> int | None:
     if value is None and optional:
       return None
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
       raise ConfigError(f"{name} must be an integer, not {value!r}")
+    value = int(value)
     if value < low:
       raise ConfigError(f"{name} must be at least {low}, not {value}")
-    return int(value)
+    if high is not None and value > high:
+      raise ConfigError(f"{name} must be at most {high}, not {value}")
+    return value
 
   return dataclasses.field(default=default, metadata={"check": check})
 
@@ -51,13 +56,17 @@ def _number(
   def check(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
       raise ConfigError(f"{name} must be a number, not {value!r}")
+    try:
+      value = float(value)
+    except OverflowError:
+      value = math.inf
     if not math.isfinite(value):
       raise ConfigError(f"{name} must be a finite number, not {value}")
     if above is not None and value <= above:
       raise ConfigError(f"{name} must be greater than {above:g}, not {value}")
     if low is not None and value < low:
       raise ConfigError(f"{name} must be at least {low:g}, not {value}")
-    return float(value)
+    return value
 
   return dataclasses.field(default=default, metadata={"check": check})
 
@@ -86,7 +95,7 @@ def _word(default: str) -> Any:
 
 def _check_image_shape(name: str, value: Any) -> tuple[int, int, int]:
   sizes = tuple(value) if isinstance(value, (tuple, list)) else ()
-  if len(sizes) != 3 or not all(isinstance(size, int) and size >= 1 for size in sizes):
+  if len(sizes) != 3 or not all(type(size) is int and size >= 1 for size in sizes):
     raise ConfigError(
       f"{name} must be three positive integers (height, width, channels), not {value!r}"
     )
@@ -205,6 +214,14 @@ class ObjectiveConfig(_Checked):
     default=None, metadata={"check": _check_prior}
   )
 
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    for name in ("lambda_uncertainty", "lambda_intrinsic"):
+      if not math.isfinite(self.regularizer_scale * getattr(self, name)):
+        raise ConfigError(
+          f"{name} must be smaller: times regularizer_scale it overflows"
+        )
+
   @property
   def uncertainty_weight(self) -> float:
     """Weight of the uncertainty term; 0 if the objective does not have it."""
@@ -240,7 +257,7 @@ class TrainConfig(_Checked):
   num_glimpses: int = _integer(6, low=1)
   learning_rate: float = _number(3e-4, above=0.0)
   learning_rate_decay: float = _number(0.95, above=0.0)
-  seed: int = _integer(0, low=0)
+  seed: int = _integer(0, low=0, high=2**32 - 1)  # JAX would drop higher bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -257,6 +274,15 @@ class Config(_Checked):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    for name, kind in (
+      ("model", ModelConfig),
+      ("objective", ObjectiveConfig),
+      ("train", TrainConfig),
+    ):
+      if not isinstance(getattr(self, name), kind):
+        raise ConfigError(
+          f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}"
+        )
     prior = self.objective.prior
     if prior is not None and len(prior) != self.model.num_classes:
       raise ConfigError(

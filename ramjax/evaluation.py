@@ -84,11 +84,16 @@ def evaluate(
     The evaluation, float32.
 
   Raises:
-    ConfigError: if `num_glimpses`, `num_samples` or `location_policy` is out of range.
+    ConfigError: if `num_glimpses`, `num_samples`, `location_policy` or `batch_size` is
+      out of range.
+    AssertionError: if an array has another rank, shape or type.
   """
   if num_samples < 1:
     raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
-  chex.assert_rank([images, labels, betas], [4, 1, 1])
+  if batch_size < 1:
+    raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+  chex.assert_rank([images, betas], [4, 1])
+  chex.assert_shape(labels, images.shape[:1])
   preprocess_key, rollout_key = jax.random.split(key)
 
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
@@ -123,7 +128,10 @@ def evaluate(
 
     dynamic_correct, glimpses = jax.lax.map(stop, betas)
     return Evaluation(
-      *(values @ weight for values in (correct_t, norm_t, dynamic_correct, glimpses))
+      *(
+        jnp.matmul(values, weight, precision="highest")
+        for values in (correct_t, norm_t, dynamic_correct, glimpses)
+      )
     )
 
   return _mean_over_batches(evaluate_batch, images.shape[0], batch_size)
@@ -155,6 +163,8 @@ def validate(
   Returns:
     The metrics of `ramjax.objective`, averaged over all pictures.
   """
+  chex.assert_rank(images, 4)
+  chex.assert_shape(labels, images.shape[:1])
   preprocess_key, rollout_key = jax.random.split(key)
 
   def validate_batch(index: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:

@@ -45,7 +45,8 @@ def loss_parts(
   """The terms of the objective for each example of a rollout.
 
   Args:
-    error_params: parameters of the error network, with which it made the rollout.
+    error_params: parameters of the error network, `Params.error`, of the model that
+      made the rollout.
     rollout: T glimpses at B pictures.
     label: true classes [B], integer in [0, K).
     config: the objective.
@@ -91,7 +92,8 @@ def objective(
   """The loss of a rollout under one of the four objectives, and its parts.
 
   Args:
-    error_params: parameters of the error network, with which it made the rollout.
+    error_params: parameters of the error network, `Params.error`, of the model that
+      made the rollout.
     rollout: T glimpses at B pictures.
     label: true classes [B], integer in [0, K).
     config: the objective.

@@ -95,6 +95,7 @@ def rollout(
   first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
   if first_location is None:
     first_location = jax.vmap(policy.uniform_location)(first_key)
+  chex.assert_axis_dimension(first_location, -1, 2)
   first_location = jnp.broadcast_to(first_location, (batch, 2))
 
   model: Callable[..., Any] = functools.partial(
@@ -124,7 +125,7 @@ def rollout(
     next_location = jax.vmap(choose, in_axes=(0, 0, None))(policy_key, mean, t)
     return (hidden, next_location), (location, next_location, mean, hidden)
 
-  start = jnp.zeros((batch, config.hidden_size), images.dtype), first_location
+  start = jnp.zeros((batch, config.hidden_size)), first_location
   _, (location_t, next_location_t, mean_t, hidden_t) = jax.lax.scan(
     step, start, jnp.arange(num_glimpses)
   )

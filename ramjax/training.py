@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ramjax import networks
-from ramjax.config import Config, TrainConfig
+from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.objective import objective
 from ramjax.rollout import rollout
 
@@ -103,6 +103,9 @@ def train_step(
 
   Returns:
     The state after, and the metrics of `ramjax.objective` before the update.
+
+  Raises:
+    AssertionError: if an array has another rank, shape or type.
   """
   chex.assert_shape(labels, images.shape[:1])
   _, rollout_key = _step_keys(state)
@@ -138,7 +141,15 @@ def epoch_order(
 
   Returns:
     Indices [num_examples // batch_size, batch_size], int32.
+
+  Raises:
+    ConfigError: if there is not one whole batch.
   """
+  if not 1 <= batch_size <= num_examples:
+    raise ConfigError(
+      f"batch_size must be from 1 to the number of examples, {num_examples},"
+      f" not {batch_size}"
+    )
   order = jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
   num_batches = num_examples // batch_size
   return order[: num_batches * batch_size].reshape(num_batches, batch_size)

@@ -167,6 +167,20 @@ def test_another_configuration_is_refused_and_nothing_written(trained):
   assert {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()} == before
 
 
+def test_fewer_epochs_than_the_run_has_are_refused(trained):
+  workdir, _ = trained
+  refused = train(workdir, "--num_epochs=1")
+  assert refused.returncode == 2
+  assert "holds a run of 2 epochs; give at least --num_epochs=2" in refused.stderr
+
+
+def test_no_epochs_evaluate_a_fresh_model(tmp_path):
+  done = train(tmp_path / "run", "--num_epochs=0")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1].startswith("test accuracy 0.")
+  assert [line["split"] for line in lines_of(tmp_path / "run")] == ["test"]
+
+
 @pytest.fixture(scope="module")
 def evaluated(trained, tmp_path_factory):
   """Two runs in one evaluation, the second trained here."""

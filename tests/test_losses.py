@@ -91,7 +91,7 @@ def test_error_fit_by_hand():
 
 
 def test_uncertainty_by_hand():
-  predicted_error_t = jnp.array([[[0.5, 0.25]], [[0.0, 1.0]]])
+  predicted_error_t = jnp.array([[[0.5, -0.25]], [[0.0, 1.0]]])
   assert ramjax.uncertainty_loss(predicted_error_t).tolist() == [1.75]
 
 

@@ -31,9 +31,13 @@ def test_weights_and_biases_are_uniform_within_the_inverse_root_of_fan_in(params
       assert jnp.abs(values).max() <= bound
     kernel = layer["kernel"]
     assert jnp.abs(kernel).max() > 0.9 * bound
+    # The standard deviation of a uniform variable in ±b is b / √3.
     if kernel.size > 1_000:
-      # The standard deviation of a uniform variable in ±b is b / √3.
       np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.05)
+    if layer["bias"].size > 100:
+      np.testing.assert_allclose(layer["bias"].std(), bound / np.sqrt(3), rtol=0.15)
+  all_biases = jnp.concatenate([layer["bias"] for layer in layers])
+  assert (all_biases != 0).all()
 
 
 def test_layers_do_not_share_their_randomness(params):
@@ -54,7 +58,11 @@ def test_a_step_equals_its_definition_in_numpy(params):
   glimpse = rng.randn(5, 1, 8, 8, 1).astype(np.float32)
   location = rng.uniform(-1, 1, (5, 2)).astype(np.float32)
   hidden = rng.rand(5, 256).astype(np.float32)
-  ram = params.ram
+  value = params.ram["baseline"]["value"]
+  ram = {  # negative before the relu
+    **params.ram,
+    "baseline": {"value": {"kernel": -jnp.abs(value["kernel"]), "bias": value["bias"]}},
+  }
 
   what = relu(fc(ram["glimpse"]["patch"], glimpse.reshape(5, -1)))
   where = relu(fc(ram["glimpse"]["location"], location))
@@ -63,6 +71,7 @@ def test_a_step_equals_its_definition_in_numpy(params):
   mean = np.clip(fc(ram["location"]["mean"], h), -1, 1)
   logits = fc(ram["action"], h)
   baseline = relu(fc(ram["baseline"]["value"], h))[:, 0]
+  assert (fc(ram["baseline"]["value"], h) < 0).all()
   probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
   u = relu(fc(params.error["error"], np.concatenate([h, probs], -1)))
 

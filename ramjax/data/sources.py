@@ -83,13 +83,14 @@ def find_files(name: str, *, data_dir: str | None = None) -> Files:
   Raises:
     DataError: if no source has them, or a file is damaged or not the genuine one.
   """
+  asked_by = "--data_dir" if data_dir else "$RAMJAX_DATA_DIR"
   data_dir = data_dir or os.environ.get("RAMJAX_DATA_DIR")
   if data_dir:
     root = pathlib.Path(data_dir).expanduser()
     folder = next(filter(_holds_files, (root / name, root)), None)
     if folder is None:
       raise DataError(
-        f"{data_dir} does not hold the four IDX files of {name}"
+        f"{asked_by} {data_dir} does not hold the four IDX files of {name}"
         f" ({', '.join(SHAPES)}, plain or .gz), nor does a subfolder {name} of it"
       )
     return Files(_read_folder(folder, name, keep=True), str(folder))
