@@ -39,6 +39,7 @@ def test_the_names_that_others_rely_on():
 def test_all_is_sorted_complete_and_true(module):
   names = module.__all__
   assert len(set(names)) == len(names)
+  assert names == sorted(names)
   visible = {
     name
     for name, value in vars(module).items()

@@ -50,6 +50,19 @@ def test_the_latest_two_are_kept(state, tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["8", "9"]
 
 
+def test_reading_leaves_a_run_that_is_being_trained_alone(state, tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state)
+  unfinished = tmp_path / "8.orbax-checkpoint-tmp" / "state"
+  unfinished.mkdir(parents=True)
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.restore(state).step == 7
+  assert unfinished.is_dir()
+  with pytest.raises(CheckpointError, match="cannot hold checkpoints: no such folder"):
+    Checkpoints(tmp_path / "none", read_only=True)
+  assert not (tmp_path / "none").exists()
+
+
 def test_nothing_to_restore(state, tmp_path):
   with (
     Checkpoints(tmp_path) as checkpoints,

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import types
 
 import jax.numpy as jnp
@@ -112,11 +113,14 @@ def test_a_subfolder_and_the_environment_variable(small, monkeypatch):
 
 
 def test_a_named_folder_without_the_files_is_an_error_and_no_other_source_is_tried(
-  small,
+  small, monkeypatch
 ):
   put(small.path / "debian" / "mnist", small.files)
-  with pytest.raises(DataError, match="does not hold the four IDX files of mnist"):
+  with pytest.raises(DataError, match=r"--data_dir .* does not hold the four IDX"):
     sources.find_files("mnist", data_dir=str(small.path))
+  monkeypatch.setenv("RAMJAX_DATA_DIR", str(small.path))
+  with pytest.raises(DataError, match=r"RAMJAX_DATA_DIR .* does not hold"):
+    sources.find_files("mnist")
 
 
 def test_debian_then_the_cache(small):
@@ -281,10 +285,18 @@ def test_what_tfds_has_downloaded_needs_no_network(small, tfds_server):
 def test_a_host_that_does_not_answer_is_one_line_in_seconds(small, tfds_server):
   tfds_server.shutdown()
   tfds_server.server_close()
+  began = time.perf_counter()
   with pytest.raises(DataError, match="cannot be reached") as caught:
     sources.find_files("mnist")
+  assert time.perf_counter() - began < 30
   assert "--data_dir" in str(caught.value)
   assert "\n" not in str(caught.value)
+
+
+def test_a_host_that_refuses_is_one_line(small, tfds_server):
+  (small.path / "server" / "t10k-labels-idx1-ubyte.gz").unlink()
+  with pytest.raises(DataError, match=r"127\.0\.0\.1:\d+ answers with status 404"):
+    sources.find_files("mnist")
 
 
 def test_tfds_refuses_a_wrong_download(small, tfds_server):

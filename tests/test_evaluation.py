@@ -111,15 +111,23 @@ def test_beta_zero_is_one_glimpse(params, mnist):
 
 
 def test_samples_are_averaged_before_the_decision(params, mnist):
+  """The rule too sees averages, of the probabilities and of the uncertainties."""
   found = evaluate(params, mnist, num_samples=3)
   images = mnist.preprocess(KEY, jnp.asarray(mnist.test.images[:70]))
-  probs_t = []
+  probs_t, errors_t = [], []
   for sample in range(3):
     keys = picture_keys(sample)
     looked = rollout(keys, params, images, num_glimpses=9)
     probs_t.append(looked.probs_t)
+    errors_t.append(looked.predicted_error_t)
   correct_t = np.mean(probs_t, axis=0).argmax(-1) == mnist.test.labels[:70]
   np.testing.assert_allclose(found.accuracy_t, correct_t.mean(1), rtol=1e-6)
+  for i, beta in enumerate(BETAS):
+    taken = ramjax.stopping_time(
+      jnp.mean(jnp.stack(probs_t), 0), jnp.mean(jnp.stack(errors_t), 0), beta=beta
+    )
+    mean = np.mean(np.asarray(taken))
+    np.testing.assert_allclose(found.mean_glimpses[i], mean, rtol=1e-3)
 
 
 def test_mean_policy_differs_from_sampling_after_the_first_glimpse(params, mnist):
@@ -161,6 +169,23 @@ def test_validation_is_the_objective_over_all_pictures(params, mnist):
   assert set(found) == set(expected)
   for name, value in expected.items():
     np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_unequal_numbers_of_pictures_and_labels_are_refused(params, mnist):
+  images, labels = (jnp.asarray(array[:5]) for array in mnist.test)
+  with pytest.raises(AssertionError):
+    ramjax.evaluate(
+      KEY,
+      params,
+      images,
+      labels[:4],
+      BETAS,
+      config=CONFIG.model,
+      num_glimpses=2,
+      preprocess=mnist.preprocess,
+    )
+  with pytest.raises(ramjax.ConfigError, match="batch_size must be at least 1"):
+    evaluate(params, mnist, batch_size=0)
 
 
 def test_no_samples_are_refused(params, mnist):

@@ -8,17 +8,29 @@ import re
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
+
+import ramjax
+from experiments import flags as flags_lib
+from experiments import glimpse_generalization
+from experiments import train as train_lib
+from experiments import workdir as workdir_lib
+from experiments.train import run_keys
+from ramjax import data
+from ramjax.config import Config, ModelConfig, TrainConfig
 
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (
-  "--num_train_examples=256",
+  "--num_train_examples=1600",
   "--batch_size=32",
   "--num_glimpses=3",
-  "--hidden_size=32",
-  "--steps_per_call=5",
+  "--hidden_size=64",
+  "--learning_rate=0.003",
+  "--steps_per_call=30",
 )
 METRICS = {
   "step",
@@ -88,20 +100,20 @@ def test_what_a_run_leaves(trained):
   for name in ("glimpses.png", "learning.png"):
     assert (workdir / "figures" / name).read_bytes().startswith(b"\x89PNG")
   steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
-  assert steps == [8, 16]
+  assert steps == [50, 100]
 
 
 def test_metrics_are_complete(trained):
   workdir, _ = trained
   lines = lines_of(workdir)
   assert [(line["split"], line["step"], line["epoch"]) for line in lines] == [
-    ("train", 5, 1),
-    ("train", 8, 1),
-    ("validation", 8, 1),
-    ("train", 13, 2),
-    ("train", 16, 2),
-    ("validation", 16, 2),
-    ("test", 16, 2),
+    ("train", 30, 1),
+    ("train", 50, 1),
+    ("validation", 50, 1),
+    ("train", 80, 2),
+    ("train", 100, 2),
+    ("validation", 100, 2),
+    ("test", 100, 2),
   ]
   for line in lines:
     assert set(line) >= METRICS
@@ -133,7 +145,7 @@ def test_a_second_start_resumes_and_changes_nothing(trained):
   before = (workdir / "metrics.jsonl").read_text()
   again = train(workdir, "--num_epochs=2")
   assert again.returncode == 0, again.stderr
-  assert "resuming after epoch 2, step 16" in again.stdout
+  assert "resuming after epoch 2, step 100" in again.stdout
   assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
   assert (workdir / "metrics.jsonl").read_text() == before
 
@@ -142,15 +154,15 @@ def test_more_epochs_go_on_as_if_never_interrupted(trained, tmp_path):
   """One epoch, then a second start for the second one, with other chunks."""
   workdir, whole = trained
   assert train(tmp_path / "run", "--num_epochs=1").returncode == 0
-  resumed = train(tmp_path / "run", "--num_epochs=2")
-  assert "resuming after epoch 1, step 8" in resumed.stdout
+  resumed = train(tmp_path / "run", "--num_epochs=2", "--steps_per_call=17")
+  assert "resuming after epoch 1, step 50" in resumed.stdout
   assert resumed.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
 
   def numbers(path):
     return [
       {k: v for k, v in line.items() if k != "examples_per_second"}
       for line in lines_of(path)
-      if line["split"] != "test" or line["step"] == 16
+      if line["split"] == "validation" or (line["split"], line["step"]) == ("test", 100)
     ]
 
   assert numbers(tmp_path / "run") == numbers(workdir)
@@ -218,6 +230,112 @@ def test_generalization_writes_its_contract(evaluated):
   assert image.startswith(b"\x89PNG")
 
 
+def test_the_evaluation_is_that_of_the_trained_model(evaluated):
+  """With the glimpses of the training, it is as good as the run said."""
+  workdir, _ = evaluated
+  content = json.loads((workdir / "glimpse_generalization.json").read_text())
+  (reported,) = (line for line in lines_of(workdir) if line["split"] == "test")
+  assert reported["accuracy"] > 0.3  # far from chance, where a fresh model is
+  found = content["runs"][0]["fixed"][2]["accuracy"]
+  assert found == pytest.approx(reported["accuracy"], abs=0.02)
+
+
+def test_the_test_accuracy_is_that_of_the_test_set(trained, mnist):
+  workdir, done = trained
+  place = workdir_lib.Workdir(workdir)
+  config = workdir_lib.read_config(place)
+  params = glimpse_generalization.restore_params(place, config)
+  found = ramjax.validate(
+    run_keys(0).test, params, *mnist.test, config=config, preprocess=mnist.preprocess
+  )
+  assert f"test accuracy {float(found['accuracy']):.4f} " in done.stdout
+
+
+def test_every_flag_reaches_the_configuration(tmp_path):
+  flags = {
+    "objective": "uncertainty",
+    "batch_size": 16,
+    "learning_rate": 0.002,
+    "num_glimpses": 2,
+    "patch_size": 5,
+    "num_scales": 2,
+    "scale_factor": 3,
+    "location_std": 0.2,
+    "hidden_size": 8,
+    "lambda_uncertainty": 0.5,
+    "lambda_intrinsic": 0.25,
+    "regularizer_scale": 2.0,
+    "error_gradient": "state",
+    "seed": 9,
+    "num_train_examples": 32,
+    "num_epochs": 1,
+  }
+  done = run(
+    "train",
+    f"--workdir={tmp_path / 'run'}",
+    *(f"--{name}={value}" for name, value in flags.items()),
+  )
+  assert done.returncode == 0, done.stderr
+  content = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+  content["objective"]["objective"] = content["objective"].pop("name")
+  found = {**content["model"], **content["objective"], **content["train"]}
+  assert {name: found[name] for name in flags} == flags
+
+
+def small_run(mnist, **train_options):
+  config = Config(
+    model=ModelConfig(hidden_size=16),
+    train=TrainConfig(num_glimpses=2, **train_options),
+  )
+  few = data.Split(mnist.train.images[:64], mnist.train.labels[:64])
+  return config, mnist._replace(train=few, validation=few, test=few)
+
+
+def test_the_rate_decays_once_an_epoch(mnist, tmp_path):
+  """If almost nothing is left of it, the second epoch changes nothing."""
+  states = []
+  for num_epochs in (1, 2):
+    config, dataset = small_run(mnist, num_epochs=num_epochs, learning_rate_decay=1e-12)
+    place = workdir_lib.Workdir(tmp_path / str(num_epochs))
+    workdir_lib.open_run(place, config)
+    train_lib.train(config, dataset, place, steps_per_call=10)
+    states.append(glimpse_generalization.restore_params(place, config))
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_run_that_diverges_ends_with_its_accuracy_and_valid_json(
+  mnist, tmp_path, capsys
+):
+  config, dataset = small_run(mnist, num_epochs=2, learning_rate=1e38)
+  place = workdir_lib.Workdir(tmp_path / "run")
+  workdir_lib.open_run(place, config)
+  train_lib.train(config, dataset, place, steps_per_call=10)
+  assert capsys.readouterr().out.splitlines()[-1].startswith("test accuracy 0.")
+  assert "NaN" not in place.metrics.read_text()
+  assert any(line["loss"] is None for line in lines_of(place.path))
+
+
+@pytest.mark.parametrize("kind", ["cut off", "in the middle"])
+def test_damaged_metrics(kind, mnist, tmp_path):
+  """A last line that was cut off is written anew, other damage is not hidden."""
+  config, dataset = small_run(mnist, num_epochs=1)
+  place = workdir_lib.Workdir(tmp_path / "run")
+  workdir_lib.open_run(place, config)
+  train_lib.train(config, dataset, place, steps_per_call=10)
+  whole = place.metrics.read_text()
+  lines = whole.split("\n")
+  if kind == "cut off":
+    place.metrics.write_text(whole[:-20])
+    train_lib.train(config, dataset, place, steps_per_call=10)
+    assert place.metrics.read_text() == whole
+  else:
+    place.metrics.write_text("\n".join([lines[0], "3", *lines[2:]]))
+    before = place.metrics.read_text()
+    with pytest.raises(flags_lib.RunError, match=r"line 2, is damaged"):
+      train_lib.train(config, dataset, place, steps_per_call=10)
+    assert place.metrics.read_text() == before
+
+
 def test_generalization_states_m(trained):
   workdir, _ = trained
   done = run(
@@ -248,7 +366,7 @@ BAD_TRAIN = [
   (["--objective=neither"], "objective", 2),
   (["--dataset=imagenet"], "dataset must be one of mnist", 2),
   (["--batch_size=0"], "batch_size must be at least 1", 2),
-  (["--batch_size=300"], "batch_size must be at most", 2),
+  (["--batch_size=2000"], "batch_size must be at most", 2),
   (["--num_glimpses=0"], "num_glimpses must be at least 1", 2),
   (["--patch_size=0"], "patch_size must be at least 1", 2),
   (["--location_std=0"], "location_std must be greater than 0", 2),
@@ -264,6 +382,7 @@ BAD_TRAIN = [
   (["--lambda=1"], "Unknown command line flag 'lambda'", 2),
   (["both"], "unexpected argument 'both'", 2),
   (["--data_dir=/nowhere"], "/nowhere does not hold the four IDX files of mnist", 1),
+  (["--seed=4294967296"], "seed must be at most 4294967295", 2),
 ]
 
 
@@ -299,8 +418,8 @@ def test_a_workdir_that_will_not_do(kind, tmp_path):
   assert refused.stderr.startswith("train: ")
   assert refused.stderr.count("\n") == 1, refused.stderr
   assert str(workdir) in refused.stderr
+  assert "--workdir" in refused.stderr
   if kind != "damaged":
-    assert "--workdir" in refused.stderr
     mine = tmp_path / "run"
     assert (mine / "thesis.txt" if mine.is_dir() else mine).read_text() == "mine"
 
@@ -314,6 +433,7 @@ BAD_EVALUATION = [
   (["--workdir=RUN", "--betas=nan"], "betas must be finite and at least 0", 2),
   (["--workdir=RUN", "--betas=-1"], "betas must be finite and at least 0", 2),
   (["--workdir=RUN", "--location_policy=best"], "location_policy", 2),
+  (["--workdir=RUN", "--seed=-1"], "seed must be at least 0", 2),
 ]
 
 

@@ -75,6 +75,35 @@ def test_each_part_reaches_what_it_should_and_nothing_else(
   assert reached(jax.jit(jax.grad(loss))(params)) == expected
 
 
+@pytest.mark.parametrize("error_gradient", ["all", "state"])
+def test_the_uncertainty_reaches_the_state_and_the_prediction(
+  error_gradient, params, batch
+):
+  """Its gradient is that of sum |u(h, p)|, through h and through p."""
+  images, labels = batch
+  config = ObjectiveConfig(error_gradient=error_gradient)
+
+  def loss(params):
+    parts = loss_parts(params.error, look(params, images), labels, config=config)
+    return parts.uncertainty.sum()
+
+  def definition(params):
+    looked = look(params, images)
+    error = params.error["error"]
+    if error_gradient == "state":
+      error = jax.lax.stop_gradient(error)
+    probs_t = jax.nn.softmax(looked.logits_t)
+    inputs = jnp.concatenate([looked.hidden_t, probs_t], -1)
+    pre = jnp.einsum("tbi,ik->tbk", inputs, error["kernel"])
+    return jax.nn.relu(pre + error["bias"].reshape(1, 1, -1)).sum()
+
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+    jax.jit(jax.grad(loss))(params),
+    jax.jit(jax.grad(definition))(params),
+  )
+
+
 @pytest.mark.parametrize("part", ["uncertainty", "classification"])
 def test_later_glimpses_teach_the_earlier_ones(part, params, batch):
   """The loss of a rollout reaches the weights through time: h_0 = 0 has no say."""
@@ -107,20 +136,25 @@ def test_the_rest_of_the_model_does_not_notice_the_error_network(params, batch):
   )
 
 
+@pytest.mark.parametrize("scale", [1.0, 32.0])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_loss_is_the_weighted_sum_of_its_parts(name, params, batch):
-  """λ carry a factor of 32, on the mean over examples (the released code's units)."""
+def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
   images, labels = batch
-  config = ObjectiveConfig(name=name, lambda_uncertainty=0.01, lambda_intrinsic=0.02)
+  config = ObjectiveConfig(
+    name=name,
+    lambda_uncertainty=0.01,
+    lambda_intrinsic=0.02,
+    regularizer_scale=scale,
+  )
   looked = look(params, images)
   loss, metrics = objective(params.error, looked, labels, config=config)
   parts = loss_parts(params.error, looked, labels, config=config)
   mean = LossParts(*(np.mean(part) for part in parts))
   expected = mean.classification + mean.reinforce + mean.baseline + mean.error_fit
   if name in ("uncertainty", "both"):
-    expected += 32 * 0.01 * mean.uncertainty
+    expected += scale * 0.01 * mean.uncertainty
   if name in ("intrinsic", "both"):
-    expected += 32 * 0.02 * mean.intrinsic
+    expected += scale * 0.02 * mean.intrinsic
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   for part, value in mean._asdict().items():
     np.testing.assert_allclose(metrics[f"loss/{part}"], value, rtol=1e-5)

@@ -141,6 +141,49 @@ def test_an_epoch_has_every_example_at_most_once():
   assert (order != other).any()
 
 
+def test_the_order_of_an_epoch_is_random():
+  order = np.asarray(
+    ramjax.epoch_order(jax.random.key(0), 1, num_examples=10_000, batch_size=10)
+  ).ravel()
+  assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
+  # In a random order, neighbours are a third of the range apart on average.
+  assert abs(np.abs(np.diff(order)).mean() - 10_000 / 3) < 200
+
+
+def test_an_epoch_has_at_least_one_batch():
+  with pytest.raises(ramjax.ConfigError, match="batch_size must be from 1 to"):
+    ramjax.epoch_order(jax.random.key(0), 1, num_examples=5, batch_size=10)
+
+
+def test_a_random_transform_does_not_share_its_key_with_the_rollout(mnist):
+  """Nor with another step, nor with another picture of the batch."""
+  seen = []
+
+  def preprocess(key, image):
+    data = jax.random.key_data(key)
+    jax.debug.callback(lambda data: seen.append(tuple(data.tolist())), data)
+    return mnist.preprocess(key, image)
+
+  optimizer, state = make(SMALL)
+  order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=32, batch_size=16)
+  run = jax.jit(
+    functools.partial(
+      ramjax.train_chunk,
+      config=SMALL,
+      optimizer=optimizer,
+      preprocess=preprocess,
+      max_steps=2,
+    )
+  )
+  jax.block_until_ready(run(state, *mnist.train, order, 0, 2))
+  jax.effects_barrier()
+  assert len(seen) == len(set(seen)) == 32
+  _, rollout_key = jax.random.split(jax.random.fold_in(state.key, 0))
+  pictures = jax.vmap(jax.random.fold_in, (None, 0))(rollout_key, jnp.arange(16))
+  of_rollout = {tuple(data) for data in jax.random.key_data(pictures).tolist()}
+  assert not of_rollout & set(seen)
+
+
 def test_the_rate_falls_by_five_percent_at_the_end_of_each_epoch():
   """Adam's first updates are the rate times the sign of the gradient."""
   optimizer = ramjax.make_optimizer(TrainConfig(), steps_per_epoch=2)
