@@ -35,11 +35,11 @@ class Checkpoints:
     from orbax.checkpoint import v1 as ocp
 
     self._directory = pathlib.Path(directory).absolute()
+    if read_only and not self._directory.is_dir():
+      raise CheckpointError(f"{directory} holds no checkpoint, there is no such folder")
     try:
       if not read_only:
         self._directory.mkdir(parents=True, exist_ok=True)
-      elif not self._directory.is_dir():
-        raise FileNotFoundError("no such folder")
       self._checkpointer = ocp.training.Checkpointer(
         self._directory,
         preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT),
