@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
+
+from ramjax import fields
+from ramjax.fields import ConfigError
 
 OBJECTIVES = ("original", "uncertainty", "intrinsic", "both")
 """The four objectives of the paper, section 4: which extra terms are added."""
@@ -22,75 +24,6 @@ ERROR_GRADIENTS = ("all", "state")
 
 LOCATION_POLICIES = ("sample", "mean")
 """How the next location is chosen: drawn from the policy, or its mean."""
-
-
-class ConfigError(ValueError):
-  """A setting that cannot be used; the message is one line that names it."""
-
-
-def _integer(
-  default: int | None, *, low: int, high: int | None = None, optional: bool = False
-) -> Any:
-  """A field that holds an integer from `low` to `high` (or None, if optional)."""
-
-  def check(name: str, value: Any) -> int | None:
-    if value is None and optional:
-      return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-      raise ConfigError(f"{name} must be an integer, not {value!r}")
-    value = int(value)
-    if value < low:
-      raise ConfigError(f"{name} must be at least {low}, not {value}")
-    if high is not None and value > high:
-      raise ConfigError(f"{name} must be at most {high}, not {value}")
-    return value
-
-  return dataclasses.field(default=default, metadata={"check": check})
-
-
-def _number(
-  default: float, *, above: float | None = None, low: float | None = None
-) -> Any:
-  """A field that holds a finite number, greater than `above`, at least `low`."""
-
-  def check(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-      raise ConfigError(f"{name} must be a number, not {value!r}")
-    try:
-      value = float(value)
-    except OverflowError:
-      value = math.inf
-    if not math.isfinite(value):
-      raise ConfigError(f"{name} must be a finite number, not {value}")
-    if above is not None and value <= above:
-      raise ConfigError(f"{name} must be greater than {above:g}, not {value}")
-    if low is not None and value < low:
-      raise ConfigError(f"{name} must be at least {low:g}, not {value}")
-    return value
-
-  return dataclasses.field(default=default, metadata={"check": check})
-
-
-def _choice(default: str, choices: tuple[str, ...]) -> Any:
-  """A field that holds one of a few words."""
-
-  def check(name: str, value: Any) -> str:
-    if value not in choices:
-      raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-    return value
-
-  return dataclasses.field(default=default, metadata={"check": check})
-
-
-def _word(default: str) -> Any:
-  """A field that holds a name."""
-
-  def check(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-      raise ConfigError(f"{name} must be a name, not {value!r}")
-    return value
-
-  return dataclasses.field(default=default, metadata={"check": check})
 
 
 def _check_image_shape(name: str, value: Any) -> tuple[int, int, int]:
@@ -117,47 +50,7 @@ def _check_prior(name: str, value: Any) -> tuple[float, ...] | None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Checked:
-  """Runs the check of each field, and converts to and from plain JSON types."""
-
-  def __post_init__(self) -> None:
-    for field in dataclasses.fields(self):
-      check: Callable[[str, Any], Any] | None = field.metadata.get("check")
-      if check is not None:
-        object.__setattr__(
-          self, field.name, check(field.name, getattr(self, field.name))
-        )
-
-  def to_dict(self) -> dict[str, Any]:
-    """The configuration as plain dictionaries, lists, numbers and strings."""
-    return {
-      name: list(value) if isinstance(value, tuple) else value
-      for name, value in dataclasses.asdict(self).items()
-    }
-
-  @classmethod
-  def from_dict(cls, values: Mapping[str, Any]) -> Self:
-    """The inverse of `to_dict`.
-
-    Raises:
-      ConfigError: if a field is missing, unknown or out of range.
-    """
-    if not isinstance(values, Mapping):
-      raise ConfigError(f"{cls.__name__} must be a JSON object, not {values!r}")
-    known = {field.name for field in dataclasses.fields(cls)}
-    for problem, names in (
-      ("no", known - set(values)),
-      ("an unknown", set(values) - known),
-    ):
-      if names:
-        raise ConfigError(
-          f"{cls.__name__} has {problem} field {', '.join(sorted(names))}"
-        )
-    return cls(**values)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Checked):
+class ModelConfig(fields.Checked):
   """The shape of the network and of what it sees.
 
   Attributes:
@@ -176,18 +69,18 @@ class ModelConfig(_Checked):
   image_shape: tuple[int, int, int] = dataclasses.field(
     default=(28, 28, 1), metadata={"check": _check_image_shape}
   )
-  num_classes: int = _integer(10, low=2)
-  patch_size: int = _integer(8, low=1)
-  num_scales: int = _integer(1, low=1)
-  scale_factor: int = _integer(2, low=1)
-  branch_size: int = _integer(128, low=1)
-  hidden_size: int = _integer(256, low=1)
-  location_std: float = _number(0.10, above=0.0)
-  fill_value: float = _number(0.0)
+  num_classes: int = fields.integer(10, low=2)
+  patch_size: int = fields.integer(8, low=1)
+  num_scales: int = fields.integer(1, low=1)
+  scale_factor: int = fields.integer(2, low=1)
+  branch_size: int = fields.integer(128, low=1)
+  hidden_size: int = fields.integer(256, low=1)
+  location_std: float = fields.number(0.10, above=0.0)
+  fill_value: float = fields.number(0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig(_Checked):
+class ObjectiveConfig(fields.Checked):
   """What is minimised.
 
   Attributes:
@@ -205,11 +98,11 @@ class ObjectiveConfig(_Checked):
       the uniform one of the paper.
   """
 
-  name: str = _choice("both", OBJECTIVES)
-  lambda_uncertainty: float = _number(1e-5, low=0.0)
-  lambda_intrinsic: float = _number(0.1, low=0.0)
-  regularizer_scale: float = _number(32.0, low=0.0)
-  error_gradient: str = _choice("all", ERROR_GRADIENTS)
+  name: str = fields.choice("both", OBJECTIVES)
+  lambda_uncertainty: float = fields.number(1e-5, low=0.0)
+  lambda_intrinsic: float = fields.number(0.1, low=0.0)
+  regularizer_scale: float = fields.number(32.0, low=0.0)
+  error_gradient: str = fields.choice("all", ERROR_GRADIENTS)
   prior: tuple[float, ...] | None = dataclasses.field(
     default=None, metadata={"check": _check_prior}
   )
@@ -236,7 +129,7 @@ class ObjectiveConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Checked):
+class TrainConfig(fields.Checked):
   """How it is minimised.
 
   Attributes:
@@ -250,18 +143,18 @@ class TrainConfig(_Checked):
     seed: seed of initialisation, batches, first locations and policy.
   """
 
-  dataset: str = _word("mnist")
-  num_train_examples: int | None = _integer(None, low=1, optional=True)
-  num_epochs: int = _integer(10, low=0)
-  batch_size: int = _integer(32, low=1)
-  num_glimpses: int = _integer(6, low=1)
-  learning_rate: float = _number(3e-4, above=0.0)
-  learning_rate_decay: float = _number(0.95, above=0.0)
-  seed: int = _integer(0, low=0, high=2**32 - 1)  # JAX would drop higher bits
+  dataset: str = fields.word("mnist")
+  num_train_examples: int | None = fields.integer(None, low=1, optional=True)
+  num_epochs: int = fields.integer(10, low=0)
+  batch_size: int = fields.integer(32, low=1)
+  num_glimpses: int = fields.integer(6, low=1)
+  learning_rate: float = fields.number(3e-4, above=0.0)
+  learning_rate_decay: float = fields.number(0.95, above=0.0)
+  seed: int = fields.integer(0, low=0, high=2**32 - 1)  # JAX would drop higher bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(_Checked):
+class Config(fields.Checked):
   """One run: the model, its objective and its training.
 
   Raises:

@@ -11,6 +11,7 @@ import ramjax
 
 LIBRARY = pathlib.Path(ramjax.__file__).parent
 ORDER = [
+  "fields",
   "config",
   "glimpse",
   "policy",
