@@ -136,11 +136,12 @@ def glimpse_generalization(
   """
   figure = _figure(11.0, 4.4)
   accuracy, norm = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
-  labels: dict[str, str] = {}
+  labelled: set[str] = set()
   for run in runs:
     name, color = run["objective"], COLORS[run["objective"]]
     steps = [point["num_glimpses"] for point in run["fixed"]]
-    label = None if name in labels else labels.setdefault(name, name)
+    label = None if name in labelled else name
+    labelled.add(name)
     accuracy.plot(
       steps, [p["accuracy"] for p in run["fixed"]], color=color, lw=1.6, label=label
     )

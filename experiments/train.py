@@ -19,7 +19,7 @@ from absl import flags as absl_flags
 import ramjax
 from experiments import flags, plots, progress
 from experiments import workdir as workdir_lib
-from ramjax import data, training
+from ramjax import data, evaluation
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params
@@ -180,18 +180,13 @@ def _draw(
 ) -> None:
   """Draws where the trained model looks, and how it learned."""
   pictured = data.Split(*(array[:_NUM_PICTURED] for array in dataset.test))
-  preprocess_key, rollout_key = jax.random.split(key)  # those of the test accuracy
-  looked = ramjax.rollout(
-    rollout_key,
+  looked = evaluation.validation_rollout(
+    key,
     params,
-    training.preprocess_batch(
-      preprocess_key,
-      jnp.asarray(pictured.images),
-      jnp.arange(_NUM_PICTURED),
-      preprocess=dataset.preprocess,
-    ),
-    config=config.model,
-    num_glimpses=config.train.num_glimpses,
+    jnp.asarray(pictured.images),
+    jnp.arange(len(pictured.labels)),
+    config=config,
+    preprocess=dataset.preprocess,
   )
   plots.glimpses(
     pictured.images,

@@ -200,9 +200,9 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
   """
   if not workdir.metrics.exists():
     return []
-  *whole, cut_off = workdir.metrics.read_text(errors="replace").split("\n")
+  whole_lines = workdir.metrics.read_text(errors="replace").split("\n")[:-1]
   lines = []
-  for number, text in enumerate(whole, start=1):
+  for number, text in enumerate(whole_lines, start=1):
     try:
       line = json.loads(text)
       lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
@@ -210,7 +210,6 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
       raise RunError(
         f"{workdir.metrics}, line {number}, is damaged; mend or remove it to go on"
       ) from error
-  del cut_off
   return lines
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ramjax import losses, networks, stopping
 from ramjax.config import Config, ConfigError, ModelConfig
 from ramjax.objective import objective
-from ramjax.rollout import rollout
+from ramjax.rollout import Rollout, picture_keys, rollout
 from ramjax.training import Preprocess, preprocess_batch
 
 
@@ -103,11 +103,8 @@ def evaluate(
     )
 
     def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-      keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.fold_in(rollout_key, sample), index
-      )
       looked = rollout(
-        keys,
+        picture_keys(jax.random.fold_in(rollout_key, sample), index),
         params,
         pictures,
         config=config,
@@ -135,6 +132,39 @@ def evaluate(
     )
 
   return _mean_over_batches(evaluate_batch, images.shape[0], batch_size)
+
+
+def validation_rollout(
+  key: jax.Array,
+  params: networks.Params,
+  images: jax.Array,
+  index: jax.Array,
+  *,
+  config: Config,
+  preprocess: Preprocess,
+) -> Rollout:
+  """The rollout that `validate` judges, of some of the pictures.
+
+  Args:
+    key: the key given to `validate`.
+    params: parameters of the model.
+    images: all pictures [M, H, W, C], as `preprocess` takes them.
+    index: numbers of the pictures to look at [B].
+    config: the run.
+    preprocess: from a stored picture to what the model sees, see
+      `ramjax.training.Preprocess`.
+
+  Returns:
+    The rollout, with the number of glimpses of the training.
+  """
+  preprocess_key, rollout_key = jax.random.split(key)
+  return rollout(
+    picture_keys(rollout_key, index),
+    params,
+    preprocess_batch(preprocess_key, images[index], index, preprocess=preprocess),
+    config=config.model,
+    num_glimpses=config.train.num_glimpses,
+  )
 
 
 @functools.partial(jax.jit, static_argnames=("config", "preprocess", "batch_size"))
@@ -165,15 +195,10 @@ def validate(
   """
   chex.assert_rank(images, 4)
   chex.assert_shape(labels, images.shape[:1])
-  preprocess_key, rollout_key = jax.random.split(key)
 
   def validate_batch(index: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
-    looked = rollout(
-      jax.vmap(jax.random.fold_in, (None, 0))(rollout_key, index),
-      params,
-      preprocess_batch(preprocess_key, images[index], index, preprocess=preprocess),
-      config=config.model,
-      num_glimpses=config.train.num_glimpses,
+    looked = validation_rollout(
+      key, params, images, index, config=config, preprocess=preprocess
     )
     _, metrics = objective(
       params.error, looked, labels[index], config=config.objective, weight=weight

@@ -43,6 +43,19 @@ class Rollout(NamedTuple):
     return jax.nn.softmax(self.logits_t)
 
 
+def picture_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+  """A key for each picture: the picture of index i gets `fold_in(key, i)`.
+
+  Args:
+    key: typed PRNG key [].
+    index: number of each picture [B].
+
+  Returns:
+    Typed PRNG keys [B].
+  """
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
 def rollout(
   key: jax.Array,
   params: networks.Params,
@@ -60,8 +73,8 @@ def rollout(
   any batch in which it has the same key.
 
   Args:
-    key: typed PRNG key: one [], from which picture i gets `fold_in(key, i)`, or one
-      for each picture [B].
+    key: typed PRNG key: one [], from which each picture gets its own by
+      `picture_keys`, or one for each picture [B].
     params: parameters of the model.
     images: pictures [B, H, W, C], float, normalised; any height and width.
     config: the shape of the model.
@@ -90,7 +103,7 @@ def rollout(
   batch = images.shape[0]
 
   if key.ndim == 0:
-    key = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
+    key = picture_keys(key, jnp.arange(batch))
   chex.assert_shape(key, (batch,))
   first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
   if first_location is None:

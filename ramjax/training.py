@@ -14,7 +14,7 @@ import optax
 from ramjax import networks
 from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.objective import objective
-from ramjax.rollout import rollout
+from ramjax.rollout import picture_keys, rollout
 
 Metrics = dict[str, jax.Array]
 
@@ -158,7 +158,7 @@ def epoch_order(
 def preprocess_batch(
   key: jax.Array, images: jax.Array, index: jax.Array, *, preprocess: Preprocess
 ) -> jax.Array:
-  """Preprocesses pictures, the one of index i with the key `fold_in(key, i)`.
+  """Preprocesses pictures, each with its own key.
 
   Args:
     key: typed PRNG key [].
@@ -169,8 +169,7 @@ def preprocess_batch(
   Returns:
     Pictures [B, H, W, C], float.
   """
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-  return jax.vmap(preprocess)(keys, images)
+  return jax.vmap(preprocess)(picture_keys(key, index), images)
 
 
 def train_chunk(

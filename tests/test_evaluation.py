@@ -52,14 +52,14 @@ def picture_keys(sample):
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(70))
 
 
-def evaluate(params, mnist, num_images=70, **options):
+def evaluate(params, mnist, num_images=70, betas=BETAS, **options):
   images, labels = (jnp.asarray(array[:num_images]) for array in mnist.test)
   return ramjax.evaluate(
     KEY,
     params,
     images,
     labels,
-    BETAS,
+    betas,
     **{
       "config": CONFIG.model,
       "num_glimpses": 9,
@@ -138,18 +138,7 @@ def test_mean_policy_differs_from_sampling_after_the_first_glimpse(params, mnist
 
 
 def test_no_betas_will_do(params, mnist):
-  images, labels = (jnp.asarray(array[:10]) for array in mnist.test)
-  found = ramjax.evaluate(
-    KEY,
-    params,
-    images,
-    labels,
-    jnp.zeros(0),
-    config=CONFIG.model,
-    num_glimpses=2,
-    preprocess=mnist.preprocess,
-  )
-  assert found.mean_glimpses.shape == (0,)
+  assert evaluate(params, mnist, betas=jnp.zeros(0)).mean_glimpses.shape == (0,)
 
 
 def test_validation_is_the_objective_over_all_pictures(params, mnist):
