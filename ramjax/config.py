@@ -137,6 +137,8 @@ class TrainConfig(fields.Checked):
     num_train_examples: how many of the training pictures are used; None is all.
     num_epochs: passes over the training pictures.
     batch_size: examples a step.
+    accumulation_steps: in how many parts a batch is worked on, one after the other,
+      so that it may be larger than the memory; divides `batch_size`.
     num_glimpses: glimpses of a training rollout, N.
     learning_rate: rate of Adam in the first epoch.
     learning_rate_decay: factor on the rate after each epoch.
@@ -147,10 +149,19 @@ class TrainConfig(fields.Checked):
   num_train_examples: int | None = fields.integer(None, low=1, optional=True)
   num_epochs: int = fields.integer(10, low=0)
   batch_size: int = fields.integer(32, low=1)
+  accumulation_steps: int = fields.integer(1, low=1)
   num_glimpses: int = fields.integer(6, low=1)
   learning_rate: float = fields.number(3e-4, above=0.0)
   learning_rate_decay: float = fields.number(0.95, above=0.0)
   seed: int = fields.integer(0, low=0, high=2**32 - 1)  # JAX would drop higher bits
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.batch_size % self.accumulation_steps:
+      raise ConfigError(
+        f"accumulation_steps must divide batch_size, {self.batch_size},"
+        f" not be {self.accumulation_steps}"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

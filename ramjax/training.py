@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -75,12 +75,122 @@ def init_train_state(
   return TrainState(jnp.int32(0), step_key, params, optimizer.init(params))
 
 
-def _step_keys(state: TrainState) -> tuple[jax.Array, jax.Array]:
-  """The keys of the next step: of the preprocessing, of the rollout."""
+def _gradient(
+  keys: jax.Array,
+  params: networks.Params,
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  config: Config,
+) -> tuple[networks.Params, Metrics]:
+  """The gradient of the objective of some pictures [B, H, W, C], and its metrics."""
+
+  def loss(params: networks.Params) -> tuple[jax.Array, Metrics]:
+    looked = rollout(
+      keys,
+      params,
+      images,
+      config=config.model,
+      num_glimpses=config.train.num_glimpses,
+    )
+    return objective(params.error, looked, labels, config=config.objective)
+
+  return jax.grad(loss, has_aux=True)(params)
+
+
+def _mean_over_parts(
+  gradient: Callable[[Any], tuple[networks.Params, Metrics]],
+  examples: Any,
+  num_parts: int,
+) -> tuple[networks.Params, Metrics]:
+  """The mean of `gradient` over examples, of which it sees a part at a time.
+
+  Args:
+    gradient: from some examples to the means over them.
+    examples: all examples of the step: a tree of arrays [B, ...].
+    num_parts: number of parts, of equal size; divides B.
+  """
+  if num_parts == 1:
+    return gradient(examples)
+  # A part is every num_parts-th example and not a block of neighbours: devices divide
+  # the batch in blocks, and so each of them has its share of every part.
+  parts = jax.tree.map(
+    lambda leaf: leaf.reshape(-1, num_parts, *leaf.shape[1:]).swapaxes(0, 1), examples
+  )
+  one_part = jax.eval_shape(gradient, jax.tree.map(lambda leaf: leaf[0], parts))
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one_part)
+
+  def add(sums: Any, part: Any) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, sums, gradient(part)), None
+
+  sums, _ = jax.lax.scan(add, zeros, parts)
+  return jax.tree.map(lambda total: total / num_parts, sums)
+
+
+def _update(
+  state: TrainState,
+  grads: networks.Params,
+  metrics: Metrics,
+  optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:
+  """The state after a step, unless the step would spoil it: then it is skipped.
+
+  One norm over gradient and update tells: it is finite only if every number in them
+  is finite, and so small that Adam can hold its square.
+  """
+  # Optax mixes its integer step count with floats, which a strict caller forbids.
+  with jax.numpy_dtype_promotion("standard"):
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  sound = jnp.isfinite(metrics["loss"] + optax.global_norm((grads, updates)))
+  params, opt_state = jax.tree.map(
+    lambda new, old: jnp.where(sound, new, old),
+    (params, opt_state),
+    (state.params, state.opt_state),
+  )
+  # The step counts all the same: the next one draws anew and may well be sound.
+  after = TrainState(state.step + 1, state.key, params, opt_state)
+  return after, {**metrics, "skipped": 1.0 - sound.astype(jnp.float32)}
+
+
+def _step(
+  state: TrainState,
+  examples: Any,
+  show: Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]],
+  *,
+  num_examples: int,
+  config: Config,
+  optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:
+  """One step on `examples`, of which `show` makes pictures and labels.
+
+  Args:
+    state: the state before.
+    examples: a tree of arrays [B, ...].
+    show: from a key, the numbers of some examples within the batch, and these
+      examples, to normalised pictures and labels; called for one part after another.
+    num_examples: B.
+    config: the run.
+    optimizer: the optimiser.
+  """
+  num_parts = config.train.accumulation_steps
+  if num_examples % num_parts:
+    raise ConfigError(
+      f"accumulation_steps must divide the batch of {num_examples}, not {num_parts}"
+    )
   preprocess_key, rollout_key = jax.random.split(
     jax.random.fold_in(state.key, state.step)
   )
-  return preprocess_key, rollout_key
+
+  def gradient(part: Any) -> tuple[networks.Params, Metrics]:
+    number, examples = part
+    images, labels = show(preprocess_key, number, examples)
+    keys = picture_keys(rollout_key, number)
+    return _gradient(keys, state.params, images, labels, config=config)
+
+  numbered = jnp.arange(num_examples), examples
+  grads, metrics = _mean_over_parts(gradient, numbered, num_parts)
+  return _update(state, grads, metrics, optimizer)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "optimizer"))
@@ -94,6 +204,11 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
   """One step: a rollout, the gradient of its objective, an update.
 
+  The batch is worked on in `config.train.accumulation_steps` parts, one after the
+  other, whose gradients are averaged: the memory of a part, the step of the whole.
+  A step whose loss, gradient or update is not finite changes neither parameters nor
+  optimiser.
+
   Args:
     state: the state before.
     images: pictures [B, H, W, C], float, normalised.
@@ -102,30 +217,22 @@ def train_step(
     optimizer: the optimiser that the state was made for.
 
   Returns:
-    The state after, and the metrics of `ramjax.objective` before the update.
+    The state after, and the metrics of `ramjax.objective` before the update, with
+    `skipped`: 1 if the step was skipped, else 0.
 
   Raises:
+    ConfigError: if `accumulation_steps` does not divide the batch.
     AssertionError: if an array has another rank, shape or type.
   """
   chex.assert_shape(labels, images.shape[:1])
-  _, rollout_key = _step_keys(state)
-
-  def loss(params: networks.Params) -> tuple[jax.Array, Metrics]:
-    looked = rollout(
-      rollout_key,
-      params,
-      images,
-      config=config.model,
-      num_glimpses=config.train.num_glimpses,
-    )
-    return objective(params.error, looked, labels, config=config.objective)
-
-  grads, metrics = jax.grad(loss, has_aux=True)(state.params)
-  # Optax mixes its integer step count with floats, which a strict caller forbids.
-  with jax.numpy_dtype_promotion("standard"):
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, state.key, params, opt_state), metrics
+  return _step(
+    state,
+    (images, labels),
+    lambda key, number, examples: examples,
+    num_examples=labels.size,
+    config=config,
+    optimizer=optimizer,
+  )
 
 
 def epoch_order(
@@ -207,14 +314,16 @@ def train_chunk(
     first `stop - start` are filled.
   """
 
+  def show(
+    key: jax.Array, number: jax.Array, index: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    pictures = preprocess_batch(key, images[index], number, preprocess=preprocess)
+    return pictures, labels[index]
+
   def step(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:
     batch = order[row]
-    preprocess_key, _ = _step_keys(state)
-    pictures = preprocess_batch(
-      preprocess_key, images[batch], jnp.arange(batch.size), preprocess=preprocess
-    )
-    return train_step(
-      state, pictures, labels[batch], config=config, optimizer=optimizer
+    return _step(
+      state, batch, show, num_examples=batch.size, config=config, optimizer=optimizer
     )
 
   def body(

@@ -1,6 +1,8 @@
 """Training: a step, a chunk of them, and what randomness they use."""
 
+import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -224,3 +226,98 @@ def test_many_runs_at_once_by_vmap(mnist):
     alone, _ = step(start(keys[i]), images, labels)
     mine = jax.tree.map(lambda leaf, i=i: leaf[i], together)
     assert_close(mine, alone, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulation_steps", [4])
+def test_a_batch_in_parts_is_the_same_step(accumulation_steps, mnist):
+  """Also with a random transform: a picture has its key in whatever part it is."""
+
+  def preprocess(key, image):
+    picture = mnist.preprocess(key, image)
+    return jnp.roll(picture, jax.random.randint(key, (), -4, 5), axis=0)
+
+  optimizer = optax.sgd(0.1)
+  state = init(SMALL, optimizer)(jax.random.key(0))
+  order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=32, batch_size=16)
+  found = []
+  for parts in (1, accumulation_steps):
+    train = dataclasses.replace(SMALL.train, accumulation_steps=parts)
+    config = dataclasses.replace(SMALL, train=train)
+    dataset = types.SimpleNamespace(preprocess=preprocess)
+    run = chunk(config, optimizer, dataset, 2)
+    found.append(run(state, *mnist.train, order, 0, 2))
+  (whole, history), (parts, of_parts) = found
+  assert_close(whole, parts, rtol=1e-4, atol=1e-6)
+  assert set(history) == set(of_parts)
+  for name, values in history.items():
+    np.testing.assert_allclose(of_parts[name], values, rtol=1e-4, atol=1e-6)
+
+
+def test_the_memory_of_a_batch_in_parts_is_that_of_a_part(mnist):
+  sizes = []
+  for parts in (1, 16):
+    train = TrainConfig(batch_size=512, num_glimpses=3, accumulation_steps=parts)
+    config = Config(model=SMALL.model, train=train)
+    optimizer, state = make(config)
+    order = jnp.zeros((1, 512), jnp.int32)
+    run = chunk(config, optimizer, mnist, 1)
+    compiled = run.lower(state, *mnist.test, order, 0, 1).compile()
+    sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+  assert sizes[1] < sizes[0] / 8
+
+
+def test_parts_that_do_not_divide_the_batch_are_refused(mnist):
+  train = TrainConfig(batch_size=16, accumulation_steps=4)
+  config = Config(model=SMALL.model, train=train)
+  optimizer, state = make(config)
+  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:6]))
+  labels = jnp.asarray(mnist.train.labels[:6])
+  with pytest.raises(ramjax.ConfigError, match="must divide the batch of 6, not 4"):
+    ramjax.train_step(state, images, labels, config=config, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 4])
+def test_a_step_that_is_not_finite_is_skipped_and_the_next_one_taken(
+  accumulation_steps, mnist
+):
+  """One picture of the third of five batches becomes NaN."""
+
+  def preprocess(key, image):
+    poisoned = image.min() == 255
+    return jnp.where(poisoned, jnp.nan, mnist.preprocess(key, image))
+
+  train = dataclasses.replace(SMALL.train, accumulation_steps=accumulation_steps)
+  config = dataclasses.replace(SMALL, train=train)
+  optimizer, state = make(config)
+  images = mnist.train.images[:80].copy()
+  images[37] = 255
+  order = jnp.arange(80).reshape(5, 16)
+  run = chunk(config, optimizer, types.SimpleNamespace(preprocess=preprocess), 5)
+  split = images, mnist.train.labels[:80]
+  before, _ = run(state, *split, order, 0, 2)
+  after, _ = run(before, *split, order, 2, 3)
+  assert int(after.step) == 3
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    (before.params, before.opt_state),
+    (after.params, after.opt_state),
+  )
+  end, history = run(state, *split, order, 0, 5)
+  assert history["skipped"].tolist() == [0, 0, 1, 0, 0]
+  assert np.isfinite(history["loss"]).tolist() == [True, True, False, True, True]
+  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(end.params))
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.params, end.params)
+  assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("optimizer", [optax.sgd(1e38), optax.adam(1e38)])
+def test_an_update_that_would_overflow_is_skipped(optimizer, mnist):
+  state = init(SMALL, optimizer)(jax.random.key(0))
+  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
+  labels = jnp.asarray(mnist.train.labels[:16])
+  after, metrics = ramjax.train_step(
+    state, images, labels, config=SMALL, optimizer=optimizer
+  )
+  assert metrics["skipped"] == 1
+  assert jnp.isfinite(metrics["loss"])
+  jax.tree.map(np.testing.assert_array_equal, state.params, after.params)
