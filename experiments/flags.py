@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
+from jax.sharding import Mesh
 
+from ramjax import parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import (
   ERROR_GRADIENTS,
@@ -19,6 +21,7 @@ from ramjax.config import (
   TrainConfig,
 )
 from ramjax.data import DataError
+from ramjax.parallel import ParallelError
 
 FLAGS = flags.FLAGS
 
@@ -63,7 +66,7 @@ def run(main: Callable[[], None]) -> None:
       main()
     except (UsageError, ConfigError) as error:
       _fail(name, error, 2)
-    except (RunError, DataError, CheckpointError) as error:
+    except (RunError, DataError, CheckpointError, ParallelError) as error:
       _fail(name, error, 1)
     except OSError as error:
       _fail(name, error, 1)
@@ -97,6 +100,12 @@ def define_train_flags() -> None:
   )
   flags.DEFINE_integer("num_epochs", train.num_epochs, "Passes over the training set.")
   flags.DEFINE_integer("batch_size", train.batch_size, "Examples a step.")
+  flags.DEFINE_integer(
+    "accumulation_steps",
+    train.accumulation_steps,
+    "In how many parts a batch is worked on, one after the other, so that it may be"
+    " larger than the memory.",
+  )
   flags.DEFINE_float("learning_rate", train.learning_rate, "Adam's rate at the start.")
   flags.DEFINE_integer("num_glimpses", train.num_glimpses, "Glimpses in training, N.")
   flags.DEFINE_integer("patch_size", model.patch_size, "Side of a patch, in pixels.")
@@ -131,6 +140,52 @@ def define_train_flags() -> None:
     "num_train_examples", None, "Use only so many training pictures; by default all."
   )
   flags.DEFINE_integer("steps_per_call", 100, "Steps between two looks at the metrics.")
+  flags.DEFINE_integer(
+    "max_skipped_steps",
+    100,
+    "Stop after so many steps in a row whose loss or gradient was not finite.",
+  )
+  define_device_flags()
+
+
+def define_device_flags() -> None:
+  """Defines the flags that say which devices and processes share the work."""
+  flags.DEFINE_integer(
+    "num_devices",
+    None,
+    "Devices that divide a batch, of all processes together; by default all"
+    " accelerators that divide it, or one CPU.",
+  )
+  flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "host:port of the first of several processes, or auto: as Slurm, Open MPI,"
+    " Kubernetes or Cloud TPU has it.",
+  )
+  flags.DEFINE_integer("num_processes", None, "Number of processes that work together.")
+  flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+
+
+def open_mesh(train: TrainConfig | None = None) -> Mesh:
+  """The devices that the flags of `define_device_flags` name; before JAX is used.
+
+  Args:
+    train: the training whose batches they divide; None if there is none.
+
+  Returns:
+    The devices.
+
+  Raises:
+    ConfigError: if there are fewer, or they do not divide the batch.
+    ParallelError: if the other processes are not found.
+  """
+  parallel.start(
+    num_devices=FLAGS.num_devices,
+    coordinator_address=FLAGS.coordinator_address,
+    num_processes=FLAGS.num_processes,
+    process_id=FLAGS.process_id,
+  )
+  return parallel.make_mesh(num_devices=FLAGS.num_devices, train=train)
 
 
 def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Config:
@@ -168,6 +223,7 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       num_train_examples=FLAGS.num_train_examples,
       num_epochs=FLAGS.num_epochs,
       batch_size=FLAGS.batch_size,
+      accumulation_steps=FLAGS.accumulation_steps,
       num_glimpses=FLAGS.num_glimpses,
       learning_rate=FLAGS.learning_rate,
       seed=FLAGS.seed,

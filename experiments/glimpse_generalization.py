@@ -16,12 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
+from jax.sharding import Mesh
 
 import ramjax
 from experiments import flags, plots
 from experiments import workdir as workdir_lib
 from experiments.train import run_keys
-from ramjax import data
+from ramjax import data, parallel
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import LOCATION_POLICIES, Config, TrainConfig
 from ramjax.networks import Params
@@ -44,6 +45,7 @@ def define_flags() -> None:
   )
   absl_flags.DEFINE_string("data_dir", None, "Folder with the data set's IDX files.")
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+  flags.define_device_flags()
 
 
 def main() -> None:
@@ -56,44 +58,69 @@ def main() -> None:
     if getattr(options, name) < 1:
       raise flags.UsageError(f"{name} must be at least 1, not {getattr(options, name)}")
   betas = _parse_betas(options.betas)
+  mesh = flags.open_mesh()
   workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
-  configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
-
-  params_of = {
-    workdir: restore_params(workdir, config)
-    for workdir, config in zip(workdirs, configs, strict=True)
-  }
-  datasets = {
-    name: data.load_dataset(name, data_dir=options.data_dir)
-    for name in {config.train.dataset for config in configs}
-  }
-  for dataset in datasets.values():
-    print(f"{dataset.name} from {dataset.source}", flush=True)
+  first = parallel.is_first_process()
+  with parallel.together():
+    configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
+    params_of = {
+      workdir: restore_params(workdir, config)
+      for workdir, config in zip(workdirs, configs, strict=True)
+    }
+    datasets = {
+      name: data.load_dataset(name, data_dir=options.data_dir)
+      for name in {config.train.dataset for config in configs}
+    }
+  if first:
+    for dataset in datasets.values():
+      print(f"{dataset.name} from {dataset.source}", flush=True)
 
   results = []
   for workdir, config in zip(workdirs, configs, strict=True):
-    dataset = datasets[config.train.dataset]
     began = time.perf_counter()
-    found = ramjax.evaluate(
-      run_keys(options.seed).generalization,
-      params_of[workdir],
-      *jax.device_put(dataset.test),
-      jnp.array(betas, jnp.float32),
-      config=config.model,
-      num_glimpses=options.max_glimpses,
-      preprocess=dataset.preprocess,
-      num_samples=options.num_samples,
-      location_policy=options.location_policy,
+    found = _evaluate(
+      config, params_of[workdir], datasets[config.train.dataset], betas, mesh
     )
-    result = results_of(config, jax.device_get(found), betas)
-    results.append({"workdir": str(workdir.path), **result})
+    results.append({"workdir": str(workdir.path), **results_of(config, found, betas)})
     seconds = time.perf_counter() - began
-    print(
-      f"{workdir.path}: {config.objective.name}, M = {options.num_samples}, {seconds:.1f} s"
-    )
-    _print_table(results[-1])
+    if first:
+      print(
+        f"{workdir.path}: {config.objective.name}, M = {options.num_samples},"
+        f" {seconds:.1f} s"
+      )
+      _print_table(results[-1])
+  if first:
+    _write(workdirs[0].path / "glimpse_generalization.json", results)
 
-  target = workdirs[0].path / "glimpse_generalization.json"
+
+def _evaluate(
+  config: Config,
+  params: Params,
+  dataset: data.Dataset,
+  betas: list[float],
+  mesh: Mesh,
+) -> ramjax.Evaluation:
+  """What the flags ask for of one run, on the host."""
+  options = flags.FLAGS
+  everywhere = parallel.copied(mesh)
+  found = ramjax.evaluate(
+    run_keys(options.seed).generalization,
+    parallel.place(params, everywhere),
+    *parallel.place(dataset.test, everywhere),
+    jnp.array(betas, jnp.float32),
+    config=config.model,
+    num_glimpses=options.max_glimpses,
+    preprocess=dataset.preprocess,
+    num_samples=options.num_samples,
+    location_policy=options.location_policy,
+    sharding=parallel.divided(mesh),
+  )
+  return jax.device_get(found)
+
+
+def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
+  """Writes results and their figure."""
+  options = flags.FLAGS
   workdir_lib.write_json(
     target,
     {

@@ -19,22 +19,29 @@ class Progress:
     config: how the run is trained.
     steps_per_epoch: number of steps in an epoch.
     first_epoch: number of epochs that were done before.
+    silent: whether to show nothing, as another process does it.
   """
 
   def __init__(
-    self, config: TrainConfig, steps_per_epoch: int, first_epoch: int
+    self,
+    config: TrainConfig,
+    steps_per_epoch: int,
+    first_epoch: int,
+    *,
+    silent: bool = False,
   ) -> None:
     num_epochs = config.num_epochs
     self._num_epochs = num_epochs
     self._steps_per_epoch = steps_per_epoch
     self._examples_per_epoch = steps_per_epoch * config.batch_size
-    self._console = console.Console(highlight=False, soft_wrap=True)
+    self._console = console.Console(highlight=False, soft_wrap=True, quiet=silent)
     self._bar = progress.Progress(
       progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[num_epochs]}"),
       progress.BarColumn(),
       progress.TextColumn("step {task.completed}"),
       progress.TextColumn("accuracy {task.fields[accuracy]:.3f}"),
       progress.TextColumn("{task.fields[speed]:,.0f} examples/s"),
+      progress.TextColumn("{task.fields[skipped]}"),
       progress.TimeRemainingColumn(),
       console=self._console,
       transient=True,
@@ -48,10 +55,12 @@ class Progress:
       num_epochs=num_epochs,
       accuracy=0.0,
       speed=0.0,
+      skipped="",
     )
     self._epoch_began = time.perf_counter()
     self._done = first_epoch * steps_per_epoch
     self._correct = 0.0
+    self._skipped = 0
 
   def __enter__(self) -> Progress:
     self._bar.start()
@@ -63,7 +72,11 @@ class Progress:
 
   def update(self, epoch: int, step: int, means: Mapping[str, float]) -> None:
     """Shows the mean metrics of the chunk that ended with a step."""
-    self._correct += means["accuracy"] * (step - self._done)
+    skipped = int(means["skipped_steps"])
+    taken = step - self._done - skipped
+    if taken:  # else there is no accuracy
+      self._correct += means["accuracy"] * taken
+    self._skipped += skipped
     self._done = step
     self._bar.update(
       self._task,
@@ -71,16 +84,21 @@ class Progress:
       epoch=epoch,
       accuracy=means["accuracy"],
       speed=means["examples_per_second"],
+      skipped=f"{self._skipped} skipped" if self._skipped else "",
     )
 
   def epoch_done(self, epoch: int, step: int, validation_accuracy: float) -> None:
     """Prints the line of an epoch."""
     seconds = time.perf_counter() - self._epoch_began
+    taken = self._steps_per_epoch - self._skipped
+    skipped = f"  {self._skipped} steps skipped" if self._skipped else ""
     self._console.print(
       f"epoch {epoch}/{self._num_epochs}  step {step}"
-      f"  train accuracy {self._correct / self._steps_per_epoch:.4f}"
+      f"  train accuracy {self._correct / max(taken, 1):.4f}"
       f"  validation accuracy {validation_accuracy:.4f}"
       f"  {self._examples_per_epoch / seconds:,.0f} examples/s  {seconds:.1f} s"
+      f"{skipped}"
     )
     self._correct = 0.0
+    self._skipped = 0
     self._epoch_began = time.perf_counter()

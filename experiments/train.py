@@ -6,6 +6,7 @@ Writes configuration, metrics, checkpoints, TensorBoard events and figures into
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -15,11 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
+from jax.sharding import Mesh
 
 import ramjax
 from experiments import flags, plots, progress
+from experiments import skipped as skipped_lib
 from experiments import workdir as workdir_lib
-from ramjax import data, evaluation
+from ramjax import data, evaluation, parallel
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params
@@ -48,8 +51,33 @@ def main() -> None:
     raise ConfigError(
       f"steps_per_call must be at least 1, not {flags.FLAGS.steps_per_call}"
     )
+  if flags.FLAGS.max_skipped_steps < 1:
+    raise ConfigError(
+      f"max_skipped_steps must be at least 1, not {flags.FLAGS.max_skipped_steps}"
+    )
   # Flags are checked before the data are looked for, shapes and classes come after.
-  flags.train_config(image_shape=(28, 28, 1), num_classes=10)
+  checked = flags.train_config(image_shape=(28, 28, 1), num_classes=10)
+  mesh = flags.open_mesh(checked.train)
+  with parallel.together():
+    config, dataset, workdir = _prepare()
+  if parallel.is_first_process():
+    devices = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    print(
+      f"{dataset.name} from {dataset.source}; on {devices}; writing to {workdir.path}",
+      flush=True,
+    )
+  train(
+    config,
+    dataset,
+    workdir,
+    steps_per_call=flags.FLAGS.steps_per_call,
+    max_skipped_steps=flags.FLAGS.max_skipped_steps,
+    mesh=mesh,
+  )
+
+
+def _prepare() -> tuple[Config, data.Dataset, workdir_lib.Workdir]:
+  """The run that the flags describe: its configuration, its data, its folder."""
   dataset = data.load_dataset(
     flags.FLAGS.dataset,
     data_dir=flags.FLAGS.data_dir,
@@ -66,9 +94,9 @@ def main() -> None:
     )
   path = flags.FLAGS.workdir or workdir_lib.default_workdir(config)
   workdir = workdir_lib.Workdir(pathlib.Path(path))
-  workdir_lib.open_run(workdir, config)
-  print(f"{dataset.name} from {dataset.source}; writing to {path}", flush=True)
-  train(config, dataset, workdir, steps_per_call=flags.FLAGS.steps_per_call)
+  if parallel.is_first_process():
+    workdir_lib.open_run(workdir, config)
+  return config, dataset, workdir
 
 
 def train(
@@ -77,6 +105,8 @@ def train(
   workdir: workdir_lib.Workdir,
   *,
   steps_per_call: int,
+  max_skipped_steps: int = 100,
+  mesh: Mesh | None = None,
 ) -> float:
   """Trains a run to its end, from its newest checkpoint if it has one.
 
@@ -86,31 +116,47 @@ def train(
     workdir: its folder.
     steps_per_call: length of a chunk of steps; changes speed and the number of
       metrics lines, not the result.
+    max_skipped_steps: after so many skipped steps in a row the run is given up.
+    mesh: the devices that divide each batch; None is the first one.
 
   Returns:
     The test accuracy, with the number of glimpses of the training and M = 1.
+
+  Raises:
+    RunError: if the run was given up.
   """
+  mesh = mesh or parallel.make_mesh(num_devices=1)
   keys = run_keys(config.train.seed)
   steps_per_epoch = len(dataset.train.labels) // config.train.batch_size
   steps_per_call = min(steps_per_call, steps_per_epoch)
   init, train_chunk, validate = _programs(
-    config, dataset, steps_per_epoch=steps_per_epoch, max_steps=steps_per_call
+    config, dataset, mesh, steps_per_epoch=steps_per_epoch, max_steps=steps_per_call
   )
-  train_split, validation_split, test_split = jax.device_put(
-    (dataset.train, dataset.validation, dataset.test)
+  train_split, validation_split, test_split = parallel.place(
+    (dataset.train, dataset.validation, dataset.test), parallel.copied(mesh)
   )
+  skipped = skipped_lib.SkippedSteps(max_skipped_steps)
+  first = parallel.is_first_process()
 
-  with Checkpoints(workdir.checkpoints) as checkpoints:
+  with contextlib.ExitStack() as stack:
     state = init(keys.init)
-    if checkpoints.latest_step is not None:
-      state = checkpoints.restore(state)
+    with parallel.together():
+      checkpoints = (
+        stack.enter_context(Checkpoints(workdir.checkpoints)) if first else None
+      )
+      if checkpoints is not None and checkpoints.latest_step is not None:
+        state = checkpoints.restore(state)
+    state = parallel.from_first_process(state)
     step = int(state.step)
+    state = parallel.place(state, parallel.copied(mesh))
     first_epoch = step // steps_per_epoch
-    if first_epoch > 0:
+    if first and first_epoch > 0:
       print(f"resuming after epoch {first_epoch}, step {step}", flush=True)
     with (
-      workdir_lib.Metrics(workdir, step=step) as metrics,
-      progress.Progress(config.train, steps_per_epoch, first_epoch) as bar,
+      workdir_lib.Metrics(workdir, step=step, silent=not first) as metrics,
+      progress.Progress(
+        config.train, steps_per_epoch, first_epoch, silent=not first
+      ) as bar,
     ):
       for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
         order = ramjax.epoch_order(
@@ -119,36 +165,46 @@ def train(
           num_examples=len(dataset.train.labels),
           batch_size=config.train.batch_size,
         )
+        order = parallel.place(order, parallel.divided(mesh, axis=1))
         for start in range(0, steps_per_epoch, steps_per_call):
           stop = min(start + steps_per_call, steps_per_epoch)
           began = time.perf_counter()
           state, history = train_chunk(state, *train_split, order, start, stop)
-          means = _floats({name: v[: stop - start] for name, v in history.items()})
+          means, skips = skipped_lib.chunk_means(history, stop - start)
           seconds = time.perf_counter() - began
           speed = (stop - start) * config.train.batch_size / seconds
           step += stop - start
           means["examples_per_second"] = speed
           metrics.write(step=step, epoch=epoch, split="train", values=means)
           bar.update(epoch, step, means)
+          skipped.add(skips, step=step)
         scores = _floats(validate(keys.validation, state.params, *validation_split))
         metrics.write(step=step, epoch=epoch, split="validation", values=scores)
         bar.epoch_done(epoch, step, scores["accuracy"])
-        checkpoints.save(state)
+        if checkpoints is not None:
+          checkpoints.save(parallel.on_this_process(state))
 
       scores = _floats(validate(keys.test, state.params, *test_split))
       epoch = step // steps_per_epoch
       metrics.write(step=step, epoch=epoch, split="test", values=scores)
 
-  _draw(config, dataset, workdir, keys.test, state.params)
-  print(
-    f"test accuracy {scores['accuracy']:.4f} (N = {config.train.num_glimpses}, M = 1,"
-    f" {len(dataset.test.labels)} images)"
-  )
+  if first:
+    params = parallel.on_this_process(state.params)
+    _draw(config, dataset, workdir, keys.test, params)
+    print(
+      f"test accuracy {scores['accuracy']:.4f} (N = {config.train.num_glimpses}, M = 1,"
+      f" {len(dataset.test.labels)} images)"
+    )
   return scores["accuracy"]
 
 
 def _programs(
-  config: Config, dataset: data.Dataset, *, steps_per_epoch: int, max_steps: int
+  config: Config,
+  dataset: data.Dataset,
+  mesh: Mesh,
+  *,
+  steps_per_epoch: int,
+  max_steps: int,
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
   """What a run calls on the device: initialisation, a chunk of steps, validation."""
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=steps_per_epoch)
@@ -161,9 +217,16 @@ def _programs(
     max_steps=max_steps,
   )
   validate = functools.partial(
-    ramjax.validate, config=config, preprocess=dataset.preprocess
+    ramjax.validate,
+    config=config,
+    preprocess=dataset.preprocess,
+    sharding=parallel.divided(mesh),
   )
-  return jax.jit(init), jax.jit(train_chunk, donate_argnames="state"), validate
+  return (
+    jax.jit(init),
+    jax.jit(train_chunk, donate_argnames="state", out_shardings=parallel.copied(mesh)),
+    validate,
+  )
 
 
 def _floats(values: dict[str, jax.Array]) -> dict[str, float]:

@@ -23,8 +23,8 @@ import ramjax
 from experiments.flags import RunError, UsageError
 from ramjax.config import Config, ConfigError, differing_fields
 
-_MAY_CHANGE = {"train.num_epochs"}
-"""Fields in which a resumed run may differ: more epochs continue the same training."""
+_MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
+"""Fields in which a resumed run may differ: the training remains the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +158,15 @@ class Metrics:
   Args:
     workdir: the folder of the run.
     step: the step from which it goes on, 0 at the start.
+    silent: whether to write nothing, as another process does it.
   """
 
-  def __init__(self, workdir: Workdir, *, step: int) -> None:
+  def __init__(self, workdir: Workdir, *, step: int, silent: bool = False) -> None:
     from tensorboardX import SummaryWriter
+
+    self._silent = silent
+    if silent:
+      return
 
     kept = [
       line
@@ -178,13 +183,16 @@ class Metrics:
     return self
 
   def __exit__(self, *exception: object) -> None:
-    self._file.close()
-    self._tensorboard.close()
+    if not self._silent:
+      self._file.close()
+      self._tensorboard.close()
 
   def write(
     self, *, step: int, epoch: int, split: str, values: Mapping[str, float]
   ) -> None:
     """Adds a line; numbers that are not finite become null."""
+    if self._silent:
+      return
     line = {"step": step, "epoch": epoch, "split": split, **values}
     self._file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
     self._file.flush()

@@ -42,6 +42,7 @@ class Evaluation(NamedTuple):
     "num_samples",
     "location_policy",
     "batch_size",
+    "sharding",
   ),
 )
 def evaluate(
@@ -57,6 +58,7 @@ def evaluate(
   num_samples: int = 1,
   location_policy: str = "sample",
   batch_size: int = 1000,
+  sharding: jax.sharding.NamedSharding | None = None,
 ) -> Evaluation:
   """Accuracy of a model for every number of glimpses up to `num_glimpses`.
 
@@ -79,6 +81,8 @@ def evaluate(
     num_samples: number of rollouts averaged, M.
     location_policy: `sample` or `mean`, see `ramjax.rollout`.
     batch_size: pictures at a time; bounds the memory.
+    sharding: how devices divide the pictures of a batch, see `ramjax.parallel.divided`;
+      None leaves them on one.
 
   Returns:
     The evaluation, float32.
@@ -131,7 +135,7 @@ def evaluate(
       )
     )
 
-  return _mean_over_batches(evaluate_batch, images.shape[0], batch_size)
+  return _mean_over_batches(evaluate_batch, images.shape[0], batch_size, sharding)
 
 
 def validation_rollout(
@@ -167,7 +171,9 @@ def validation_rollout(
   )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "preprocess", "batch_size"))
+@functools.partial(
+  jax.jit, static_argnames=("config", "preprocess", "batch_size", "sharding")
+)
 def validate(
   key: jax.Array,
   params: networks.Params,
@@ -177,6 +183,7 @@ def validate(
   config: Config,
   preprocess: Preprocess,
   batch_size: int = 1000,
+  sharding: jax.sharding.NamedSharding | None = None,
 ) -> dict[str, jax.Array]:
   """Loss, its parts and accuracy with the number of glimpses of the training.
 
@@ -189,6 +196,8 @@ def validate(
     preprocess: from a stored picture to what the model sees, see
       `ramjax.training.Preprocess`.
     batch_size: pictures at a time; bounds the memory.
+    sharding: how devices divide the pictures of a batch, see `ramjax.parallel.divided`;
+      None leaves them on one.
 
   Returns:
     The metrics of `ramjax.objective`, averaged over all pictures.
@@ -205,22 +214,35 @@ def validate(
     )
     return jax.tree.map(lambda mean: mean * weight.sum(), metrics)
 
-  return _mean_over_batches(validate_batch, images.shape[0], batch_size)
+  return _mean_over_batches(validate_batch, images.shape[0], batch_size, sharding)
 
 
 def _mean_over_batches(
   weighted_sums: Callable[[jax.Array, jax.Array], Any],
   num_examples: int,
   batch_size: int,
+  sharding: jax.sharding.NamedSharding | None,
 ) -> Any:
   """Mean over all examples of what `weighted_sums(index [B], weight [B])` sums up.
 
-  The last batch is filled up with examples of weight 0.
+  The last batch is filled up with examples of weight 0, as is each batch that the
+  devices of `sharding` do not divide.
   """
-  batch_size = min(batch_size, num_examples)
+  num_devices = 1 if sharding is None else sharding.num_devices
+  batch_size = -(-min(batch_size, num_examples) // num_devices) * num_devices
   num_batches = -(-num_examples // batch_size)
   index = jnp.arange(num_batches * batch_size).reshape(num_batches, batch_size)
   weight = (index < num_examples).astype(jnp.float32)
   index = jnp.minimum(index, num_examples - 1)
-  sums = jax.lax.map(lambda batch: weighted_sums(*batch), (index, weight))
-  return jax.tree.map(lambda parts: parts.sum(axis=0) / num_examples, sums)
+
+  def sums_of(batch: tuple[jax.Array, jax.Array]) -> Any:
+    if sharding is not None:
+      batch = jax.lax.with_sharding_constraint(batch, sharding)
+    return weighted_sums(*batch)
+
+  sums = jax.lax.map(sums_of, (index, weight))
+  means = jax.tree.map(lambda parts: parts.sum(axis=0) / num_examples, sums)
+  if sharding is not None:  # every process can read what each of its devices has whole
+    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    means = jax.lax.with_sharding_constraint(means, whole)
+  return means

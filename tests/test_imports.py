@@ -22,6 +22,7 @@ ORDER = [
   "objective",
   "training",
   "evaluation",
+  "parallel",
   "data.idx",
   "data.transforms",
   "data.downloads",

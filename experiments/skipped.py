@@ -1,0 +1,68 @@
+"""Steps that were skipped, as their loss or gradient was not finite: counted and judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from experiments.flags import RunError
+
+
+class SkippedSteps:
+  """Counts the steps in a row that were skipped, and gives the run up at a limit.
+
+  One bad batch is nothing; if step after step is skipped, the parameters do not change
+  any more, and the run would go on to its end for nothing.
+
+  Args:
+    limit: the number of steps in a row at which to give up.
+  """
+
+  def __init__(self, limit: int) -> None:
+    self._limit = limit
+    self._in_a_row = 0
+
+  def add(self, skipped: np.ndarray, *, step: int) -> None:
+    """Adds the next steps.
+
+    Args:
+      skipped: whether each of them was skipped [num_steps].
+      step: number of steps taken with the last of them.
+
+    Raises:
+      RunError: if the limit is reached.
+    """
+    for number, skip in enumerate(skipped, start=step - len(skipped) + 1):
+      self._in_a_row = self._in_a_row + 1 if skip else 0
+      if self._in_a_row == self._limit:
+        raise RunError(
+          f"given up at step {number}: {self._limit} steps in a row had a loss or"
+          " gradient that is not finite and were skipped; what was saved is from before"
+          " and sound; look at the data, or train with a lower --learning_rate into"
+          " another --workdir"
+        )
+
+
+def chunk_means(
+  history: Mapping[str, jax.Array], num_steps: int
+) -> tuple[dict[str, float], np.ndarray]:
+  """What is reported of a chunk of steps.
+
+  Args:
+    history: metrics of each step, as `ramjax.train_chunk` returns them.
+    num_steps: how many of them are filled.
+
+  Returns:
+    The means over the steps that were not skipped (NaN if all were), with
+    `skipped_steps`, the number of those that were; and whether each was [num_steps].
+  """
+  values = {name: v[:num_steps] for name, v in jax.device_get(dict(history)).items()}
+  skipped = values.pop("skipped") > 0
+  means = {
+    name: math.nan if skipped.all() else float(value[~skipped].mean())
+    for name, value in values.items()
+  }
+  return {**means, "skipped_steps": int(skipped.sum())}, skipped
