@@ -29,6 +29,7 @@ ORDER = [
   "data.sources",
   "data.datasets",
   "data",
+  "digest",
   "checkpoint",
 ]
 """From the ground up: a module imports only what stands above it in this list."""

@@ -1,0 +1,73 @@
+"""Fingerprints of states: what a tree of arrays holds, as a few hexadecimal digits."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+PyTree = Any
+
+
+def to_host(tree: PyTree) -> PyTree:
+  """A tree of arrays as NumPy arrays; typed keys become their data.
+
+  Args:
+    tree: arrays on one device, or the same on each of several.
+
+  Returns:
+    The same tree of `numpy.ndarray`.
+  """
+  return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(_raw, tree)))
+
+
+def layout_digest(tree: PyTree) -> str:
+  """SHA-256 of the names, types and shapes of a tree of arrays.
+
+  Args:
+    tree: anything with a shape and a type as leaves; keys as their data.
+
+  Returns:
+    64 hexadecimal digits.
+  """
+  lines = (line for line, _ in _named(tree))
+  return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def state_digest(tree: PyTree) -> str:
+  """SHA-256 of the names, types, shapes and bytes of a tree of arrays.
+
+  Two states with the same digest are the same bit for bit, on whatever devices they are.
+
+  Args:
+    tree: arrays, typed keys included.
+
+  Returns:
+    64 hexadecimal digits.
+  """
+  found = hashlib.sha256()
+  for line, array in _named(to_host(tree)):
+    found.update(line.encode())
+    found.update(array.tobytes())
+  return found.hexdigest()
+
+
+def _named(tree: PyTree) -> list[tuple[str, Any]]:
+  """The leaves, each with a line of its name, type and shape, in the order of these."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  named = [
+    (f"{_name(path)} {np.dtype(leaf.dtype).name} {tuple(leaf.shape)}\n", leaf)
+    for path, leaf in leaves
+  ]
+  return sorted(named, key=lambda pair: pair[0])
+
+
+def _name(path: Any) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _raw(leaf: Any) -> Any:
+  is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  return jax.random.key_data(leaf) if is_key else leaf
