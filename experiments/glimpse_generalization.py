@@ -42,6 +42,12 @@ def define_flags() -> None:
   absl_flags.DEFINE_enum(
     "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
   )
+  absl_flags.DEFINE_enum(
+    "checkpoint",
+    "latest",
+    ["latest", "best"],
+    "Which state of a run: the newest, or that with the best validation accuracy.",
+  )
   absl_flags.DEFINE_string("data_dir", None, "Folder with the data set's IDX files.")
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
 
@@ -60,7 +66,7 @@ def main() -> None:
   configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
 
   params_of = {
-    workdir: restore_params(workdir, config)
+    workdir: restore_params(workdir, config, best=options.checkpoint == "best")
     for workdir, config in zip(workdirs, configs, strict=True)
   }
   datasets = {
@@ -99,6 +105,7 @@ def main() -> None:
     {
       "num_samples": options.num_samples,
       "location_policy": options.location_policy,
+      "checkpoint": options.checkpoint,
       "evaluation_seed": options.seed,
       **workdir_lib.provenance(),
       "runs": results,
@@ -108,8 +115,10 @@ def main() -> None:
   print(f"written to {target} and {target.with_suffix('.png').name}")
 
 
-def restore_params(workdir: workdir_lib.Workdir, config: Config) -> Params:
-  """The parameters of the newest checkpoint of a run.
+def restore_params(
+  workdir: workdir_lib.Workdir, config: Config, *, best: bool = False
+) -> Params:
+  """The parameters of the newest checkpoint of a run, or of the best.
 
   Raises:
     CheckpointError: if it has none yet, or it cannot be read.
@@ -117,7 +126,9 @@ def restore_params(workdir: workdir_lib.Workdir, config: Config) -> Params:
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
   init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
   with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-    return checkpoints.restore(jax.eval_shape(init, jax.random.key(0))).params
+    return checkpoints.restore(
+      jax.eval_shape(init, jax.random.key(0)), best=best
+    ).params
 
 
 def results_of(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich import console, progress
 
@@ -27,7 +28,7 @@ class Progress:
     num_epochs = config.num_epochs
     self._num_epochs = num_epochs
     self._steps_per_epoch = steps_per_epoch
-    self._examples_per_epoch = steps_per_epoch * config.batch_size
+    self._batch_size = config.batch_size
     self._console = console.Console(highlight=False, soft_wrap=True)
     self._bar = progress.Progress(
       progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[num_epochs]}"),
@@ -50,7 +51,7 @@ class Progress:
       speed=0.0,
     )
     self._epoch_began = time.perf_counter()
-    self._done = first_epoch * steps_per_epoch
+    self._done = self._epoch_began_at = first_epoch * steps_per_epoch
     self._correct = 0.0
 
   def __enter__(self) -> Progress:
@@ -60,6 +61,12 @@ class Progress:
 
   def __exit__(self, *exception: object) -> None:
     self._bar.stop()
+
+  def resume(self, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Takes the chunks of an epoch that was interrupted from the lines of its metrics."""
+    for line in lines:
+      self.update(line["epoch"], line["step"], line)
+    self._epoch_began_at = self._done
 
   def update(self, epoch: int, step: int, means: Mapping[str, float]) -> None:
     """Shows the mean metrics of the chunk that ended with a step."""
@@ -76,11 +83,13 @@ class Progress:
   def epoch_done(self, epoch: int, step: int, validation_accuracy: float) -> None:
     """Prints the line of an epoch."""
     seconds = time.perf_counter() - self._epoch_began
+    examples = (step - self._epoch_began_at) * self._batch_size
     self._console.print(
       f"epoch {epoch}/{self._num_epochs}  step {step}"
       f"  train accuracy {self._correct / self._steps_per_epoch:.4f}"
       f"  validation accuracy {validation_accuracy:.4f}"
-      f"  {self._examples_per_epoch / seconds:,.0f} examples/s  {seconds:.1f} s"
+      f"  {examples / seconds:,.0f} examples/s  {seconds:.1f} s"
     )
     self._correct = 0.0
+    self._epoch_began_at = step
     self._epoch_began = time.perf_counter()

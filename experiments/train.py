@@ -9,18 +9,19 @@ from __future__ import annotations
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
+from absl import logging
 
 import ramjax
-from experiments import flags, plots, progress
+from experiments import flags, plots, progress, signals
 from experiments import workdir as workdir_lib
 from ramjax import data, evaluation
-from ramjax.checkpoint import Checkpoints
+from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params
 
@@ -101,39 +102,50 @@ def train(
   )
 
   with Checkpoints(workdir.checkpoints) as checkpoints:
+    workdir_lib.record_config(workdir, config)
     state = init(keys.init)
     if checkpoints.latest_step is not None:
       state = checkpoints.restore(state)
     step = int(state.step)
-    first_epoch = step // steps_per_epoch
-    if first_epoch > 0:
-      print(f"resuming after epoch {first_epoch}, step {step}", flush=True)
+    first_epoch, row = divmod(step, steps_per_epoch)
+    if step > 0:
+      where = f"within epoch {first_epoch + 1}" if row else f"after epoch {first_epoch}"
+      print(f"resuming {where}, step {step}", flush=True)
     with (
       workdir_lib.Metrics(workdir, step=step) as metrics,
       progress.Progress(config.train, steps_per_epoch, first_epoch) as bar,
     ):
-      for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
-        order = ramjax.epoch_order(
-          keys.order,
-          epoch,
-          num_examples=len(dataset.train.labels),
-          batch_size=config.train.batch_size,
-        )
-        for start in range(0, steps_per_epoch, steps_per_call):
-          stop = min(start + steps_per_call, steps_per_epoch)
-          began = time.perf_counter()
-          state, history = train_chunk(state, *train_split, order, start, stop)
-          means = _floats({name: v[: stop - start] for name, v in history.items()})
-          seconds = time.perf_counter() - began
-          speed = (stop - start) * config.train.batch_size / seconds
-          step += stop - start
-          means["examples_per_second"] = speed
-          metrics.write(step=step, epoch=epoch, split="train", values=means)
-          bar.update(epoch, step, means)
-        scores = _floats(validate(keys.validation, state.params, *validation_split))
-        metrics.write(step=step, epoch=epoch, split="validation", values=scores)
-        bar.epoch_done(epoch, step, scores["accuracy"])
-        checkpoints.save(state)
+      bar.resume(_train_lines(workdir, after_step=step - row))
+      save = functools.partial(_save, checkpoints, metrics)
+      with signals.Stop() as stop_signal:
+        for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
+          order = ramjax.epoch_order(
+            keys.order,
+            epoch,
+            num_examples=len(dataset.train.labels),
+            batch_size=config.train.batch_size,
+          )
+          for start, stop in chunks(row, steps_per_epoch, steps_per_call):
+            if stop_signal.requested:
+              save(state, required=True)
+              raise stop_signal.interrupted(f"saved at step {step}")
+            began = time.perf_counter()
+            state, history = train_chunk(state, *train_split, order, start, stop)
+            # Signals are seen while this waits, and not while an array is fetched.
+            jax.block_until_ready(history)
+            means = _floats({name: v[: stop - start] for name, v in history.items()})
+            seconds = time.perf_counter() - began
+            speed = (stop - start) * config.train.batch_size / seconds
+            step += stop - start
+            means["examples_per_second"] = speed
+            metrics.write(step=step, epoch=epoch, split="train", values=means)
+            bar.update(epoch, step, means)
+          row = 0
+          scores = _floats(validate(keys.validation, state.params, *validation_split))
+          metrics.write(step=step, epoch=epoch, split="validation", values=scores)
+          bar.epoch_done(epoch, step, scores["accuracy"])
+          last = epoch == config.train.num_epochs
+          save(state, accuracy=scores["accuracy"], required=last)
 
       scores = _floats(validate(keys.test, state.params, *test_split))
       epoch = step // steps_per_epoch
@@ -164,6 +176,48 @@ def _programs(
     ramjax.validate, config=config, preprocess=dataset.preprocess
   )
   return jax.jit(init), jax.jit(train_chunk, donate_argnames="state"), validate
+
+
+def chunks(
+  row: int, steps_per_epoch: int, steps_per_call: int
+) -> Iterator[tuple[int, int]]:
+  """The chunks of an epoch from a row on: the first, and the one after the last.
+
+  They end at multiples of `steps_per_call`, wherever an interruption has been.
+  """
+  while row < steps_per_epoch:
+    stop = min((row // steps_per_call + 1) * steps_per_call, steps_per_epoch)
+    yield row, stop
+    row = stop
+
+
+def _train_lines(
+  workdir: workdir_lib.Workdir, *, after_step: int
+) -> list[dict[str, Any]]:
+  lines = workdir_lib.read_metrics(workdir)
+  return [x for x in lines if x["split"] == "train" and x["step"] > after_step]
+
+
+def _save(
+  checkpoints: Checkpoints,
+  metrics: workdir_lib.Metrics,
+  state: ramjax.TrainState,
+  *,
+  accuracy: float | None = None,
+  required: bool,
+) -> None:
+  """Saves; what is not required may fail, as on a full disk, with a warning.
+
+  The lines of the steps up to here are on disk before the checkpoint is there, so that
+  going on from it leaves no gap.
+  """
+  try:
+    metrics.sync()
+    checkpoints.save(state, accuracy=accuracy)
+  except (CheckpointError, flags.RunError) as error:
+    if required:
+      raise
+    logging.warning("%s; the training goes on and tries again later", error)
 
 
 def _floats(values: dict[str, jax.Array]) -> dict[str, float]:
