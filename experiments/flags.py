@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 from jax.sharding import Mesh
 
+from experiments import signals
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import (
@@ -37,8 +38,8 @@ class RunError(Exception):
 def run(main: Callable[[], None]) -> None:
   """Runs a binary: parses its flags, and turns known errors into one line each.
 
-  The exit status is 2 for a bad command line, 1 for another known error, and 130
-  after an interrupt.
+  The exit status is 2 for a bad command line, 1 for another known error, and 128 + the
+  number of the signal after SIGINT or SIGTERM.
 
   Args:
     main: the binary, without arguments.
@@ -62,6 +63,7 @@ def run(main: Callable[[], None]) -> None:
     del argv
     if not FLAGS["verbosity"].present:  # Orbax tells of every file that it touches.
       logging.set_verbosity(logging.WARNING)
+    signals.raise_on_signals()
     try:
       main()
     except (UsageError, ConfigError) as error:
@@ -70,15 +72,24 @@ def run(main: Callable[[], None]) -> None:
       _fail(name, error, 1)
     except OSError as error:
       _fail(name, error, 1)
-    except KeyboardInterrupt:
-      _fail(name, RunError("interrupted; the same command goes on where it can"), 130)
+    except signals.Interrupted as interrupted:
+      _tell(name, interrupted)
+      if interrupted.midway:
+        # Python's own end would crash where XLA is still compiling or computing.
+        sys.stdout.flush()
+        os._exit(interrupted.status)
+      sys.exit(interrupted.status)
 
   app.run(guarded, flags_parser=parse)
 
 
-def _fail(name: str, error: Exception, status: int) -> None:
+def _tell(name: str, error: BaseException) -> None:
   message = " ".join(str(error).split())
-  print(f"{name}: {message}", file=sys.stderr)
+  print(f"{name}: {message}", file=sys.stderr, flush=True)
+
+
+def _fail(name: str, error: Exception, status: int) -> None:
+  _tell(name, error)
   sys.exit(status)
 
 
@@ -185,6 +196,7 @@ def open_mesh(train: TrainConfig | None = None) -> Mesh:
     num_processes=FLAGS.num_processes,
     process_id=FLAGS.process_id,
   )
+  signals.raise_on_signals()  # with several processes, JAX has taken SIGTERM for itself
   return parallel.make_mesh(num_devices=FLAGS.num_devices, train=train)
 
 

@@ -43,6 +43,12 @@ def define_flags() -> None:
   absl_flags.DEFINE_enum(
     "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
   )
+  absl_flags.DEFINE_enum(
+    "checkpoint",
+    "latest",
+    ["latest", "best"],
+    "Which state of a run: the newest, or that with the best validation accuracy.",
+  )
   absl_flags.DEFINE_string("data_dir", None, "Folder with the data set's IDX files.")
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   flags.define_device_flags()
@@ -64,7 +70,7 @@ def main() -> None:
   with parallel.together():
     configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
     params_of = {
-      workdir: restore_params(workdir, config)
+      workdir: restore_params(workdir, config, best=options.checkpoint == "best")
       for workdir, config in zip(workdirs, configs, strict=True)
     }
     datasets = {
@@ -126,6 +132,7 @@ def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
     {
       "num_samples": options.num_samples,
       "location_policy": options.location_policy,
+      "checkpoint": options.checkpoint,
       "evaluation_seed": options.seed,
       **workdir_lib.provenance(),
       "runs": results,
@@ -135,8 +142,10 @@ def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
   print(f"written to {target} and {target.with_suffix('.png').name}")
 
 
-def restore_params(workdir: workdir_lib.Workdir, config: Config) -> Params:
-  """The parameters of the newest checkpoint of a run.
+def restore_params(
+  workdir: workdir_lib.Workdir, config: Config, *, best: bool = False
+) -> Params:
+  """The parameters of the newest checkpoint of a run, or of the best.
 
   Raises:
     CheckpointError: if it has none yet, or it cannot be read.
@@ -144,7 +153,9 @@ def restore_params(workdir: workdir_lib.Workdir, config: Config) -> Params:
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
   init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
   with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-    return checkpoints.restore(jax.eval_shape(init, jax.random.key(0))).params
+    return checkpoints.restore(
+      jax.eval_shape(init, jax.random.key(0)), best=best
+    ).params
 
 
 def results_of(

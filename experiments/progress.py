@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich import console, progress
 
@@ -33,7 +35,7 @@ class Progress:
     num_epochs = config.num_epochs
     self._num_epochs = num_epochs
     self._steps_per_epoch = steps_per_epoch
-    self._examples_per_epoch = steps_per_epoch * config.batch_size
+    self._batch_size = config.batch_size
     self._console = console.Console(highlight=False, soft_wrap=True, quiet=silent)
     self._bar = progress.Progress(
       progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[num_epochs]}"),
@@ -58,7 +60,7 @@ class Progress:
       skipped="",
     )
     self._epoch_began = time.perf_counter()
-    self._done = first_epoch * steps_per_epoch
+    self._done = self._epoch_began_at = first_epoch * steps_per_epoch
     self._correct = 0.0
     self._skipped = 0
 
@@ -70,19 +72,26 @@ class Progress:
   def __exit__(self, *exception: object) -> None:
     self._bar.stop()
 
-  def update(self, epoch: int, step: int, means: Mapping[str, float]) -> None:
+  def resume(self, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Takes the chunks of an epoch that was interrupted from the lines of its metrics."""
+    for line in lines:
+      self.update(line["epoch"], line["step"], line)
+    self._epoch_began_at = self._done
+
+  def update(self, epoch: int, step: int, means: Mapping[str, Any]) -> None:
     """Shows the mean metrics of the chunk that ended with a step."""
-    skipped = int(means["skipped_steps"])
+    skipped = int(means.get("skipped_steps", 0))
     taken = step - self._done - skipped
+    accuracy = math.nan if means["accuracy"] is None else means["accuracy"]
     if taken:  # else there is no accuracy
-      self._correct += means["accuracy"] * taken
+      self._correct += accuracy * taken
     self._skipped += skipped
     self._done = step
     self._bar.update(
       self._task,
       completed=step,
       epoch=epoch,
-      accuracy=means["accuracy"],
+      accuracy=accuracy,
       speed=means["examples_per_second"],
       skipped=f"{self._skipped} skipped" if self._skipped else "",
     )
@@ -90,15 +99,17 @@ class Progress:
   def epoch_done(self, epoch: int, step: int, validation_accuracy: float) -> None:
     """Prints the line of an epoch."""
     seconds = time.perf_counter() - self._epoch_began
+    examples = (step - self._epoch_began_at) * self._batch_size
     taken = self._steps_per_epoch - self._skipped
     skipped = f"  {self._skipped} steps skipped" if self._skipped else ""
     self._console.print(
       f"epoch {epoch}/{self._num_epochs}  step {step}"
       f"  train accuracy {self._correct / max(taken, 1):.4f}"
       f"  validation accuracy {validation_accuracy:.4f}"
-      f"  {self._examples_per_epoch / seconds:,.0f} examples/s  {seconds:.1f} s"
+      f"  {examples / seconds:,.0f} examples/s  {seconds:.1f} s"
       f"{skipped}"
     )
     self._correct = 0.0
     self._skipped = 0
+    self._epoch_began_at = step
     self._epoch_began = time.perf_counter()

@@ -17,13 +17,18 @@ class Interrupted(BaseException):
 
   Args:
     signum: the number of the signal.
-    state: what there is to go on from.
+    state: what became of the run.
+    midway: whether it broke in anywhere, perhaps while a device is at work.
+
+  Attributes:
+    status: the exit status.
   """
 
-  def __init__(self, signum: int, state: str = "nothing is lost") -> None:
+  def __init__(self, signum: int, state: str, *, midway: bool) -> None:
     name = signal.Signals(signum).name
-    super().__init__(f"{name}: {state}; the same command goes on from there")
+    super().__init__(f"{name}: {state}; run the same command again to go on")
     self.status = 128 + signum
+    self.midway = midway
 
 
 def raise_on_signals() -> None:
@@ -36,8 +41,8 @@ class Stop:
   """Whether a signal has asked a loop to end; a context manager round the loop.
 
   Within it the first signal is only noted, so that the loop can save and leave where
-  it can go on. A second one kills at once, as if the program had no handler. Only the
-  main thread of a process can enter.
+  it can go on. A second one kills at once, as if the program had no handler, also after
+  the loop. Only the main thread of a process can enter.
   """
 
   def __init__(self) -> None:
@@ -48,26 +53,40 @@ class Stop:
     """Whether the loop should end; several processes combine theirs."""
     return self.signum is not None
 
+  def request(self, signum: int) -> None:
+    """Notes a signal that this process, or another one of the run, has received."""
+    self.signum = signum
+
+  def interrupted(self, state: str = "interrupted") -> Interrupted:
+    """The exception that ends the program, once it is `requested`.
+
+    Args:
+      state: what became of the run.
+    """
+    assert self.signum is not None
+    return Interrupted(self.signum, state, midway=False)
+
   def __enter__(self) -> Stop:
     self._before = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
     return self
 
-  def __exit__(self, *exception: object) -> None:
-    # After a first signal the second one still has to kill.
-    if not self.requested:
+  def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+    if self.signum is None:
       for signum, handler in self._before.items():
         signal.signal(signum, handler)
+    elif kind is None:  # it came when the loop looked for the last time
+      raise self.interrupted()
 
   def _note(self, signum: int, frame: FrameType | None) -> None:
     del frame
     _kill_next_time()
-    self.signum = signum
+    self.request(signum)
 
 
 def _raise(signum: int, frame: FrameType | None) -> None:
   del frame
   _kill_next_time()
-  raise Interrupted(signum)
+  raise Interrupted(signum, "interrupted", midway=True)
 
 
 def _kill_next_time() -> None:

@@ -9,21 +9,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
+from absl import logging
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import flags, plots, progress
+from experiments import flags, plots, progress, signals
 from experiments import skipped as skipped_lib
 from experiments import workdir as workdir_lib
 from ramjax import data, evaluation, parallel
-from ramjax.checkpoint import Checkpoints
+from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params
 
@@ -140,49 +142,61 @@ def train(
 
   with contextlib.ExitStack() as stack:
     state = init(keys.init)
+    checkpoints = None
     with parallel.together():
-      checkpoints = (
-        stack.enter_context(Checkpoints(workdir.checkpoints)) if first else None
+      if first:
+        checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints))
+        workdir_lib.record_config(workdir, config)
+        if checkpoints.latest_step is not None:
+          state = checkpoints.restore(state)
+      metrics = stack.enter_context(
+        workdir_lib.Metrics(workdir, step=int(state.step), silent=not first)
       )
-      if checkpoints is not None and checkpoints.latest_step is not None:
-        state = checkpoints.restore(state)
     state = parallel.from_first_process(state)
     step = int(state.step)
     state = parallel.place(state, parallel.copied(mesh))
-    first_epoch = step // steps_per_epoch
-    if first and first_epoch > 0:
-      print(f"resuming after epoch {first_epoch}, step {step}", flush=True)
-    with (
-      workdir_lib.Metrics(workdir, step=step, silent=not first) as metrics,
-      progress.Progress(
-        config.train, steps_per_epoch, first_epoch, silent=not first
-      ) as bar,
-    ):
-      for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
-        order = ramjax.epoch_order(
-          keys.order,
-          epoch,
-          num_examples=len(dataset.train.labels),
-          batch_size=config.train.batch_size,
-        )
-        order = parallel.place(order, parallel.divided(mesh, axis=1))
-        for start in range(0, steps_per_epoch, steps_per_call):
-          stop = min(start + steps_per_call, steps_per_epoch)
-          began = time.perf_counter()
-          state, history = train_chunk(state, *train_split, order, start, stop)
-          means, skips = skipped_lib.chunk_means(history, stop - start)
-          seconds = time.perf_counter() - began
-          speed = (stop - start) * config.train.batch_size / seconds
-          step += stop - start
-          means["examples_per_second"] = speed
-          metrics.write(step=step, epoch=epoch, split="train", values=means)
-          bar.update(epoch, step, means)
-          skipped.add(skips, step=step)
-        scores = _floats(validate(keys.validation, state.params, *validation_split))
-        metrics.write(step=step, epoch=epoch, split="validation", values=scores)
-        bar.epoch_done(epoch, step, scores["accuracy"])
-        if checkpoints is not None:
-          checkpoints.save(parallel.on_this_process(state))
+    first_epoch, row = divmod(step, steps_per_epoch)
+    if first and step > 0:
+      where = f"within epoch {first_epoch + 1}" if row else f"after epoch {first_epoch}"
+      print(f"resuming {where}, step {step}", flush=True)
+    with progress.Progress(
+      config.train, steps_per_epoch, first_epoch, silent=not first
+    ) as bar:
+      if first:
+        bar.resume(_train_lines(workdir, after_step=step - row))
+      save = functools.partial(_save, checkpoints, metrics)
+      with signals.Stop() as stop_signal:
+        for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
+          order = ramjax.epoch_order(
+            keys.order,
+            epoch,
+            num_examples=len(dataset.train.labels),
+            batch_size=config.train.batch_size,
+          )
+          order = parallel.place(order, parallel.divided(mesh, axis=1))
+          for start, stop in chunks(row, steps_per_epoch, steps_per_call):
+            if parallel.any_process(stop_signal.requested):
+              stop_signal.request(stop_signal.signum or signal.SIGTERM)
+              save(state, required=True)
+              raise stop_signal.interrupted(f"saved at step {step}")
+            began = time.perf_counter()
+            state, history = train_chunk(state, *train_split, order, start, stop)
+            # Signals are seen while this waits, and not while an array is fetched.
+            jax.block_until_ready(history)
+            means, skips = skipped_lib.chunk_means(history, stop - start)
+            seconds = time.perf_counter() - began
+            speed = (stop - start) * config.train.batch_size / seconds
+            step += stop - start
+            means["examples_per_second"] = speed
+            metrics.write(step=step, epoch=epoch, split="train", values=means)
+            bar.update(epoch, step, means)
+            skipped.add(skips, step=step)
+          row = 0
+          scores = _floats(validate(keys.validation, state.params, *validation_split))
+          metrics.write(step=step, epoch=epoch, split="validation", values=scores)
+          bar.epoch_done(epoch, step, scores["accuracy"])
+          last = epoch == config.train.num_epochs
+          save(state, accuracy=scores["accuracy"], required=last)
 
       scores = _floats(validate(keys.test, state.params, *test_split))
       epoch = step // steps_per_epoch
@@ -227,6 +241,52 @@ def _programs(
     jax.jit(train_chunk, donate_argnames="state", out_shardings=parallel.copied(mesh)),
     validate,
   )
+
+
+def chunks(
+  row: int, steps_per_epoch: int, steps_per_call: int
+) -> Iterator[tuple[int, int]]:
+  """The chunks of an epoch from a row on: the first, and the one after the last.
+
+  They end at multiples of `steps_per_call`, wherever an interruption has been.
+  """
+  while row < steps_per_epoch:
+    stop = min((row // steps_per_call + 1) * steps_per_call, steps_per_epoch)
+    yield row, stop
+    row = stop
+
+
+def _train_lines(
+  workdir: workdir_lib.Workdir, *, after_step: int
+) -> list[dict[str, Any]]:
+  lines = workdir_lib.read_metrics(workdir)
+  return [x for x in lines if x["split"] == "train" and x["step"] > after_step]
+
+
+def _save(
+  checkpoints: Checkpoints | None,
+  metrics: workdir_lib.Metrics,
+  state: ramjax.TrainState,
+  *,
+  accuracy: float | None = None,
+  required: bool,
+) -> None:
+  """Saves; what is not required may fail, as on a full disk, with a warning.
+
+  The lines of the steps up to here are on disk before the checkpoint is there, so that
+  going on from it leaves no gap. Of several processes only the first one has
+  checkpoints; what is required and fails there, fails in all.
+  """
+  with parallel.together():
+    if checkpoints is None:
+      return
+    try:
+      metrics.sync()
+      checkpoints.save(parallel.on_this_process(state), accuracy=accuracy)
+    except (CheckpointError, flags.RunError) as error:
+      if required:
+        raise
+      logging.warning("%s; the training goes on and tries again later", error)
 
 
 def _floats(values: dict[str, jax.Array]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from absl import logging
 
 import ramjax
 from experiments.flags import RunError, UsageError
@@ -25,6 +26,8 @@ from ramjax.config import Config, ConfigError, differing_fields
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
 """Fields in which a resumed run may differ: the training remains the same."""
+
+_UNFINISHED = ".new-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,9 @@ def default_workdir(config: Config) -> str:
 def open_run(workdir: Workdir, config: Config) -> None:
   """Makes the folder of a run, or checks that it is the folder of this run.
 
+  The configuration of a run that is there already is left as it is: another process
+  may be training it. `record_config` changes it, under the lock of the checkpoints.
+
   Args:
     workdir: the folder.
     config: the configuration of the run that is about to begin or to go on.
@@ -92,17 +98,32 @@ def open_run(workdir: Workdir, config: Config) -> None:
         f"{workdir.path} holds a run of {found.train.num_epochs} epochs; give at least"
         f" --num_epochs={found.train.num_epochs}, or another --workdir"
       )
-  elif workdir.path.is_dir() and any(workdir.path.iterdir()):
+  elif workdir.path.is_dir() and not all(map(_is_unfinished, workdir.path.iterdir())):
     raise UsageError(f"{workdir.path} holds files but no run; give another --workdir")
   try:
     workdir.path.mkdir(parents=True, exist_ok=True)
-    if found != config:
-      write_json(workdir.config, {"config": config.to_dict(), **provenance()})
+    if found is None:
+      _write_config(workdir, config)
     workdir.figures.mkdir(exist_ok=True)
   except OSError as error:
     raise RunError(
       f"workdir {workdir.path} cannot be written: {error.strerror}; give another --workdir"
     ) from error
+
+
+def record_config(workdir: Workdir, config: Config) -> None:
+  """Writes the configuration of a run that goes on for longer than was planned."""
+  if read_config(workdir) != config:
+    _write_config(workdir, config)
+
+
+def _write_config(workdir: Workdir, config: Config) -> None:
+  write_json(workdir.config, {"config": config.to_dict(), **provenance()})
+
+
+def _is_unfinished(path: pathlib.Path) -> bool:
+  """Whether `write_json` was killed while it wrote this."""
+  return path.name.startswith(_UNFINISHED)
 
 
 def read_config(workdir: Workdir) -> Config:
@@ -143,9 +164,17 @@ def provenance() -> dict[str, Any]:
 
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes a JSON file, whole or not at all; numbers that are not finite are null."""
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as temporary:
+  _replace(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  """Gives a file another content, which is on disk before the old one is gone."""
+  with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as temporary:
     new = pathlib.Path(temporary) / path.name
-    new.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    with new.open("w") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
     new.replace(path)
 
 
@@ -153,7 +182,8 @@ class Metrics:
   """Metrics of a run, to `metrics.jsonl` and TensorBoard; a context manager.
 
   Lines beyond the step from which the run goes on are dropped first, so that an
-  interrupted run leaves neither gaps nor duplicates.
+  interrupted run leaves neither gaps nor duplicates. On a full disk lines wait in
+  memory until there is space.
 
   Args:
     workdir: the folder of the run.
@@ -162,7 +192,7 @@ class Metrics:
   """
 
   def __init__(self, workdir: Workdir, *, step: int, silent: bool = False) -> None:
-    from tensorboardX import SummaryWriter
+    from experiments.tensorboard import Events
 
     self._silent = silent
     if silent:
@@ -173,17 +203,22 @@ class Metrics:
       for line in read_metrics(workdir)
       if line["step"] < step or (line["step"] == step and line["split"] != "test")
     ]
-    new = workdir.metrics.with_suffix(".new")
-    new.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    new.replace(workdir.metrics)
-    self._file = workdir.metrics.open("a")
-    self._tensorboard = SummaryWriter(str(workdir.tensorboard), purge_step=step + 1)
+    _replace(workdir.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+    self._path = workdir.metrics
+    self._file = workdir.metrics.open("ab", buffering=0)
+    self._waiting = b""
+    self._tensorboard = Events(workdir.tensorboard, step=step)
 
   def __enter__(self) -> Metrics:
     return self
 
-  def __exit__(self, *exception: object) -> None:
-    if not self._silent:
+  def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+    if self._silent:
+      return
+    try:
+      if kind is None:
+        self.sync()
+    finally:
       self._file.close()
       self._tensorboard.close()
 
@@ -194,10 +229,38 @@ class Metrics:
     if self._silent:
       return
     line = {"step": step, "epoch": epoch, "split": split, **values}
-    self._file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
-    self._file.flush()
-    for name, value in values.items():
-      self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+    text = json.dumps(_finite(line), allow_nan=False) + "\n"
+    self._waiting += text.encode()
+    try:
+      self._write_waiting()
+    except OSError as error:
+      if self._waiting.count(b"\n") == 1:  # the first to wait: told once
+        logging.warning(
+          "%s cannot be written: %s; its lines wait in memory",
+          self._path,
+          error.strerror,
+        )
+    self._tensorboard.write(
+      step, {f"{split}/{name}": value for name, value in values.items()}
+    )
+
+  def sync(self) -> None:
+    """Returns when all lines are on disk.
+
+    Raises:
+      RunError: if they cannot be written.
+    """
+    try:
+      self._write_waiting()
+      os.fsync(self._file.fileno())
+    except OSError as error:
+      raise RunError(f"{self._path} cannot be written: {error.strerror}") from error
+    self._tensorboard.flush()
+
+  def _write_waiting(self) -> None:
+    while self._waiting:
+      written = self._file.write(self._waiting)
+      self._waiting = self._waiting[written:]
 
 
 def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ step, or one clear line.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import math
@@ -15,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -330,16 +332,26 @@ def _lock(directory: pathlib.Path) -> int:
   return descriptor
 
 
-def _alone() -> Any:
-  """Orbax's context for a save or load by this process, whatever the others do."""
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+  """Within it this process alone saves or loads, whatever the others do meanwhile."""
   from orbax.checkpoint import v1 as ocp
+  from orbax.checkpoint.experimental.v1._src.saving import execution
 
   process = jax.process_index()
   context = ocp.Context()
   context.multiprocessing.primary_host = process
   context.multiprocessing.active_processes = {process}
   context.multiprocessing.barrier_sync_key_prefix = f"process_{process}"
-  return context
+  # Orbax 0.12 compares the folder's name among all processes, also where one alone is
+  # active, and would wait for them.
+  compare = execution._check_directory_consistency
+  execution._check_directory_consistency = lambda directory: None
+  try:
+    with context:
+      yield
+  finally:
+    execution._check_directory_consistency = compare
 
 
 def _empty(like: Any) -> np.ndarray:
