@@ -201,7 +201,8 @@ def _picture(axes: Axes, image: np.ndarray) -> None:
 def _series(
   lines: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[list[int], list[float]]:
-  values = [np.nan if line[name] is None else line[name] for line in lines]
+  found = [line.get(name) for line in lines]
+  values = [np.nan if value is None else value for value in found]
   return [line["step"] for line in lines], values
 
 

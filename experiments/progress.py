@@ -80,7 +80,7 @@ class Progress:
 
   def update(self, epoch: int, step: int, means: Mapping[str, Any]) -> None:
     """Shows the mean metrics of the chunk that ended with a step."""
-    skipped = int(means.get("skipped_steps", 0))
+    skipped = int(means.get("skipped_steps") or 0)
     taken = step - self._done - skipped
     accuracy = math.nan if means["accuracy"] is None else means["accuracy"]
     if taken:  # else there is no accuracy
@@ -92,7 +92,7 @@ class Progress:
       completed=step,
       epoch=epoch,
       accuracy=accuracy,
-      speed=means["examples_per_second"],
+      speed=means.get("examples_per_second") or math.nan,
       skipped=f"{self._skipped} skipped" if self._skipped else "",
     )
 

@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -18,16 +19,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 
 import ramjax
 from experiments.flags import RunError, UsageError
-from ramjax.config import Config, ConfigError, differing_fields
+from ramjax.config import Config, differing_fields
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
 """Fields in which a resumed run may differ: the training remains the same."""
 
 _UNFINISHED = ".new-"
+_SPLITS = ("train", "validation", "test")
+_METRIC = re.compile(r"[\w/]+", re.ASCII)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +145,10 @@ def read_config(workdir: Workdir) -> Config:
       f"{workdir.path} holds no run ({file.name}: {error.strerror}); train one by"
       f" `python -m experiments.train --workdir={workdir.path}`"
     ) from error
-  except (ValueError, KeyError, TypeError, ConfigError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
+    reason = " ".join(str(error).split())[:200]
     raise RunError(
-      f"{file} is damaged ({error}); give another --workdir, or remove {workdir.path}"
+      f"{file} is damaged ({reason}); give another --workdir, or remove {workdir.path}"
     ) from error
 
 
@@ -267,21 +273,41 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
   """The lines of `metrics.jsonl`; a last line that was cut off is left out.
 
   Raises:
-    RunError: if another line is damaged.
+    RunError: if another line is damaged, or the file cannot be read.
   """
-  if not workdir.metrics.exists():
+  try:
+    text = workdir.metrics.read_text(errors="replace")
+  except FileNotFoundError:
     return []
-  whole_lines = workdir.metrics.read_text(errors="replace").split("\n")[:-1]
+  except OSError as error:
+    raise RunError(f"{workdir.metrics} cannot be read: {error.strerror}") from error
   lines = []
-  for number, text in enumerate(whole_lines, start=1):
+  for number, line in enumerate(text.split("\n")[:-1], start=1):
     try:
-      line = json.loads(text)
-      lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
-    except (ValueError, TypeError, KeyError) as error:
+      lines.append(_parse_metrics(line))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
       raise RunError(
         f"{workdir.metrics}, line {number}, is damaged; mend or remove it to go on"
       ) from error
   return lines
+
+
+def _parse_metrics(text: str) -> dict[str, Any]:
+  """A line of metrics, as `Metrics.write` writes it."""
+  line = json.loads(text)
+  values = {k: v for k, v in line.items() if k not in ("step", "epoch", "split")}
+  counts = line["step"], line["epoch"]
+  sound = (
+    all(type(count) is int and 0 <= count < 2**63 for count in counts)
+    and line["split"] in _SPLITS
+    and "accuracy" in values
+    and all(_METRIC.fullmatch(name) for name in values)
+    # This leaves out what JSON has no word for and Python reads all the same.
+    and all(v is None or -_LARGEST <= v <= _LARGEST for v in values.values())
+  )
+  if not sound:
+    raise ValueError("not a line of metrics")
+  return line
 
 
 def _finite(content: Any) -> Any:

@@ -40,7 +40,7 @@ def _check_prior(name: str, value: Any) -> tuple[float, ...] | None:
   if value is None:
     return None
   numbers_only = isinstance(value, (tuple, list)) and all(
-    isinstance(p, (int, float)) and math.isfinite(p) and p >= 0 for p in value
+    isinstance(p, (int, float)) and 0 <= p <= 1 for p in value
   )
   if not numbers_only or abs(math.fsum(value) - 1.0) > 1e-5:
     raise ConfigError(

@@ -48,6 +48,8 @@ def test_defaults_are_the_papers_setting():
     (ObjectiveConfig, "regularizer_scale", float("inf")),
     (ObjectiveConfig, "prior", (0.5, 0.6)),
     (ObjectiveConfig, "prior", (1.5, -0.5)),
+    (ObjectiveConfig, "prior", (10**400, 0.5)),
+    (TrainConfig, "accumulation_steps", 0),
     (TrainConfig, "num_epochs", -1),
     (TrainConfig, "num_epochs", True),
     (TrainConfig, "batch_size", 0),
@@ -68,6 +70,14 @@ def test_bad_values_are_refused_in_one_line_that_names_the_field(part, field, va
 def test_a_prior_has_one_entry_a_class():
   with pytest.raises(ConfigError, match=r"^prior must have 10 entries"):
     Config(objective=ObjectiveConfig(prior=(0.5, 0.5)))
+
+
+def test_parts_divide_the_batch():
+  assert TrainConfig(batch_size=48, accumulation_steps=3).accumulation_steps == 3
+  with pytest.raises(
+    ConfigError, match=r"^accumulation_steps must divide batch_size, 32"
+  ):
+    TrainConfig(accumulation_steps=3)
 
 
 def test_json_round_trip_is_exact():

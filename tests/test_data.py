@@ -16,12 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ramjax import ConfigError, data
-from ramjax.data import downloads, sources
-from ramjax.data.idx import DataError, read_idx
+from ramjax.data import datasets, downloads, sources
+from ramjax.data.idx import DataError
 
 SMALL_SHAPES = {
   "train-images-idx3-ubyte": (20, 4, 5),
@@ -221,16 +219,65 @@ def test_labels_beyond_nine_are_refused(small):
     sources.find_files("mnist", data_dir=str(small.path / "here"))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(content=st.binary(max_size=64), suffix=st.sampled_from(["", ".gz"]))
-def test_any_bytes_give_an_array_or_a_data_error(content, suffix, tmp_path_factory):
-  path = tmp_path_factory.mktemp("idx") / f"file{suffix}"
-  path.write_bytes(content)
-  try:
-    array = read_idx(path, shape=(2, 3)).array
-  except DataError:
-    return
-  assert encode(array) == content
+def split(**changes):
+  images = np.zeros((4, 3, 5, 1), np.uint8)
+  return data.Split(images, np.array([0, 9, 3, 1], np.int32))._replace(**changes)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (
+      {"images": np.zeros((4, 3, 5, 1))},
+      "images must be uint8 or float32, not float64",
+    ),
+    ({"images": np.zeros((4, 3, 5), np.uint8)}, r"images must be \[M, H, W, C\]"),
+    ({"images": np.zeros((0, 3, 5, 1), np.uint8)}, r"not \[0, 3, 5, 1\]"),
+    ({"labels": np.zeros(4)}, "labels must be integers, not float64"),
+    ({"labels": np.zeros(4, bool)}, "labels must be integers, not bool"),
+    ({"labels": np.zeros(3, int)}, r"labels must be \[4\], one for each .* not \[3\]"),
+    ({"labels": np.zeros((4, 1), int)}, r"one for each picture, not \[4, 1\]"),
+    ({"labels": np.array([0, 1, 10, 2])}, "from 0 to 9, but label 2 is 10"),
+    ({"labels": np.array([0, -1, 3, 2])}, "from 0 to 9, but label 1 is -1"),
+  ],
+)
+def test_arrays_that_cannot_be_trained_on_are_named(changes, message):
+  with pytest.raises(DataError, match=rf"^mine .*{message}") as caught:
+    data.check_split(split(**changes), name="mine", num_classes=10)
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_picture_that_is_not_finite_is_named(value):
+  images = np.zeros((4, 3, 5, 1), np.float32)
+  data.check_split(split(images=images), name="mine", num_classes=10)
+  images[2, 1, 1] = value
+  with pytest.raises(DataError, match="mine images must be finite, but picture 2 is"):
+    data.check_split(split(images=images), name="mine", num_classes=10)
+
+
+def test_sound_arrays_pass(mnist):
+  data.check_split(split(), name="mine", num_classes=10)
+  data.check_split(mnist.train, name="mnist train", num_classes=10)
+
+
+def test_a_data_set_is_checked_when_it_is_loaded(small, monkeypatch):
+  """Whatever the source did: here it lets a label through."""
+  name = "t10k-labels-idx1-ubyte"
+  found = sources.Files(
+    {
+      stem: np.frombuffer(content, np.uint8)[-np.prod(shape) :].reshape(shape)
+      for (stem, content), shape in zip(
+        small.files.items(), SMALL_SHAPES.values(), strict=True
+      )
+    },
+    "nowhere",
+  )
+  found.arrays[name] = np.full(SMALL_SHAPES[name], 10, np.uint8)
+  monkeypatch.setattr(sources, "find_files", lambda *_, **__: found)
+  monkeypatch.setattr(datasets, "NUM_VALIDATION", 5)
+  with pytest.raises(DataError, match="mnist test labels must be from 0 to 9"):
+    data.load_dataset("mnist")
 
 
 def serve(folder):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ramjax.config import ConfigError
 from ramjax.data import sources
+from ramjax.data.idx import DataError
 from ramjax.data.transforms import normalize
 
 DATASETS = tuple(sources.SHA256)
@@ -65,6 +66,56 @@ class Dataset(NamedTuple):
     return normalize(image, mean=self.mean, std=self.std)
 
 
+def check_split(split: Split, *, name: str, num_classes: int) -> Split:
+  """Looks for what a device would not complain about: it clamps, wraps, or gives NaN.
+
+  Cheap, and to be done before anything is compiled.
+
+  Args:
+    split: pictures [M, H, W, C], uint8 or finite float32, and classes [M], integer.
+    name: what the split is called in messages, such as `mnist train`.
+    num_classes: number of classes K.
+
+  Returns:
+    The split.
+
+  Raises:
+    DataError: if rank, shape, type or number of an array is another, if a label is not
+      in [0, K), or if a picture is not finite. The message names the array.
+  """
+  images, labels = np.asarray(split.images), np.asarray(split.labels)
+  if images.dtype not in (np.uint8, np.float32):
+    raise DataError(
+      f"{name} images must be uint8 or float32, not {images.dtype}; convert them"
+    )
+  if images.ndim != 4 or 0 in images.shape:
+    raise DataError(
+      f"{name} images must be [M, H, W, C], none of them 0, not {list(images.shape)};"
+      " pictures of one channel are images[..., None]"
+    )
+  if not np.issubdtype(labels.dtype, np.integer):
+    raise DataError(f"{name} labels must be integers, not {labels.dtype}; convert them")
+  if labels.shape != images.shape[:1]:
+    raise DataError(
+      f"{name} labels must be [{len(images)}], one for each picture, not"
+      f" {list(labels.shape)}"
+    )
+  lowest, highest = labels.min(), labels.max()
+  if lowest < 0 or highest >= num_classes:
+    worst = lowest if lowest < 0 else highest
+    raise DataError(
+      f"{name} labels must be from 0 to {num_classes - 1}, but label"
+      f" {int(np.argmax(labels == worst))} is {worst}"
+    )
+  # NaN passes through minimum and maximum, and no array of the size is made.
+  if images.dtype == np.float32 and not np.isfinite([images.min(), images.max()]).all():
+    sound = np.array([np.isfinite(image).all() for image in images])
+    raise DataError(
+      f"{name} images must be finite, but picture {int(np.argmin(sound))} is not"
+    )
+  return split
+
+
 def load_dataset(
   name: str, *, data_dir: str | None = None, num_train_examples: int | None = None
 ) -> Dataset:
@@ -100,17 +151,23 @@ def load_dataset(
       f" of {name}, not {num_train_examples}"
     )
   train = train[:num_train_examples]
+  splits = {
+    "train": Split(images[train], labels[train]),
+    "validation": Split(images[validation], labels[validation]),
+    "test": Split(
+      arrays["t10k-images-idx3-ubyte"][..., None],
+      arrays["t10k-labels-idx1-ubyte"].astype(np.int32),
+    ),
+  }
   mean, std = _channel_statistics(images)
   return Dataset(
     name=name,
     source=source,
     num_classes=sources.NUM_CLASSES,
-    train=Split(images[train], labels[train]),
-    validation=Split(images[validation], labels[validation]),
-    test=Split(
-      arrays["t10k-images-idx3-ubyte"][..., None],
-      arrays["t10k-labels-idx1-ubyte"].astype(np.int32),
-    ),
+    **{
+      part: check_split(split, name=f"{name} {part}", num_classes=sources.NUM_CLASSES)
+      for part, split in splits.items()
+    },
     mean=mean,
     std=std,
   )

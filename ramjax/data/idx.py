@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import pathlib
 import struct
 import zlib
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+_CHUNK = 2**16
 
 
 class DataError(RuntimeError):
@@ -31,7 +34,8 @@ class IdxFile(NamedTuple):
 def read_idx(path: pathlib.Path, *, shape: tuple[int, ...]) -> IdxFile:
   """Reads an IDX file of unsigned bytes, plain or compressed (`.gz`).
 
-  No more is read than the shape calls for, whatever the header claims.
+  No more is read than the shape calls for, whatever the header claims, and no more
+  memory is taken than there are bytes.
 
   Args:
     path: the file.
@@ -48,7 +52,7 @@ def read_idx(path: pathlib.Path, *, shape: tuple[int, ...]) -> IdxFile:
   size = len(header) + math.prod(shape)
   try:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-      content = file.read(size + 1)
+      content = _read_at_most(file, size + 1)
   except (OSError, EOFError, zlib.error) as error:
     raise DataError(f"{path} cannot be read ({error}); get it again") from error
   if content[: len(header)] != header:
@@ -61,3 +65,11 @@ def read_idx(path: pathlib.Path, *, shape: tuple[int, ...]) -> IdxFile:
     raise DataError(f"{path} {problem} ({size} bytes expected); get it again")
   array = np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
   return IdxFile(array, content)
+
+
+def _read_at_most(file: BinaryIO | gzip.GzipFile, size: int) -> bytes:
+  """The first bytes of a file; `file.read(size)` would take all the memory first."""
+  parts = io.BytesIO()
+  while part := file.read(min(_CHUNK, size - parts.tell())):
+    parts.write(part)
+  return parts.getvalue()
