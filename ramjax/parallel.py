@@ -91,8 +91,9 @@ def start(
   except ValueError as error:
     raise ConfigError(f"coordinator_address must be another: {error}") from error
   except RuntimeError as error:
+    where = coordinator_address or "the address that the cluster gives"
     raise ParallelError(
-      f"the processes do not find each other at {coordinator_address}: {error}"
+      f"the processes do not find each other at {where}: {error}"
     ) from error
 
 
@@ -134,10 +135,10 @@ def make_mesh(
     )
   if train is not None and part is not None and part % num_devices:
     parts = train.accumulation_steps
-    times = f" times accumulation_steps, {parts}" if parts > 1 else ""
+    times = f" times accumulation_steps, {parts}," if parts > 1 else ""
     raise ConfigError(
-      f"batch_size must be a multiple of the number of devices, {num_devices},"
-      f"{times}, not {train.batch_size}; give another batch_size or num_devices"
+      f"batch_size must be a multiple of the number of devices, {num_devices},{times}"
+      f" not {train.batch_size}; give another batch_size or num_devices"
     )
   of_each = num_devices // num_processes
   devices = [

@@ -1,0 +1,128 @@
+"""Trains and evaluates on the devices that the command line names; see test_parallel.py.
+
+python tests/on_devices.py OUT NUM_DEVICES [ADDRESS NUM_PROCESSES PROCESS_ID]
+"""
+
+import dataclasses
+import functools
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ramjax
+from ramjax import data, parallel
+from ramjax.config import Config, ModelConfig, TrainConfig
+
+CONFIG = Config(
+  model=ModelConfig(hidden_size=32, branch_size=16),
+  train=TrainConfig(batch_size=16, num_glimpses=3, learning_rate=1e-3),
+)
+STEPS = 10
+COLLECTIVES = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
+
+
+def train(mesh, dataset, *, accumulation_steps):
+  """Ten steps: the metrics of each, the parameters after them, what devices exchange."""
+  settings = dataclasses.replace(CONFIG.train, accumulation_steps=accumulation_steps)
+  config = dataclasses.replace(CONFIG, train=settings)
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=100)
+  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+  order = ramjax.epoch_order(
+    jax.random.key(1), 1, num_examples=STEPS * 16, batch_size=16
+  )
+  everywhere = parallel.copied(mesh)
+  arguments = (
+    parallel.place(jax.jit(init)(jax.random.key(0)), everywhere),
+    *parallel.place(dataset.test, everywhere),
+    parallel.place(order, parallel.divided(mesh, axis=1)),
+    0,
+    STEPS,
+  )
+  chunk = functools.partial(
+    ramjax.train_chunk,
+    config=config,
+    optimizer=optimizer,
+    preprocess=dataset.preprocess,
+    max_steps=STEPS,
+  )
+  program = jax.jit(chunk, out_shardings=everywhere).lower(*arguments).compile()
+  state, history = program(*arguments)
+  exchanged = set(re.findall(rf" ({COLLECTIVES})", program.as_text()))
+  found = {"skipped": history["skipped"], "loss": history["loss"]}
+  for number, leaf in enumerate(jax.tree.leaves(state.params)):
+    found[f"params/{number}"] = leaf
+  return state, found, exchanged
+
+
+def evaluate(mesh, dataset, params):
+  """Both evaluations of 70 pictures, which no number of devices here divides."""
+  few = (array[:70] for array in dataset.test)
+  images, labels = parallel.place(tuple(few), parallel.copied(mesh))
+  options = {
+    "preprocess": dataset.preprocess,
+    "batch_size": 30,
+    "sharding": parallel.divided(mesh),
+  }
+  key = jax.random.key(5)
+  validation = ramjax.validate(key, params, images, labels, config=CONFIG, **options)
+  betas = jnp.array([0.1, 1.0])
+  evaluation = ramjax.evaluate(
+    key, params, images, labels, betas, config=CONFIG.model, num_glimpses=5, **options
+  )
+  return {
+    **{f"validation/{name}": value for name, value in validation.items()},
+    **{f"evaluation/{name}": v for name, v in evaluation._asdict().items()},
+  }
+
+
+def agree():
+  """What processes tell each other."""
+  here = jax.process_index()
+  own = {"key": jax.random.key(here), "number": jnp.int32(here)}
+  shared = parallel.from_first_process(own)
+  assert jax.random.key_data(shared["key"]).tolist() == [0, 0]
+  assert int(shared["number"]) == 0
+  assert parallel.is_first_process() == (here == 0)
+  assert parallel.any_process(here == jax.process_count() - 1)
+  assert not parallel.any_process(False)
+  with parallel.together():
+    pass
+  fails = here == jax.process_count() - 1
+  expected = "fails by itself" if fails else "another process has failed"
+  with pytest.raises(parallel.ParallelError, match=expected):
+    _work(fails)
+
+
+def _work(fails):
+  with parallel.together():
+    if fails:
+      raise parallel.ParallelError("fails by itself")
+
+
+def main(out, num_devices, address=None, num_processes=None, process_id=None):
+  parallel.start(
+    num_devices=int(num_devices),
+    coordinator_address=address,
+    num_processes=num_processes and int(num_processes),
+    process_id=process_id and int(process_id),
+  )
+  agree()
+  dataset = data.load_dataset("mnist")
+  mesh = parallel.make_mesh(num_devices=int(num_devices), train=CONFIG.train)
+  assert mesh.size == int(num_devices)
+  state, found, exchanged = train(mesh, dataset, accumulation_steps=1)
+  found |= evaluate(mesh, dataset, state.params)
+  if mesh.size == 8:
+    _, in_parts, _ = train(mesh, dataset, accumulation_steps=2)
+    found |= {f"parts/{name}": value for name, value in in_parts.items()}
+  if parallel.is_first_process():
+    host = {name: np.asarray(value) for name, value in found.items()}
+    np.savez(out, **host, exchanged=sorted(exchanged))
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

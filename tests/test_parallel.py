@@ -1,0 +1,163 @@
+"""One device, eight, two processes: the same numbers, and nobody waits in vain."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from ramjax import parallel
+from ramjax.config import ConfigError, TrainConfig
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def free_address():
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def start(*arguments):
+  # Most of the time is compilation, which need not optimise here.
+  flags = "--xla_backend_optimization_level=0"
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+  return subprocess.Popen(
+    [sys.executable, *map(str, arguments)],
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process, seconds=300):
+  try:
+    stdout, stderr = process.communicate(timeout=seconds)
+  finally:
+    process.kill()
+  return process.returncode, stdout, stderr
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+  """The same training on one device, on eight, and on one in each of two processes."""
+  folder = tmp_path_factory.mktemp("devices")
+  script = ROOT / "tests" / "on_devices.py"
+  address = free_address()
+  running = [
+    start(script, folder / "1.npz", 1),
+    start(script, folder / "8.npz", 8),
+    *(start(script, folder / "2.npz", 2, address, 2, process) for process in (0, 1)),
+  ]
+  for process in running:
+    status, _, stderr = finish(process)
+    assert status == 0, stderr
+  return {number: dict(np.load(folder / f"{number}.npz")) for number in (1, 2, 8)}
+
+
+@pytest.mark.parametrize("number", [8, 2])
+def test_the_first_ten_steps_are_those_of_one_device(number, found):
+  """Further on, what is rounding now decides where a glimpse is taken."""
+  one, many = found[1], found[number]
+  assert len(one["loss"]) == 10
+  assert not one["skipped"].any()
+  names = [name for name in one if name.startswith(("loss", "skipped", "params/"))]
+  for name in names:
+    np.testing.assert_allclose(many[name], one[name], rtol=1e-5, atol=1e-5)
+
+
+def test_batches_in_parts_are_divided_too(found):
+  names = [name for name in found[8] if name.startswith("parts/")]
+  assert len(names) > 10
+  for name in names:
+    expected = found[1][name.removeprefix("parts/")]
+    np.testing.assert_allclose(found[8][name], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [8, 2])
+def test_evaluation_is_that_of_one_device(number, found):
+  one, many = found[1], found[number]
+  names = [name for name in one if name.startswith(("validation/", "evaluation/"))]
+  assert len(names) == 12
+  for name in names:
+    np.testing.assert_allclose(many[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("number", "exchanged"), [(1, []), (2, ["all-reduce"])])
+def test_devices_exchange_sums_and_no_pictures(number, exchanged, found):
+  """Were the work not divided, nothing would be exchanged at all."""
+  assert found[number]["exchanged"].tolist() == exchanged
+  assert found[8]["exchanged"].tolist() == ["all-reduce"]
+
+
+def test_one_device_is_the_default_on_cpus():
+  mesh = parallel.make_mesh(train=TrainConfig(batch_size=7))
+  assert mesh.devices.tolist() == jax.devices()[:1]
+
+
+@pytest.mark.parametrize(
+  ("batch_size", "parts", "chosen"), [(32, 1, 4), (33, 1, 3), (7, 1, 1), (32, 16, 2)]
+)
+def test_accelerators_that_divide_the_batch_are_the_default(
+  batch_size, parts, chosen, monkeypatch
+):
+  """A machine of six, played."""
+  devices = np.array(jax.devices() * 6)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(jax, "local_device_count", lambda: 6)
+  monkeypatch.setattr(jax, "devices", lambda: list(devices))
+  monkeypatch.setattr(parallel, "Mesh", lambda devices, names: devices)
+  train = TrainConfig(batch_size=batch_size, accumulation_steps=parts)
+  assert len(parallel.make_mesh(train=train)) == chosen
+  assert len(parallel.make_mesh()) == 6
+  with pytest.raises(
+    ConfigError, match=r"batch_size must be a multiple of .* 5, not 32"
+  ):
+    parallel.make_mesh(num_devices=5, train=TrainConfig())
+  with pytest.raises(ConfigError, match=r"5, times accumulation_steps, 2, not 32"):
+    parallel.make_mesh(num_devices=5, train=TrainConfig(accumulation_steps=2))
+
+
+@pytest.mark.parametrize(
+  ("number", "message"), [(0, "at least 1, not 0"), (9, "at most 1, not 9")]
+)
+def test_devices_that_are_not_there(number, message):
+  with pytest.raises(ConfigError, match=f"^num_devices must be {message}"):
+    parallel.make_mesh(num_devices=number)
+
+
+@pytest.mark.parametrize(
+  ("address", "number", "process", "message"),
+  [
+    ("host:1", None, 0, "must be given together"),
+    (None, 2, 0, "must be given together"),
+    (None, None, 0, "must be given together"),
+    ("host:1", 0, 0, "num_processes must be at least 1, not 0"),
+    ("host:1", 2, 2, "process_id must be from 0 to 1, not 2"),
+    ("host:1", 2, -1, "process_id must be from 0 to 1, not -1"),
+    ("auto", 2, None, "must not be given: coordinator_address is auto"),
+  ],
+)
+def test_processes_that_are_named_badly(address, number, process, message):
+  with pytest.raises(ConfigError, match=message):
+    parallel.start(
+      coordinator_address=address, num_processes=number, process_id=process
+    )
+
+
+def test_arrays_and_keys_are_placed():
+  mesh = parallel.make_mesh()
+  tree = {"array": np.arange(6).reshape(2, 3), "key": jax.random.key(3)}
+  placed = parallel.place(tree, parallel.copied(mesh))
+  for leaf in placed.values():
+    assert leaf.sharding.is_equivalent_to(parallel.copied(mesh), leaf.ndim)
+  here = parallel.on_this_process(placed)
+  np.testing.assert_array_equal(here["array"], tree["array"])
+  assert (jax.random.key_data(here["key"]) == jax.random.key_data(tree["key"])).all()
+  assert parallel.from_first_process(tree) is tree
