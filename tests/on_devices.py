@@ -51,11 +51,10 @@ def train(mesh, dataset, *, accumulation_steps):
   )
   program = jax.jit(chunk, out_shardings=everywhere).lower(*arguments).compile()
   state, history = program(*arguments)
-  exchanged = set(re.findall(rf" ({COLLECTIVES})", program.as_text()))
   found = {"skipped": history["skipped"], "loss": history["loss"]}
   for number, leaf in enumerate(jax.tree.leaves(state.params)):
     found[f"params/{number}"] = leaf
-  return state, found, exchanged
+  return state, found, exchanges(program)
 
 
 def evaluate(mesh, dataset, params):
@@ -69,14 +68,25 @@ def evaluate(mesh, dataset, params):
   }
   key = jax.random.key(5)
   validation = ramjax.validate(key, params, images, labels, config=CONFIG, **options)
-  betas = jnp.array([0.1, 1.0])
-  evaluation = ramjax.evaluate(
-    key, params, images, labels, betas, config=CONFIG.model, num_glimpses=5, **options
-  )
-  return {
-    **{f"validation/{name}": value for name, value in validation.items()},
-    **{f"evaluation/{name}": v for name, v in evaluation._asdict().items()},
-  }
+  program = ramjax.evaluate.lower(
+    key,
+    params,
+    images,
+    labels,
+    jnp.array([0.1, 1.0]),
+    config=CONFIG.model,
+    num_glimpses=5,
+    **options,
+  ).compile()
+  evaluation = program(key, params, images, labels, jnp.array([0.1, 1.0]))
+  found = {f"validation/{name}": value for name, value in validation.items()}
+  found |= {f"evaluation/{name}": v for name, v in evaluation._asdict().items()}
+  return found, exchanges(program)
+
+
+def exchanges(program):
+  """The operations by which the devices of a program talk to each other."""
+  return set(re.findall(rf" ({COLLECTIVES})", program.as_text()))
 
 
 def agree():
@@ -114,14 +124,20 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
   dataset = data.load_dataset("mnist")
   mesh = parallel.make_mesh(num_devices=int(num_devices), train=CONFIG.train)
   assert mesh.size == int(num_devices)
-  state, found, exchanged = train(mesh, dataset, accumulation_steps=1)
-  found |= evaluate(mesh, dataset, state.params)
+  state, found, in_training = train(mesh, dataset, accumulation_steps=1)
+  scores, in_evaluation = evaluate(mesh, dataset, state.params)
+  found |= scores
   if mesh.size == 8:
     _, in_parts, _ = train(mesh, dataset, accumulation_steps=2)
     found |= {f"parts/{name}": value for name, value in in_parts.items()}
   if parallel.is_first_process():
     host = {name: np.asarray(value) for name, value in found.items()}
-    np.savez(out, **host, exchanged=sorted(exchanged))
+    np.savez(
+      out,
+      **host,
+      in_training=sorted(in_training),
+      in_evaluation=sorted(in_evaluation),
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import pytest
 
 import ramjax
 from experiments import flags as flags_lib
-from experiments import glimpse_generalization
+from experiments import glimpse_generalization, progress
+from experiments import skipped as skipped_lib
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
 from experiments.train import run_keys
@@ -255,6 +256,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
   flags = {
     "objective": "uncertainty",
     "batch_size": 16,
+    "accumulation_steps": 2,
     "learning_rate": 0.002,
     "num_glimpses": 2,
     "patch_size": 5,
@@ -315,6 +317,51 @@ def test_a_run_that_diverges_ends_with_its_accuracy_and_valid_json(
   assert any(line["loss"] is None for line in lines_of(place.path))
 
 
+def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
+  """Pictures that are not finite, from the second epoch on: what was saved stays."""
+  config, dataset = small_run(mnist, num_epochs=1)
+  place = workdir_lib.Workdir(tmp_path / "run")
+  workdir_lib.open_run(place, config)
+  train_lib.train(config, dataset, place, steps_per_call=10)
+  before = glimpse_generalization.restore_params(place, config)
+
+  config, _ = small_run(mnist, num_epochs=5)
+  broken = dataset._replace(std=(0.0,))
+  with pytest.raises(flags_lib.RunError, match="given up at step 5: 3 steps in a row"):
+    train_lib.train(config, broken, place, steps_per_call=10, max_skipped_steps=3)
+  lines = [line for line in lines_of(place.path) if line["split"] == "train"]
+  assert [line["skipped_steps"] for line in lines] == [0, 2, 2]
+  assert [line["loss"] is None for line in lines] == [False, True, True]
+  after = glimpse_generalization.restore_params(place, config)
+  jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_a_few_skipped_steps_are_told_of(capsys):
+  """Means are those of the other steps."""
+  history = {"accuracy": [0.5, np.nan, 1.0, 7.0], "skipped": [0.0, 1.0, 0.0, 0.0]}
+  history = {name: np.array(values) for name, values in history.items()}
+  means, skipped = skipped_lib.chunk_means(history, 3)
+  assert means == {"accuracy": 0.75, "skipped_steps": 1}
+  assert skipped.tolist() == [False, True, False]
+  none_taken, _ = skipped_lib.chunk_means({k: v[1:] for k, v in history.items()}, 1)
+  assert math.isnan(none_taken["accuracy"])
+  with progress.Progress(TrainConfig(), 4, 0) as bar:
+    for step, chunk in ((3, means), (4, none_taken)):
+      bar.update(1, step, {**chunk, "examples_per_second": 1.0})
+    bar.epoch_done(1, 4, 0.5)
+  shown = capsys.readouterr().out
+  assert "train accuracy 0.7500" in shown
+  assert shown.strip().endswith("2 steps skipped")
+
+
+def test_skipped_steps_are_counted_in_a_row_over_chunks():
+  count = skipped_lib.SkippedSteps(3)
+  count.add(np.array([True, False, True, True]), step=4)
+  count.add(np.array([False, True]), step=6)
+  with pytest.raises(flags_lib.RunError, match="given up at step 8: 3 steps in a row"):
+    count.add(np.array([True, True, False]), step=9)
+
+
 @pytest.mark.parametrize("kind", ["cut off", "in the middle"])
 def test_damaged_metrics(kind, mnist, tmp_path):
   """A last line that was cut off is written anew, other damage is not hidden."""
@@ -344,6 +391,7 @@ def test_generalization_states_m(trained):
     "--max_glimpses=2",
     "--betas=1",
     "--num_samples=2",
+    "--num_devices=2",
     "--location_policy=mean",
   )
   assert done.returncode == 0, done.stderr
@@ -379,6 +427,10 @@ BAD_TRAIN = [
   (["--num_epochs=ten"], "num_epochs", 2),
   (["--num_train_examples=60000"], "num_train_examples must be at most 54000", 2),
   (["--steps_per_call=0"], "steps_per_call must be at least 1", 2),
+  (["--max_skipped_steps=0"], "max_skipped_steps must be at least 1", 2),
+  (["--accumulation_steps=3"], "accumulation_steps must divide batch_size, 32", 2),
+  (["--num_devices=5"], "batch_size must be a multiple of the number of devices, 5", 2),
+  (["--process_id=0"], "num_processes and process_id must be given together", 2),
   (["--lambda=1"], "Unknown command line flag 'lambda'", 2),
   (["both"], "unexpected argument 'both'", 2),
   (["--data_dir=/nowhere"], "/nowhere does not hold the four IDX files of mnist", 1),

@@ -1,10 +1,14 @@
 """One device, eight, two processes: the same numbers, and nobody waits in vain."""
 
+import json
 import os
 import pathlib
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -89,11 +93,13 @@ def test_evaluation_is_that_of_one_device(number, found):
     np.testing.assert_allclose(many[name], one[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("number", "exchanged"), [(1, []), (2, ["all-reduce"])])
+@pytest.mark.parametrize(
+  ("number", "exchanged"), [(1, []), (2, ["all-reduce"]), (8, ["all-reduce"])]
+)
 def test_devices_exchange_sums_and_no_pictures(number, exchanged, found):
   """Were the work not divided, nothing would be exchanged at all."""
-  assert found[number]["exchanged"].tolist() == exchanged
-  assert found[8]["exchanged"].tolist() == ["all-reduce"]
+  assert found[number]["in_training"].tolist() == exchanged
+  assert found[number]["in_evaluation"].tolist() == exchanged
 
 
 def test_one_device_is_the_default_on_cpus():
@@ -161,3 +167,42 @@ def test_arrays_and_keys_are_placed():
   np.testing.assert_array_equal(here["array"], tree["array"])
   assert (jax.random.key_data(here["key"]) == jax.random.key_data(tree["key"])).all()
   assert parallel.from_first_process(tree) is tree
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_when_one_is_told_to(tmp_path):
+  """The first one writes, the second one gets the signal; the same run goes on alone."""
+  flags = [
+    "--num_train_examples=320",
+    "--num_glimpses=2",
+    "--hidden_size=16",
+    "--num_epochs=100000",
+    "--steps_per_call=5",
+    f"--workdir={tmp_path / 'run'}",
+  ]
+  together = [f"--coordinator_address={free_address()}", "--num_processes=2"]
+  running = [
+    start("-m", "experiments.train", *flags, *together, f"--process_id={process}")
+    for process in (0, 1)
+  ]
+  metrics = tmp_path / "run" / "metrics.jsonl"
+  patience = time.monotonic() + 120
+  while not metrics.exists() or '"validation"' not in metrics.read_text():
+    assert time.monotonic() < patience
+    assert all(process.poll() is None for process in running), running[0].communicate()
+    time.sleep(0.2)
+  running[1].send_signal(signal.SIGTERM)
+  (status, stdout, stderr), other = (finish(process) for process in running)
+  assert (status, other[0]) == (143, 143), stderr + other[2]
+  saved = re.search(r"saved at step (\d+)", stderr)
+  assert saved, stderr
+  assert saved[0] in other[2]
+  assert "on 2 x cpu" in stdout
+  assert "mnist from" not in other[1]
+  steps = [int(json.loads(line)["step"]) for line in metrics.open()]
+  assert steps[-1] == int(saved[1])
+
+  alone = start("-m", "experiments.train", *flags)
+  line = next(line for line in alone.stdout if "resuming" in line)
+  assert f"step {saved[1]}" in line
+  alone.kill()
