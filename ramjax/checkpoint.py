@@ -31,9 +31,9 @@ from ramjax import digest
 from ramjax.training import TrainState
 
 _KEPT = 2
-_STEP = re.compile(r"\d+")
-_LEFTOVER = re.compile(r"\d+\.(deleted|orbax-checkpoint-tmp.*)")
-_SET_ASIDE = re.compile(r"damaged-\d+(-\d+)?")
+_STEP = re.compile(r"0|[1-9][0-9]*")
+_LEFTOVER = re.compile(r"[0-9]+\.(deleted|orbax-checkpoint-tmp.*)")
+_SET_ASIDE = re.compile(r"damaged-[0-9]+(-[0-9]+)?")
 _NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors in reading that are the machine's, or its owner's, and not the checkpoint's."""
 

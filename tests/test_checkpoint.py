@@ -290,12 +290,13 @@ def test_what_an_interrupted_save_or_deletion_leaves_is_swept(state, tmp_path):
 def test_nothing_foreign_is_ever_removed(state, tmp_path):
   """Not even a folder that is named like an old step."""
   (tmp_path / "3").mkdir()
+  (tmp_path / "010").mkdir()  # no name of a step of ours
   (tmp_path / "3" / "photo.jpg").write_text("mine")
   with Checkpoints(tmp_path) as checkpoints:
-    save_all(checkpoints, state._replace(step=jnp.int32(0)), [])
     for step in (7, 8, 9):
       checkpoints.save(state._replace(step=jnp.int32(step)))
     assert checkpoints.steps == [3, 8, 9]
+    assert checkpoints.restore(state).step == 9
   assert (tmp_path / "3" / "photo.jpg").read_text() == "mine"
 
 
