@@ -71,7 +71,8 @@ def run(main: Callable[[], None]) -> None:
     except (RunError, DataError, CheckpointError, ParallelError) as error:
       _fail(name, error, 1)
     except OSError as error:
-      _fail(name, error, 1)
+      where = f"{error.filename}: " if error.filename else ""
+      _fail(name, RunError(f"{where}{error.strerror or error}"), 1)
     except signals.Interrupted as interrupted:
       _tell(name, interrupted)
       if interrupted.midway:

@@ -175,13 +175,16 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 def _replace(path: pathlib.Path, text: str) -> None:
   """Gives a file another content, which is on disk before the old one is gone."""
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as temporary:
-    new = pathlib.Path(temporary) / path.name
-    with new.open("w") as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    new.replace(path)
+  try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as temporary:
+      new = pathlib.Path(temporary) / path.name
+      with new.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+      new.replace(path)
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class Metrics:

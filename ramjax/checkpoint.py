@@ -9,7 +9,9 @@ step, or one clear line.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import gc
 import hashlib
 import math
 import os
@@ -17,6 +19,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterator
+from logging import LogRecord, getLogger
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -28,9 +31,11 @@ from ramjax import digest
 from ramjax.training import TrainState
 
 _KEPT = 2
-_STEP = re.compile(r"\d+")
-_LEFTOVER = re.compile(r"\d+\.(deleted|orbax-checkpoint-tmp.*)")
-_SET_ASIDE = re.compile(r"damaged-\d+(-\d+)?")
+_STEP = re.compile(r"0|[1-9][0-9]*")
+_LEFTOVER = re.compile(r"[0-9]+\.(deleted|orbax-checkpoint-tmp.*)")
+_SET_ASIDE = re.compile(r"damaged-[0-9]+(-[0-9]+)?")
+_NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors in reading that are the machine's, or its owner's, and not the checkpoint's."""
 
 
 class CheckpointError(RuntimeError):
@@ -88,7 +93,7 @@ class Checkpoints:
       return
     try:
       self._directory.mkdir(parents=True, exist_ok=True)
-      if not os.access(self._directory, os.W_OK):
+      if not os.access(self._directory, os.W_OK, effective_ids=True):
         raise PermissionError(None, "it is read-only")
       self._refuse_foreign()
       self._lock = _lock(self._directory)
@@ -181,12 +186,15 @@ class Checkpoints:
     damaged: dict[int, str] = {}
     # Looked at anew each time: a run that is being trained removes old steps.
     while steps := [s for s in self._ranked(best=best) if s not in damaged]:
+      step = steps[0]
       try:
-        return self._read(steps[0], like)
+        return self._read(step, like)
       except _Damaged as error:
-        if self._path(steps[0]).exists():
-          damaged[steps[0]] = str(error)
-          self._pass_over(steps[0], str(error))
+        why = str(error)
+      _forget_failures()
+      if self._path(step).exists():
+        damaged[step] = why
+        self._pass_over(step, why)
     if damaged:
       reasons = "; ".join(f"{step}: {why}" for step, why in damaged.items())
       raise CheckpointError(
@@ -267,9 +275,7 @@ class Checkpoints:
 
   def _unreadable(self, step: int, error: Exception) -> Exception:
     """Damage, to be returned; what is the machine's failure instead is raised."""
-    cause = _innermost(error)
-    missing = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-    if isinstance(cause, OSError | MemoryError) and not isinstance(cause, missing):
+    if isinstance(error, MemoryError) or _errno(error) in _NOT_DAMAGE:
       raise CheckpointError(
         f"checkpoint {self._path(step)} cannot be read: {_cause(error)}"
       ) from error
@@ -334,7 +340,7 @@ def _lock(directory: pathlib.Path) -> int:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-  """Within it this process alone saves or loads, whatever the others do meanwhile."""
+  """A save or load by this process, whatever others do; failures are raised, not logged."""
   from orbax.checkpoint import v1 as ocp
   from orbax.checkpoint.experimental.v1._src.saving import execution
 
@@ -347,11 +353,33 @@ def _alone() -> Iterator[None]:
   # active, and would wait for them.
   compare = execution._check_directory_consistency
   execution._check_directory_consistency = lambda directory: None
+  logger = logging.get_absl_logger()
+  logger.addFilter(_is_not_of_orbax)
   try:
     with context:
       yield
   finally:
     execution._check_directory_consistency = compare
+    logger.removeFilter(_is_not_of_orbax)
+
+
+def _forget_failures() -> None:
+  """Collects the tasks of a failed read, each of which would tell its failure once more."""
+  logger = getLogger("asyncio")
+  logger.addFilter(_nothing)
+  try:
+    gc.collect()
+  finally:
+    logger.removeFilter(_nothing)
+
+
+def _nothing(record: LogRecord) -> bool:
+  del record
+  return False
+
+
+def _is_not_of_orbax(record: LogRecord) -> bool:
+  return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _empty(like: Any) -> np.ndarray:
@@ -363,7 +391,7 @@ def _empty(like: Any) -> np.ndarray:
 
 def _place(host: np.ndarray, like: Any) -> jax.Array:
   """An array where another one is, as a key if that is one."""
-  array = jax.device_put(host, like.sharding)
+  array = jax.device_put(host, getattr(like, "sharding", None))
   if not jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
     return array
   impl = jax.random.key_impl(like) if isinstance(like, jax.Array) else None
@@ -377,9 +405,19 @@ def _innermost(error: BaseException) -> BaseException:
   return error
 
 
-def _cause(error: BaseException) -> str:
-  """The first line of the innermost cause."""
+def _errno(error: BaseException) -> int | None:
+  """The number of the system's error that is behind another one, if there is one."""
   cause = _innermost(error)
-  if isinstance(cause, OSError) and cause.strerror:
-    return cause.strerror
+  if isinstance(cause, OSError):
+    return cause.errno
+  told = re.search(r"os_error_code='(\d+)'", str(cause))  # TensorStore's way
+  return int(told[1]) if told else None
+
+
+def _cause(error: BaseException) -> str:
+  """The innermost cause, in a line."""
+  number = _errno(error)
+  if number is not None:
+    return os.strerror(number)
+  cause = _innermost(error)
   return (str(cause) or type(cause).__name__).splitlines()[0]
