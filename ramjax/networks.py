@@ -25,8 +25,19 @@ def _dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
   return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
 
 
+class GlimpseActivations(NamedTuple):
+  """What went into the glimpse network and what its layers made of it."""
+
+  patches: jax.Array  # [..., scales * g * g * C]
+  what: jax.Array  # [..., branch_size]
+  where: jax.Array  # [..., branch_size]
+  features: jax.Array  # [..., features]
+
+
 class GlimpseNetwork(nn.Module):
   """Joins what is seen and where: g = relu(what(patches) + where(location)).
+
+  Its activations are sown, for whoever asks for the collection `activations`.
 
   Attributes:
     branch_size: width of the first layer of each branch.
@@ -42,10 +53,13 @@ class GlimpseNetwork(nn.Module):
     patches = glimpse.reshape(*glimpse.shape[:-4], -1)
     what = nn.relu(_dense(self.branch_size, patches.shape[-1], "patch")(patches))
     where = nn.relu(_dense(self.branch_size, 2, "location")(location))
-    return nn.relu(
+    features = nn.relu(
       _dense(self.features, self.branch_size, "what")(what)
       + _dense(self.features, self.branch_size, "where")(where)
     )
+    activations = GlimpseActivations(patches, what, where, features)
+    self.sow("activations", "layers", activations, reduce_fn=lambda _, new: new)
+    return features
 
 
 class CoreNetwork(nn.Module):

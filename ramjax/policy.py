@@ -23,6 +23,21 @@ def sample_location(key: jax.Array, mean: jax.Array, *, std: float) -> jax.Array
   """
   chex.assert_axis_dimension(mean, -1, 2)
   noise = jax.random.normal(key, mean.shape, mean.dtype)
+  return perturb_location(mean, noise, std=std)
+
+
+def perturb_location(mean: jax.Array, noise: jax.Array, *, std: float) -> jax.Array:
+  """The location that standard normal noise makes of a mean; see `sample_location`.
+
+  Args:
+    mean: mean location (x, y) [..., 2], in [-1, 1].
+    noise: standard normal noise [..., 2]; 0 gives the mean itself.
+    std: standard deviation in each direction.
+
+  Returns:
+    Locations [..., 2] in [-1, 1]. No gradient flows through them.
+  """
+  chex.assert_equal_shape([mean, noise])
   return jax.lax.stop_gradient(jnp.clip(mean + std * noise, -1.0, 1.0))
 
 

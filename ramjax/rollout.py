@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from ramjax import glimpse as glimpse_lib
 from ramjax import networks, policy
+from ramjax.backprop import unroll_by_hand
 from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
+from ramjax.unroll import unroll
 
 
 class Rollout(NamedTuple):
@@ -56,6 +55,26 @@ def picture_keys(key: jax.Array, index: jax.Array) -> jax.Array:
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
+def policy_noise(policy_key: jax.Array, t: jax.Array) -> jax.Array:
+  """The noise of the policies of pictures at glimpse t, from `fold_in(key, t)`.
+
+  Args:
+    policy_key: typed PRNG key of each picture's policy [B].
+    t: which glimpse it is, counted from 0; of a shape that broadcasts with [B].
+
+  Returns:
+    Standard normal noise [..., B, 2].
+  """
+
+  def draw(key: jax.Array, t: jax.Array) -> jax.Array:
+    return jax.random.normal(jax.random.fold_in(key, t), (2,))
+
+  shape = jnp.broadcast_shapes(policy_key.shape, t.shape)
+  keys, t = jnp.broadcast_to(policy_key, shape), jnp.broadcast_to(t, shape)
+  noise = jax.vmap(draw)(keys.ravel(), t.ravel())
+  return noise.reshape(*shape, 2)
+
+
 def rollout(
   key: jax.Array,
   params: networks.Params,
@@ -65,6 +84,7 @@ def rollout(
   num_glimpses: int,
   location_policy: str = "sample",
   first_location: jax.Array | None = None,
+  autodiff: bool = False,
 ) -> Rollout:
   """Looks at pictures through `num_glimpses` glimpses each.
 
@@ -83,6 +103,8 @@ def rollout(
       where its mean is.
     first_location: (x, y) [2] or [B, 2] of the first glimpse; None draws it
       uniformly in [-1, 1]².
+    autodiff: whether JAX differentiates the unroll by itself. That is slower than the
+      gradient written by hand, and needed for forward-mode differentiation.
 
   Returns:
     The rollout, differentiable in the parameters.
@@ -110,50 +132,31 @@ def rollout(
     first_location = jax.vmap(policy.uniform_location)(first_key)
   chex.assert_axis_dimension(first_location, -1, 2)
   first_location = jnp.broadcast_to(first_location, (batch, 2))
+  if location_policy == "mean":
+    noise_t = jnp.zeros((num_glimpses, batch, 2))
+  else:
+    noise_t = policy_noise(policy_key, jnp.arange(num_glimpses)[:, None])
 
-  model: Callable[..., Any] = functools.partial(
-    networks.RecurrentAttentionModel(config).apply, {"params": params.ram}
+  inputs = params.ram, images, first_location, noise_t
+  if autodiff:
+    unrolled, _ = unroll(*inputs, config=config)
+  else:
+    unrolled = unroll_by_hand(*inputs, config=config)
+  model = networks.RecurrentAttentionModel(config)
+  logits_t, baseline_t = cast(
+    tuple[jax.Array, jax.Array],
+    model.apply({"params": params.ram}, unrolled.hidden_t, method="read"),
   )
-
-  def look(image: jax.Array, location: jax.Array) -> jax.Array:
-    return glimpse_lib.extract_glimpse(
-      image,
-      location,
-      patch_size=config.patch_size,
-      num_scales=config.num_scales,
-      scale_factor=config.scale_factor,
-      fill_value=config.fill_value,
-    )
-
-  def choose(key: jax.Array, mean: jax.Array, step: jax.Array) -> jax.Array:
-    if location_policy == "mean":
-      return jax.lax.stop_gradient(mean)
-    step_key = jax.random.fold_in(key, step)
-    return policy.sample_location(step_key, mean, std=config.location_std)
-
-  def step(carry, t):
-    hidden, location = carry
-    glimpse = jax.vmap(look)(images, location)
-    hidden, mean = model(hidden, glimpse, location, method="step")
-    next_location = jax.vmap(choose, in_axes=(0, 0, None))(policy_key, mean, t)
-    return (hidden, next_location), (location, next_location, mean, hidden)
-
-  start = jnp.zeros((batch, config.hidden_size)), first_location
-  _, (location_t, next_location_t, mean_t, hidden_t) = jax.lax.scan(
-    step, start, jnp.arange(num_glimpses)
-  )
-
-  logits_t, baseline_t = model(hidden_t, method="read")
   return Rollout(
-    location_t=location_t,
-    next_location_t=next_location_t,
+    location_t=unrolled.location_t,
+    next_location_t=unrolled.next_location_t,
     log_prob_t=policy.location_log_prob(
-      next_location_t, mean_t, std=config.location_std
+      unrolled.next_location_t, unrolled.mean_t, std=config.location_std
     ),
-    hidden_t=hidden_t,
+    hidden_t=unrolled.hidden_t,
     logits_t=logits_t,
     baseline_t=baseline_t,
     predicted_error_t=networks.predict_error(
-      params.error, hidden_t, jax.nn.softmax(logits_t)
+      params.error, unrolled.hidden_t, jax.nn.softmax(logits_t)
     ),
   )

@@ -279,6 +279,23 @@ def preprocess_batch(
   return jax.vmap(preprocess)(picture_keys(key, index), images)
 
 
+def take_pictures(images: jax.Array, index: jax.Array) -> jax.Array:
+  """Some of many pictures, `images[index]`.
+
+  A picture is taken as one row of bytes: on the CPU, XLA copies runs along the last
+  axis, and one of a single channel would be a run of one byte.
+
+  Args:
+    images: stored pictures [M, H, W, C].
+    index: which ones [B], each in [0, M).
+
+  Returns:
+    Pictures [B, H, W, C].
+  """
+  rows = images.reshape(images.shape[0], -1)[index]
+  return rows.reshape(index.shape[0], *images.shape[1:])
+
+
 def train_chunk(
   state: TrainState,
   images: jax.Array,
@@ -317,7 +334,8 @@ def train_chunk(
   def show(
     key: jax.Array, number: jax.Array, index: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    pictures = preprocess_batch(key, images[index], number, preprocess=preprocess)
+    stored = take_pictures(images, index)
+    pictures = preprocess_batch(key, stored, number, preprocess=preprocess)
     return pictures, labels[index]
 
   def step(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:

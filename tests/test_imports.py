@@ -18,6 +18,8 @@ ORDER = [
   "losses",
   "stopping",
   "networks",
+  "unroll",
+  "backprop",
   "rollout",
   "objective",
   "training",

@@ -1,0 +1,85 @@
+"""The gradient written by hand is that of the plain scan."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import ramjax
+from ramjax.objective import objective
+
+IMAGES = jax.random.normal(jax.random.key(1), (5, 20, 24, 1))
+LABELS = jnp.array([0, 1, 2, 3, 4])
+
+
+def make_loss(num_glimpses=6, num_scales=1, **options):
+  """A loss of parameters, pictures and first locations, and parameters for it."""
+  model = ramjax.ModelConfig(
+    image_shape=(20, 24, 1), hidden_size=32, branch_size=16, num_scales=num_scales
+  )
+  params = ramjax.init_params(jax.random.key(0), model)
+
+  def loss(params, images, first_location):
+    looked = ramjax.rollout(
+      jax.random.key(2),
+      params,
+      images,
+      config=model,
+      num_glimpses=num_glimpses,
+      first_location=first_location,
+      **options,
+    )
+    config = ramjax.ObjectiveConfig(name="both", lambda_uncertainty=1e-2)
+    return objective(params.error, looked, LABELS, config=config)[0]
+
+  return loss, params
+
+
+@pytest.mark.parametrize("num_glimpses", [1, 2, 6])
+@pytest.mark.parametrize("num_scales", [1, 2])
+def test_gradient_in_the_parameters_is_that_of_autodiff(num_glimpses, num_scales):
+  """Every layer's, also where the last glimpse is the first."""
+  sizes = {"num_glimpses": num_glimpses, "num_scales": num_scales}
+  by_hand, params = make_loss(**sizes)
+  plain, _ = make_loss(**sizes, autodiff=True)
+  first = jnp.zeros((5, 2))
+  expected = jax.grad(plain)(params, IMAGES, first)
+  found = jax.grad(by_hand)(params, IMAGES, first)
+  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=2e-6)
+  assert jnp.abs(found.ram["glimpse"]["patch"]["kernel"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("argument", [1, 2])
+def test_pictures_and_first_locations_can_be_differentiated(argument):
+  """A saliency map must not come out as silent zeros."""
+  by_hand, params = make_loss()
+  plain, _ = make_loss(autodiff=True)
+  inputs = params, IMAGES, jnp.full((5, 2), 0.1)
+  expected = jax.grad(plain, argument)(*inputs)
+  found = jax.grad(by_hand, argument)(*inputs)
+  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
+  assert jnp.abs(found).max() > 1e-4
+
+
+def test_many_models_at_once():
+  """vmap over parameters gives the gradient of each."""
+  by_hand, params = make_loss()
+  gradient = functools.partial(jax.grad(by_hand), images=IMAGES)
+  gradient = functools.partial(gradient, first_location=jnp.zeros((5, 2)))
+  other = jax.tree.map(lambda leaf: 1.1 * leaf, params)
+  both = jax.vmap(gradient)(jax.tree.map(lambda *p: jnp.stack(p), params, other))
+  expected = jax.tree.map(lambda *g: jnp.stack(g), gradient(params), gradient(other))
+  chex.assert_trees_all_close(both, expected, rtol=1e-4, atol=2e-6)
+
+
+def test_forward_mode_needs_autodiff():
+  """The plain scan has it, and the other says so."""
+  plain, params = make_loss(autodiff=True)
+  by_hand, _ = make_loss()
+  first = jnp.zeros((5, 2))
+  tangent = jax.tree.map(jnp.ones_like, params)
+  jax.jvp(lambda p: plain(p, IMAGES, first), (params,), (tangent,))
+  with pytest.raises(TypeError, match="custom_vjp"):
+    jax.jvp(lambda p: by_hand(p, IMAGES, first), (params,), (tangent,))
