@@ -102,15 +102,14 @@ def _gradient(
     back, jnp.zeros_like(hidden_t[0]), (hidden_t, gradient.hidden_t), reverse=True
   )
 
-  core, glimpse = _examples(core_t), params["glimpse"]
-  seen = networks.GlimpseActivations(*map(_examples, activations))
+  core, glimpse, seen = core_t, params["glimpse"], activations
   features = _before_relu(seen.features, core @ params["core"]["glimpse"]["kernel"].T)
   what = _before_relu(seen.what, features @ glimpse["what"]["kernel"].T)
   where = _before_relu(seen.where, features @ glimpse["where"]["kernel"].T)
   hidden_layer = {
     # The first state before a glimpse is 0.
-    "kernel": _examples(hidden_t[:-1]).T @ _examples(core_t[1:]),
-    "bias": core.sum(axis=0),
+    "kernel": _dense(hidden_t[:-1], core_t[1:])["kernel"],
+    "bias": core.sum(axis=(0, 1)),
   }
   _, location_vjp = jax.vjp(
     lambda params: networks.LocationNetwork().apply({"params": params}, hidden_t),
@@ -119,7 +118,7 @@ def _gradient(
   return {
     "glimpse": {
       "patch": _dense(seen.patches, what),
-      "location": _dense(_examples(unrolled.location_t), where),
+      "location": _dense(unrolled.location_t, where),
       "what": _dense(seen.what, features),
       "where": _dense(seen.where, features),
     },
@@ -129,17 +128,17 @@ def _gradient(
 
 
 def _dense(inputs: jax.Array, gradient: jax.Array) -> dict[str, jax.Array]:
-  """Gradient in the parameters of a layer, from its inputs and that of its outputs."""
-  return {"kernel": inputs.T @ gradient, "bias": gradient.sum(axis=0)}
+  """Gradient in the parameters of a layer, from its inputs and that of its outputs.
+
+  Both are [T, B, ...], and stay so: flattened, a batch that devices divide would have
+  to be gathered first.
+  """
+  kernel = jnp.tensordot(inputs, gradient, axes=((0, 1), (0, 1)))
+  return {"kernel": kernel, "bias": gradient.sum(axis=(0, 1))}
 
 
 def _before_relu(output: jax.Array, gradient: jax.Array) -> jax.Array:
   return jnp.where(output > 0, gradient, 0.0)
-
-
-def _examples(values_t: jax.Array) -> jax.Array:
-  """Values [T, B, features] as [T * B, features]."""
-  return values_t.reshape(-1, values_t.shape[-1])
 
 
 def _is_zero(leaf: Any) -> bool:

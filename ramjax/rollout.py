@@ -56,23 +56,21 @@ def picture_keys(key: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def policy_noise(policy_key: jax.Array, t: jax.Array) -> jax.Array:
-  """The noise of the policies of pictures at glimpse t, from `fold_in(key, t)`.
+  """The noise of the policies of pictures at each glimpse t, from `fold_in(key, t)`.
 
   Args:
     policy_key: typed PRNG key of each picture's policy [B].
-    t: which glimpse it is, counted from 0; of a shape that broadcasts with [B].
+    t: which glimpses, counted from 0 [T].
 
   Returns:
-    Standard normal noise [..., B, 2].
+    Standard normal noise [T, B, 2].
   """
 
   def draw(key: jax.Array, t: jax.Array) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, t), (2,))
 
-  shape = jnp.broadcast_shapes(policy_key.shape, t.shape)
-  keys, t = jnp.broadcast_to(policy_key, shape), jnp.broadcast_to(t, shape)
-  noise = jax.vmap(draw)(keys.ravel(), t.ravel())
-  return noise.reshape(*shape, 2)
+  at_all_pictures = jax.vmap(draw, in_axes=(0, None))
+  return jax.vmap(at_all_pictures, in_axes=(None, 0))(policy_key, t)
 
 
 def rollout(
@@ -135,7 +133,7 @@ def rollout(
   if location_policy == "mean":
     noise_t = jnp.zeros((num_glimpses, batch, 2))
   else:
-    noise_t = policy_noise(policy_key, jnp.arange(num_glimpses)[:, None])
+    noise_t = policy_noise(policy_key, jnp.arange(num_glimpses))
 
   inputs = params.ram, images, first_location, noise_t
   if autodiff:
