@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import app, flags, logging
 from jax.sharding import Mesh
 
-from experiments import signals
+from experiments import compilation_cache, signals
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import (
@@ -25,6 +26,8 @@ from ramjax.data import DataError
 from ramjax.parallel import ParallelError
 
 FLAGS = flags.FLAGS
+
+MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 
 class UsageError(Exception):
@@ -176,10 +179,19 @@ def define_device_flags() -> None:
   )
   flags.DEFINE_integer("num_processes", None, "Number of processes that work together.")
   flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+  flags.DEFINE_enum(
+    "matmul_precision",
+    "float32",
+    MATMUL_PRECISIONS,
+    "In what GPUs and TPUs round the factors of matrix products; CPUs use float32.",
+  )
+  flags.DEFINE_boolean(
+    "compilation_cache", True, "Whether compiled programs are kept for the next start."
+  )
 
 
 def open_mesh(train: TrainConfig | None = None) -> Mesh:
-  """The devices that the flags of `define_device_flags` name; before JAX is used.
+  """The devices, as the flags of `define_device_flags` say; before JAX is used.
 
   Args:
     train: the training whose batches they divide; None if there is none.
@@ -191,6 +203,9 @@ def open_mesh(train: TrainConfig | None = None) -> Mesh:
     ConfigError: if there are fewer, or they do not divide the batch.
     ParallelError: if the other processes are not found.
   """
+  jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
+  if FLAGS.compilation_cache:
+    compilation_cache.enable()
   parallel.start(
     num_devices=FLAGS.num_devices,
     coordinator_address=FLAGS.coordinator_address,

@@ -5,7 +5,14 @@ pure functions that can be jitted, vmapped and differentiated in other JAX code.
 """
 
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
-from ramjax.evaluation import Evaluation, evaluate, validate
+from ramjax.dynamic import Decision, look_until_decided
+from ramjax.evaluation import (
+  DynamicEvaluation,
+  Evaluation,
+  evaluate,
+  evaluate_dynamic,
+  validate,
+)
 from ramjax.glimpse import extract_glimpse, patch_origin
 from ramjax.losses import (
   baseline_loss,
@@ -16,8 +23,9 @@ from ramjax.losses import (
   reward,
   uncertainty_loss,
 )
+from ramjax.many import epoch_orders, init_train_states, train_chunks
 from ramjax.networks import Params, init_params, predict_error
-from ramjax.objective import LossParts, loss_parts, objective
+from ramjax.objective import LossParts, TermWeights, loss_parts, objective
 from ramjax.policy import location_log_prob, sample_location, uniform_location
 from ramjax.rollout import Rollout, rollout
 from ramjax.stopping import at_stop, is_decided, stopping_time
@@ -35,26 +43,33 @@ __version__ = "0.1.0"
 __all__ = [
   "Config",
   "ConfigError",
+  "Decision",
+  "DynamicEvaluation",
   "Evaluation",
   "LossParts",
   "ModelConfig",
   "ObjectiveConfig",
   "Params",
   "Rollout",
+  "TermWeights",
   "TrainConfig",
   "TrainState",
   "at_stop",
   "baseline_loss",
   "classification_loss",
   "epoch_order",
+  "epoch_orders",
   "error_fit_loss",
   "evaluate",
+  "evaluate_dynamic",
   "extract_glimpse",
   "init_params",
   "init_train_state",
+  "init_train_states",
   "intrinsic_loss",
   "is_decided",
   "location_log_prob",
+  "look_until_decided",
   "loss_parts",
   "make_optimizer",
   "objective",
@@ -66,6 +81,7 @@ __all__ = [
   "sample_location",
   "stopping_time",
   "train_chunk",
+  "train_chunks",
   "train_step",
   "uncertainty_loss",
   "uniform_location",

@@ -7,13 +7,12 @@ one thing that must go backwards through time is the gradient of the state,
   a_t = 1[h_t > 0] (dL/dh_t + W_hidden a_{t+1}),
 
 (a_t, that of the core before its relu). Given all a_t, everything else is one product
-for all glimpses and examples together. BUILD_NOTES.md, "Speed", has the figures; the
+for all glimpses and examples together. BUILD_NOTES.md, section 5, has the figures; the
 tests hold this gradient to that of the plain scan.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import chex
@@ -49,17 +48,17 @@ def unroll_by_hand(
   Returns:
     The unroll.
   """
-  plain = functools.partial(unroll, config=config)
 
-  @jax.custom_vjp
-  def run(*inputs: Any) -> Unrolled:
-    return plain(*inputs)[0]
+  def plain(*inputs: Any) -> Unrolled:
+    return unroll(*inputs, config=config)[0]
+
+  run = jax.custom_vjp(plain)
 
   def forward(*inputs: Any) -> tuple[Unrolled, Any]:
     values = jax.tree.map(lambda leaf: leaf.value, inputs)
     if any(leaf.perturbed for leaf in inputs[1:]):
-      return jax.vjp(lambda *inputs: plain(*inputs)[0], *values)
-    unrolled, activations = plain(*values)
+      return jax.vjp(plain, *values)
+    unrolled, activations = unroll(*values, config=config)
     return unrolled, (values[0], unrolled, activations)
 
   def backward(residuals: Any, gradient: Unrolled) -> tuple[Any, ...]:
@@ -98,17 +97,17 @@ def _gradient(
     core = _before_relu(hidden, hidden_gradient + after @ to_hidden)
     return core, core
 
-  _, core_t = jax.lax.scan(
+  _, core = jax.lax.scan(
     back, jnp.zeros_like(hidden_t[0]), (hidden_t, gradient.hidden_t), reverse=True
   )
 
-  core, glimpse, seen = core_t, params["glimpse"], activations
+  glimpse, seen = params["glimpse"], activations
   features = _before_relu(seen.features, core @ params["core"]["glimpse"]["kernel"].T)
   what = _before_relu(seen.what, features @ glimpse["what"]["kernel"].T)
   where = _before_relu(seen.where, features @ glimpse["where"]["kernel"].T)
   hidden_layer = {
     # The first state before a glimpse is 0.
-    "kernel": _dense(hidden_t[:-1], core_t[1:])["kernel"],
+    "kernel": _dense(hidden_t[:-1], core[1:])["kernel"],
     "bias": core.sum(axis=(0, 1)),
   }
   _, location_vjp = jax.vjp(

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from ramjax import losses, networks, stopping
 from ramjax.config import Config, ConfigError, ModelConfig
+from ramjax.dynamic import look_until_decided
 from ramjax.objective import objective
 from ramjax.rollout import Rollout, picture_keys, rollout
-from ramjax.training import Preprocess, preprocess_batch
+from ramjax.training import Preprocess, preprocess_batch, take_pictures
 
 
 class Evaluation(NamedTuple):
@@ -103,7 +104,7 @@ def evaluate(
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
     label = labels[index]
     pictures = preprocess_batch(
-      preprocess_key, images[index], index, preprocess=preprocess
+      preprocess_key, take_pictures(images, index), index, preprocess=preprocess
     )
 
     def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -138,6 +139,94 @@ def evaluate(
   return _mean_over_batches(evaluate_batch, images.shape[0], batch_size, sharding)
 
 
+class DynamicEvaluation(NamedTuple):
+  """How a model does when it stops by itself.
+
+  Attributes:
+    accuracy: accuracy of its decisions.
+    mean_glimpses: mean number of glimpses that it took.
+  """
+
+  accuracy: jax.Array  # []
+  mean_glimpses: jax.Array  # []
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    "config",
+    "max_glimpses",
+    "preprocess",
+    "location_policy",
+    "batch_size",
+  ),
+)
+def evaluate_dynamic(
+  key: jax.Array,
+  params: networks.Params,
+  images: jax.Array,
+  labels: jax.Array,
+  beta: float | jax.Array,
+  *,
+  config: ModelConfig,
+  max_glimpses: int,
+  preprocess: Preprocess,
+  location_policy: str = "sample",
+  batch_size: int = 10_000,
+) -> DynamicEvaluation:
+  """Accuracy under the stopping rule for one exploration rate, at the cost of its glimpses.
+
+  The figures are those that `evaluate` has for that rate with M = 1 and the same key,
+  but for rounding: `ramjax.look_until_decided` does the looking.
+
+  Args:
+    key: typed PRNG key; each picture gets its own from it.
+    params: parameters of the model.
+    images: pictures [M, H, W, C], as `preprocess` takes them.
+    labels: true classes [M], integer in [0, K).
+    beta: exploration rate of the stopping rule [], at least 0.
+    config: the shape of the model.
+    max_glimpses: number of glimpses after which it stops in any case.
+    preprocess: from a stored picture to what the model sees, see
+      `ramjax.training.Preprocess`.
+    location_policy: `sample` or `mean`, see `ramjax.rollout`.
+    batch_size: pictures at a time; bounds the memory. The more, the fewer small
+      products for the last ones that are undecided.
+
+  Returns:
+    The evaluation, float32.
+
+  Raises:
+    ConfigError: if `max_glimpses`, `location_policy` or `batch_size` is out of range.
+    AssertionError: if an array has another rank, shape or type.
+  """
+  if batch_size < 1:
+    raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+  chex.assert_rank([images, beta], [4, 0])
+  chex.assert_shape(labels, images.shape[:1])
+  preprocess_key, rollout_key = jax.random.split(key)
+
+  def evaluate_batch(index: jax.Array, weight: jax.Array) -> DynamicEvaluation:
+    decision = look_until_decided(
+      picture_keys(jax.random.fold_in(rollout_key, 0), index),
+      params,
+      preprocess_batch(
+        preprocess_key, take_pictures(images, index), index, preprocess=preprocess
+      ),
+      beta=beta,
+      config=config,
+      max_glimpses=max_glimpses,
+      location_policy=location_policy,
+    )
+    correct = losses.reward(decision.probs, labels[index])
+    glimpses = decision.num_glimpses.astype(jnp.float32)
+    return DynamicEvaluation(
+      *(jnp.matmul(x, weight, precision="highest") for x in (correct, glimpses))
+    )
+
+  return _mean_over_batches(evaluate_batch, images.shape[0], batch_size, None)
+
+
 def validation_rollout(
   key: jax.Array,
   params: networks.Params,
@@ -165,7 +254,9 @@ def validation_rollout(
   return rollout(
     picture_keys(rollout_key, index),
     params,
-    preprocess_batch(preprocess_key, images[index], index, preprocess=preprocess),
+    preprocess_batch(
+      preprocess_key, take_pictures(images, index), index, preprocess=preprocess
+    ),
     config=config.model,
     num_glimpses=config.train.num_glimpses,
   )

@@ -24,6 +24,26 @@ from ramjax.config import ObjectiveConfig
 from ramjax.rollout import Rollout
 
 
+class TermWeights(NamedTuple):
+  """What the two extra terms count in the objective, as numbers of the program.
+
+  In place of those of the configuration they make one program of runs that differ in
+  objective or lambda alone: see `ramjax.many`. A term that is lacking has the weight 0.
+
+  Attributes:
+    uncertainty: scale · lambda_1.
+    intrinsic: scale · lambda_2.
+  """
+
+  uncertainty: float | jax.Array  # []
+  intrinsic: float | jax.Array  # []
+
+  @classmethod
+  def of(cls, config: ObjectiveConfig) -> TermWeights:
+    """What an objective gives them."""
+    return cls(config.uncertainty_weight, config.intrinsic_weight)
+
+
 class LossParts(NamedTuple):
   """The terms of the objective, before weights and reductions, one an example."""
 
@@ -88,6 +108,7 @@ def objective(
   *,
   config: ObjectiveConfig,
   weight: jax.Array | None = None,
+  term_weights: TermWeights | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss of a rollout under one of the four objectives, and its parts.
 
@@ -98,6 +119,7 @@ def objective(
     label: true classes [B], integer in [0, K).
     config: the objective.
     weight: weight of each example in the means [B], not all zero; None is equal.
+    term_weights: what the extra terms count; None is what the objective gives them.
 
   Returns:
     The loss [], and metrics: `loss`, `accuracy` after the last glimpse, and
@@ -107,10 +129,10 @@ def objective(
   accuracy = losses.reward(rollout.logits_t[-1], label)
   means = jax.tree.map(lambda values: jnp.average(values, weights=weight), parts)
   loss = means.classification + means.reinforce + means.baseline + means.error_fit
-  if config.uncertainty_weight:
-    loss += config.uncertainty_weight * means.uncertainty
-  if config.intrinsic_weight:
-    loss += config.intrinsic_weight * means.intrinsic
+  extra = means.uncertainty, means.intrinsic
+  for factor, mean in zip(term_weights or TermWeights.of(config), extra, strict=True):
+    if isinstance(factor, jax.Array) or factor != 0.0:  # what is lacking costs nothing
+      loss += factor * mean
   metrics = {"loss": loss, "accuracy": jnp.average(accuracy, weights=weight)}
   metrics |= {f"loss/{name}": value for name, value in means._asdict().items()}
   return loss, metrics

@@ -13,7 +13,7 @@ import optax
 
 from ramjax import networks
 from ramjax.config import Config, ConfigError, TrainConfig
-from ramjax.objective import objective
+from ramjax.objective import TermWeights, objective
 from ramjax.rollout import picture_keys, rollout
 
 Metrics = dict[str, jax.Array]
@@ -82,6 +82,7 @@ def _gradient(
   labels: jax.Array,
   *,
   config: Config,
+  term_weights: TermWeights | None,
 ) -> tuple[networks.Params, Metrics]:
   """The gradient of the objective of some pictures [B, H, W, C], and its metrics."""
 
@@ -93,7 +94,13 @@ def _gradient(
       config=config.model,
       num_glimpses=config.train.num_glimpses,
     )
-    return objective(params.error, looked, labels, config=config.objective)
+    return objective(
+      params.error,
+      looked,
+      labels,
+      config=config.objective,
+      term_weights=term_weights,
+    )
 
   return jax.grad(loss, has_aux=True)(params)
 
@@ -161,6 +168,7 @@ def _step(
   num_examples: int,
   config: Config,
   optimizer: optax.GradientTransformation,
+  term_weights: TermWeights | None,
 ) -> tuple[TrainState, Metrics]:
   """One step on `examples`, of which `show` makes pictures and labels.
 
@@ -172,6 +180,7 @@ def _step(
     num_examples: B.
     config: the run.
     optimizer: the optimiser.
+    term_weights: what the extra terms count; None is what the objective gives them.
   """
   num_parts = config.train.accumulation_steps
   if num_examples % num_parts:
@@ -186,7 +195,9 @@ def _step(
     number, examples = part
     images, labels = show(preprocess_key, number, examples)
     keys = picture_keys(rollout_key, number)
-    return _gradient(keys, state.params, images, labels, config=config)
+    return _gradient(
+      keys, state.params, images, labels, config=config, term_weights=term_weights
+    )
 
   numbered = jnp.arange(num_examples), examples
   grads, metrics = _mean_over_parts(gradient, numbered, num_parts)
@@ -201,6 +212,7 @@ def train_step(
   *,
   config: Config,
   optimizer: optax.GradientTransformation,
+  term_weights: TermWeights | None = None,
 ) -> tuple[TrainState, Metrics]:
   """One step: a rollout, the gradient of its objective, an update.
 
@@ -215,6 +227,7 @@ def train_step(
     labels: true classes [B], integer in [0, K).
     config: the run: its model, its objective, its number of glimpses.
     optimizer: the optimiser that the state was made for.
+    term_weights: what the extra terms count; None is what the objective gives them.
 
   Returns:
     The state after, and the metrics of `ramjax.objective` before the update, with
@@ -232,6 +245,7 @@ def train_step(
     num_examples=labels.size,
     config=config,
     optimizer=optimizer,
+    term_weights=term_weights,
   )
 
 
@@ -308,6 +322,7 @@ def train_chunk(
   optimizer: optax.GradientTransformation,
   preprocess: Preprocess,
   max_steps: int,
+  term_weights: TermWeights | None = None,
 ) -> tuple[TrainState, Metrics]:
   """Steps `start` to `stop` of an epoch, in one call.
 
@@ -325,6 +340,7 @@ def train_chunk(
     optimizer: the optimiser that the state was made for.
     preprocess: from a stored picture to what the model sees, see `Preprocess`.
     max_steps: the length of the longest chunk.
+    term_weights: what the extra terms count; None is what the objective gives them.
 
   Returns:
     The state after, and the metrics of each step, [max_steps] each, of which the
@@ -341,7 +357,13 @@ def train_chunk(
   def step(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:
     batch = order[row]
     return _step(
-      state, batch, show, num_examples=batch.size, config=config, optimizer=optimizer
+      state,
+      batch,
+      show,
+      num_examples=batch.size,
+      config=config,
+      optimizer=optimizer,
+      term_weights=term_weights,
     )
 
   def body(

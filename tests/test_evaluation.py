@@ -193,3 +193,25 @@ def test_each_picture_is_preprocessed_with_its_own_key(params, mnist):
   other = evaluate(params, mnist, preprocess=shift, batch_size=11)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), one, other)
   assert (one.hidden_norm_t != evaluate(params, mnist).hidden_norm_t).any()
+
+
+@pytest.mark.parametrize("batch_size", [10_000, 40])
+def test_dynamic_evaluation_has_the_figures_of_evaluate(params, mnist, batch_size):
+  """With M = 1 and the same key; in one batch and in two, of which one is not full."""
+  images, labels = (jnp.asarray(array[:70]) for array in mnist.test)
+  expected = evaluate(params, mnist)
+  for number, beta in enumerate(BETAS):
+    found = ramjax.evaluate_dynamic(
+      KEY,
+      params,
+      images,
+      labels,
+      beta,
+      config=CONFIG.model,
+      max_glimpses=9,
+      preprocess=mnist.preprocess,
+      batch_size=batch_size,
+    )
+    np.testing.assert_allclose(found.accuracy, expected.dynamic_accuracy[number])
+    np.testing.assert_allclose(found.mean_glimpses, expected.mean_glimpses[number])
+  assert len(set(np.asarray(expected.mean_glimpses).tolist())) == len(BETAS)

@@ -23,6 +23,8 @@ ORDER = [
   "rollout",
   "objective",
   "training",
+  "many",
+  "dynamic",
   "evaluation",
   "parallel",
   "data.idx",

@@ -11,6 +11,7 @@ from ramjax import (
   LossParts,
   ModelConfig,
   ObjectiveConfig,
+  TermWeights,
   init_params,
   loss_parts,
   objective,
@@ -161,6 +162,12 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
   hits = looked.logits_t[-1].argmax(-1) == labels
   np.testing.assert_allclose(metrics["accuracy"], hits.mean(), rtol=1e-6)
   assert set(metrics) == {"loss", "accuracy", *(f"loss/{p}" for p in mean._fields)}
+  as_numbers = TermWeights(*map(jnp.float32, TermWeights.of(config)))
+  other = ObjectiveConfig(name="original" if name == "both" else "both")
+  again, _ = objective(
+    params.error, looked, labels, config=other, term_weights=as_numbers
+  )
+  np.testing.assert_allclose(again, expected, rtol=1e-5)
 
 
 def test_the_default_scale_is_the_released_sum_over_a_batch_of_32(params):

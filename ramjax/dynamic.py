@@ -1,0 +1,174 @@
+"""Looking that costs what it uses: what is decided is not looked at any more.
+
+`ramjax.evaluate` gets every exploration rate from one unroll of all glimpses. For one
+rate that is waste: with four glimpses on average out of fifty, most of the work is for
+pictures that were decided before. Here all pictures go on together, glimpse by glimpse,
+and at each glimpse those that are undecided are worked on in blocks, large ones first
+and small ones for the rest, so that nothing is compiled for the number that is left.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple, cast
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ramjax import networks, policy, stopping
+from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
+from ramjax.rollout import picture_keys, policy_noise
+from ramjax.training import take_pictures
+from ramjax.unroll import take_glimpse
+
+_BLOCK_SIZES = (512, 128, 32)
+"""Large blocks make large matrix products, small ones waste little on the rest."""
+
+
+class Decision(NamedTuple):
+  """What a model made of B pictures when it stopped by itself.
+
+  Attributes:
+    probs: softmax outputs p after the last glimpse taken.
+    predicted_error: self-uncertainties u after the last glimpse taken.
+    num_glimpses: number of glimpses taken, int32.
+  """
+
+  probs: jax.Array  # [B, K]
+  predicted_error: jax.Array  # [B, K]
+  num_glimpses: jax.Array  # [B]
+
+
+class _Looking(NamedTuple):
+  """B pictures between two glimpses."""
+
+  hidden: jax.Array  # [B, hidden_size]
+  location: jax.Array  # [B, 2], of the next glimpse
+  decided: jax.Array  # [B]
+  decision: Decision
+
+
+def look_until_decided(
+  key: jax.Array,
+  params: networks.Params,
+  images: jax.Array,
+  *,
+  beta: float | jax.Array,
+  config: ModelConfig,
+  max_glimpses: int,
+  location_policy: str = "sample",
+) -> Decision:
+  """Looks at each picture until the stopping rule holds (paper, section 3).
+
+  The answers are those of `ramjax.rollout` with `ramjax.stopping_time` and
+  `ramjax.at_stop`, from the same glimpses if the key is the same. Not differentiable.
+
+  Args:
+    key: typed PRNG key: one [], from which each picture gets its own, or one for each
+      picture [B]; see `ramjax.rollout`.
+    params: parameters of the model.
+    images: pictures [B, H, W, C], float, normalised; any height and width.
+    beta: exploration rate of the stopping rule [], at least 0; the larger, the longer
+      it looks.
+    config: the shape of the model.
+    max_glimpses: number of glimpses after which it stops in any case.
+    location_policy: `sample` draws the next location from the policy, `mean` looks
+      where its mean is.
+
+  Returns:
+    The decisions.
+
+  Raises:
+    ConfigError: if `max_glimpses` or `location_policy` is out of range.
+    AssertionError: if an array has another rank, shape or type.
+  """
+  if max_glimpses < 1:
+    raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
+  if location_policy not in LOCATION_POLICIES:
+    raise ConfigError(
+      f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
+      f" not {location_policy!r}"
+    )
+  chex.assert_shape(images, (None, None, None, config.image_shape[-1]))
+  chex.assert_type(images, float)
+  batch = images.shape[0]
+  if key.ndim == 0:
+    key = picture_keys(key, jnp.arange(batch))
+  chex.assert_shape(key, (batch,))
+  first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
+  block_sizes = [size for size in _BLOCK_SIZES if size <= batch] or [batch]
+
+  def look_at_block(
+    size: int, t: jax.Array, index: jax.Array, looking: _Looking
+  ) -> _Looking:
+    """Glimpse t at `size` pictures; those whose index is B are not there."""
+    there = jnp.minimum(index, batch - 1)
+    if location_policy == "sample":
+      noise = policy_noise(policy_key[there], t[None])[0]
+    else:
+      noise = jnp.zeros((size, 2))
+    hidden, location, _, _ = take_glimpse(
+      params.ram,
+      take_pictures(images, there),
+      looking.hidden[there],
+      looking.location[there],
+      noise,
+      config=config,
+    )
+    model = networks.RecurrentAttentionModel(config)
+    logits, _ = cast(
+      tuple[jax.Array, jax.Array],
+      model.apply({"params": params.ram}, hidden, method="read"),
+    )
+    probs = jax.nn.softmax(logits)
+    predicted_error = networks.predict_error(params.error, hidden, probs)
+    decided = stopping.is_decided(probs, predicted_error, beta=beta)
+    decision = Decision(probs, predicted_error, jnp.full(size, t + 1))
+    return jax.tree.map(
+      lambda all_of_them, block: all_of_them.at[index].set(block),  # B is dropped
+      looking,
+      _Looking(hidden, location, decided, decision),
+    )
+
+  def look(carry: tuple[jax.Array, _Looking]) -> tuple[jax.Array, _Looking]:
+    """One more glimpse at all that are undecided."""
+    t, looking = carry
+    num_undecided = jnp.sum(~looking.decided)
+    undecided = jnp.nonzero(
+      ~looking.decided, size=batch + block_sizes[0], fill_value=batch
+    )[0]
+
+    def next_block(size: int, progress: tuple[jax.Array, _Looking]) -> Any:
+      done, looking = progress
+      index = jax.lax.dynamic_slice(undecided, (done,), (size,))
+      return done + size, look_at_block(size, t, index, looking)
+
+    def is_left(least: int, progress: tuple[jax.Array, _Looking]) -> jax.Array:
+      return progress[0] + least <= num_undecided
+
+    progress = jnp.int32(0), looking
+    for size in block_sizes:
+      # Blocks of the smallest size may be filled up, the others are whole.
+      least = 1 if size == block_sizes[-1] else size
+      progress = jax.lax.while_loop(
+        functools.partial(is_left, least),
+        functools.partial(next_block, size),
+        progress,
+      )
+    _, looking = progress
+    return t + 1, looking
+
+  def goes_on(carry: tuple[jax.Array, _Looking]) -> jax.Array:
+    t, looking = carry
+    return (t < max_glimpses) & ~jnp.all(looking.decided)
+
+  nothing = jnp.zeros((batch, config.num_classes))
+  start = _Looking(
+    hidden=jnp.zeros((batch, config.hidden_size)),
+    location=jax.vmap(policy.uniform_location)(first_key),
+    decided=jnp.zeros(batch, jnp.bool_),
+    decision=Decision(nothing, nothing, jnp.zeros(batch, jnp.int32)),
+  )
+  _, looking = jax.lax.while_loop(goes_on, look, (jnp.int32(0), start))
+  return looking.decision

@@ -1,0 +1,122 @@
+"""Many runs in one program: training vmapped over seeds, and over the two lambdas.
+
+Each run draws the numbers that it draws alone, so that it is the same run up to the
+order in which sums are rounded (which a model with hard attention amplifies: after some
+tens of steps its runs diverge, as those of two machines do). What the runs have in
+common is whatever fixes a shape or a choice of the program: sizes, numbers of glimpses
+and of examples a step. The pictures are there once.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import optax
+
+from ramjax.config import Config
+from ramjax.objective import TermWeights
+from ramjax.training import (
+  Metrics,
+  Preprocess,
+  TrainState,
+  epoch_order,
+  init_train_state,
+  train_chunk,
+)
+
+
+def init_train_states(
+  keys: jax.Array, *, config: Config, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """The states of R runs before the first step.
+
+  Args:
+    keys: typed PRNG keys of the runs [R].
+    config: what the runs have in common.
+    optimizer: any Optax optimiser.
+
+  Returns:
+    A state whose every array has a first axis [R].
+  """
+  init = functools.partial(init_train_state, config=config, optimizer=optimizer)
+  return jax.vmap(init)(keys)
+
+
+def epoch_orders(
+  keys: jax.Array, epoch: int | jax.Array, *, num_examples: int, batch_size: int
+) -> jax.Array:
+  """The batches of an epoch of R runs, see `ramjax.epoch_order`.
+
+  Args:
+    keys: typed PRNG keys [R], the same in each epoch.
+    epoch: number of the epoch.
+    num_examples: number of training pictures.
+    batch_size: examples a step of one run.
+
+  Returns:
+    Indices [R, num_examples // batch_size, batch_size], int32.
+
+  Raises:
+    ConfigError: if there is not one whole batch.
+  """
+  order = functools.partial(
+    epoch_order, num_examples=num_examples, batch_size=batch_size
+  )
+  return jax.vmap(order, in_axes=(0, None))(keys, epoch)
+
+
+def train_chunks(
+  states: TrainState,
+  images: jax.Array,
+  labels: jax.Array,
+  orders: jax.Array,
+  start: jax.Array,
+  stop: jax.Array,
+  term_weights: TermWeights,
+  *,
+  config: Config,
+  optimizer: optax.GradientTransformation,
+  preprocess: Preprocess,
+  max_steps: int,
+) -> tuple[TrainState, Metrics]:
+  """Steps `start` to `stop` of an epoch of R runs, in one call.
+
+  To be jitted as `ramjax.train_chunk`, with the keyword arguments bound and `states`
+  donated.
+
+  Args:
+    states: the states before, every array with a first axis [R].
+    images: all training pictures [M, H, W, C], uint8.
+    labels: their classes [M], int32.
+    orders: the batches of the epoch of each run [R, steps, B].
+    start: first row of `orders` to train on.
+    stop: row after the last one; at most `start + max_steps`.
+    term_weights: what the extra terms count in each run, [R] each; with
+      `config.objective.name` of `both` or another: the weights alone decide.
+    config: what the runs have in common.
+    optimizer: the optimiser that the states were made for.
+    preprocess: from a stored picture to what the model sees, see
+      `ramjax.training.Preprocess`.
+    max_steps: the length of the longest chunk.
+
+  Returns:
+    The states after, and the metrics of each step of each run, [R, max_steps] each.
+  """
+
+  def one(state: TrainState, order: jax.Array, weights: TermWeights):
+    return train_chunk(
+      state,
+      images,
+      labels,
+      order,
+      start,
+      stop,
+      config=config,
+      optimizer=optimizer,
+      preprocess=preprocess,
+      max_steps=max_steps,
+      term_weights=weights,
+    )
+
+  return jax.vmap(one)(states, orders, term_weights)

@@ -1,0 +1,123 @@
+"""Looking until decided: the answers of the full unroll, for the glimpses it takes."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import ramjax
+from ramjax import dynamic
+from ramjax.config import ConfigError, ModelConfig
+
+CONFIG = ModelConfig(image_shape=(20, 30, 1), hidden_size=32, branch_size=16)
+KEY = jax.random.key(3)
+MOST = 12
+BETA = 0.06
+
+
+@pytest.fixture(scope="module")
+def params():
+  return ramjax.init_params(jax.random.key(0), CONFIG)
+
+
+def pictures(num):
+  return jax.random.normal(jax.random.key(1), (num, *CONFIG.image_shape))
+
+
+@functools.partial(jax.jit, static_argnames=("location_policy", "max_glimpses"))
+def look(key, params, images, beta=BETA, location_policy="sample", max_glimpses=MOST):
+  return ramjax.look_until_decided(
+    key,
+    params,
+    images,
+    beta=beta,
+    config=CONFIG,
+    max_glimpses=max_glimpses,
+    location_policy=location_policy,
+  )
+
+
+@functools.partial(jax.jit, static_argnames="location_policy")
+def full_unroll(key, params, images, beta=BETA, location_policy="sample"):
+  """All glimpses at all pictures, and what the stopping rule makes of them."""
+  looked = ramjax.rollout(
+    key,
+    params,
+    images,
+    config=CONFIG,
+    num_glimpses=MOST,
+    location_policy=location_policy,
+  )
+  taken = ramjax.stopping_time(looked.probs_t, looked.predicted_error_t, beta=beta)
+  at_stop = jax.vmap(ramjax.at_stop, (-1, None), -1)
+  return ramjax.Decision(
+    at_stop(looked.probs_t, taken), at_stop(looked.predicted_error_t, taken), taken
+  )
+
+
+@pytest.mark.parametrize(
+  ("num_images", "location_policy"),
+  [(5, "sample"), (161, "mean"), (700, "sample")],
+)
+def test_the_answers_are_those_of_the_full_unroll(params, num_images, location_policy):
+  """For fewer pictures than a block has, for whole blocks, and for a rest of them."""
+  images = pictures(num_images)
+  found = look(KEY, params, images, location_policy=location_policy)
+  expected = full_unroll(KEY, params, images, location_policy=location_policy)
+  np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
+  np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-4)
+  np.testing.assert_allclose(
+    found.predicted_error, expected.predicted_error, rtol=1e-4, atol=1e-6
+  )
+
+
+def test_these_pictures_are_decided_at_all_times(params):
+  """What is compared above is not one and the same stopping time."""
+  taken = full_unroll(KEY, params, pictures(700)).num_glimpses
+  assert set(np.asarray(taken)) == set(range(1, MOST + 1))
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(0.0, 1), (1e6, 5)])
+def test_it_takes_one_glimpse_at_least_and_max_glimpses_at_most(params, beta, expected):
+  found = look(KEY, params, pictures(40), beta=beta, max_glimpses=5)
+  np.testing.assert_array_equal(found.num_glimpses, expected)
+
+
+def test_each_picture_has_its_own_key(params):
+  keys = jax.random.split(KEY, 6)
+  both = look(keys, params, pictures(6))
+  last = look(keys[4:], params, pictures(6)[4:])
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a[4:], b, rtol=1e-5), both, last)
+
+
+def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
+  """But for less than one smallest block at each glimpse."""
+  sizes = []
+  take_glimpse = dynamic.take_glimpse
+
+  def counted(ram_params, images, *rest, **options):
+    jax.debug.callback(lambda: sizes.append(images.shape[0]))
+    return take_glimpse(ram_params, images, *rest, **options)
+
+  monkeypatch.setattr(dynamic, "take_glimpse", counted)
+  found = ramjax.look_until_decided(
+    KEY, params, pictures(700), beta=BETA, config=CONFIG, max_glimpses=MOST
+  )
+  jax.effects_barrier()
+  needed = int(found.num_glimpses.sum())
+  assert needed < 0.8 * 700 * MOST
+  assert needed <= sum(sizes) < needed + 32 * MOST
+  assert max(sizes) == 512
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"max_glimpses": 0}, "max_glimpses must be at least 1, not 0"),
+    ({"location_policy": "best"}, "location_policy must be one of sample, mean"),
+  ],
+)
+def test_bad_options_are_named(params, options, message):
+  with pytest.raises(ConfigError, match=message):
+    look(KEY, params, pictures(2), **options)

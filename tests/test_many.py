@@ -1,0 +1,79 @@
+"""Many runs in one program: each is the run that it would be alone."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ramjax
+from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
+
+CONFIG = Config(
+  model=ModelConfig(hidden_size=32, branch_size=16),
+  train=TrainConfig(batch_size=16, num_glimpses=3, learning_rate=1e-3),
+)
+OBJECTIVES = ("both", "original")
+STEPS = 6
+
+
+def bound(function, config, optimizer, dataset):
+  return jax.jit(
+    functools.partial(
+      function,
+      config=config,
+      optimizer=optimizer,
+      preprocess=dataset.preprocess,
+      max_steps=STEPS,
+    )
+  )
+
+
+def test_each_run_is_the_run_that_it_is_alone(mnist):
+  """Two seeds with one objective each, over the first steps, to rounding."""
+  optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=1000)
+  train = jax.tree.map(jnp.asarray, mnist.train)
+  objectives = [ObjectiveConfig(name=name) for name in OBJECTIVES]
+  keys = jax.random.split(jax.random.key(0), len(objectives))
+  weights = [ramjax.TermWeights.of(objective) for objective in objectives]
+  orders = ramjax.epoch_orders(
+    keys, 2, num_examples=len(train.labels), batch_size=CONFIG.train.batch_size
+  )
+  init = functools.partial(ramjax.init_train_states, config=CONFIG, optimizer=optimizer)
+  states, metrics = bound(ramjax.train_chunks, CONFIG, optimizer, mnist)(
+    jax.jit(init)(keys),
+    *train,
+    orders,
+    1,
+    1 + STEPS,
+    jax.tree.map(lambda *values: jnp.array(values), *weights),
+  )
+  for run, (key, objective) in enumerate(zip(keys, objectives, strict=True)):
+    config = dataclasses.replace(CONFIG, objective=objective)
+    np.testing.assert_array_equal(
+      orders[run],
+      ramjax.epoch_order(
+        key, 2, num_examples=len(train.labels), batch_size=CONFIG.train.batch_size
+      ),
+    )
+    init = functools.partial(
+      ramjax.init_train_state, config=config, optimizer=optimizer
+    )
+    state, alone = bound(ramjax.train_chunk, config, optimizer, mnist)(
+      jax.jit(init)(key),
+      *train,
+      orders[run],
+      1,
+      1 + STEPS,
+    )
+    for name, values in alone.items():
+      np.testing.assert_allclose(
+        metrics[name][run], values, rtol=2e-5, atol=1e-6, err_msg=f"{name} of {run}"
+      )
+    jax.tree.map(
+      lambda many, one, run=run: np.testing.assert_allclose(many[run], one, atol=1e-4),
+      states.params,
+      state.params,
+    )
+  assert len(set(np.asarray(metrics["loss"][:, 0]).tolist())) == len(keys)
