@@ -179,15 +179,25 @@ def define_device_flags() -> None:
   )
   flags.DEFINE_integer("num_processes", None, "Number of processes that work together.")
   flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+  flags.DEFINE_boolean(
+    "compilation_cache", True, "Whether compiled programs are kept for the next start."
+  )
+  define_precision_flag()
+
+
+def define_precision_flag() -> None:
+  """Defines the flag that `set_precision` obeys."""
   flags.DEFINE_enum(
     "matmul_precision",
     "float32",
     MATMUL_PRECISIONS,
-    "In what GPUs and TPUs round the factors of matrix products; CPUs use float32.",
+    "To what GPUs and TPUs round the factors of matrix products; CPUs use float32.",
   )
-  flags.DEFINE_boolean(
-    "compilation_cache", True, "Whether compiled programs are kept for the next start."
-  )
+
+
+def set_precision() -> None:
+  """Has matrix products computed as `--matmul_precision` says."""
+  jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
 
 
 def open_mesh(train: TrainConfig | None = None) -> Mesh:
@@ -203,7 +213,7 @@ def open_mesh(train: TrainConfig | None = None) -> Mesh:
     ConfigError: if there are fewer, or they do not divide the batch.
     ParallelError: if the other processes are not found.
   """
-  jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
+  set_precision()
   if FLAGS.compilation_cache:
     compilation_cache.enable()
   parallel.start(

@@ -1,0 +1,205 @@
+"""How fast this machine is with ramjax: `python -m experiments.benchmark`.
+
+Prints a table, and writes --output as JSON. Everything is measured in rounds, one case
+after the other, so that the noise of a shared machine meets all of them alike, and the
+rate of large matrix products is measured in each round beside them. --compare=JSON shows
+ratios to an earlier file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from experiments import benchmark_cases as cases_lib
+from experiments import flags
+from experiments import workdir as workdir_lib
+from ramjax import data
+
+
+def define_flags() -> None:
+  """Defines the flags of the binary."""
+  absl_flags.DEFINE_list("cases", [], "Parts of the names of cases; by default all.")
+  absl_flags.DEFINE_integer("rounds", 7, "How often everything is measured.")
+  absl_flags.DEFINE_integer(
+    "starts", 2, "How often whole trainings are started; 0 leaves them out."
+  )
+  absl_flags.DEFINE_list("batch_sizes", ["32", "128", "512"], "Examples a step.")
+  absl_flags.DEFINE_list("num_runs", ["8"], "Runs trained in one program.")
+  absl_flags.DEFINE_integer(
+    "num_examples", None, "Use only so many pictures, of each split; by default all."
+  )
+  absl_flags.DEFINE_string("data_dir", None, "Folder with MNIST's four IDX files.")
+  absl_flags.DEFINE_string("output", None, "Where to write the figures, as JSON.")
+  absl_flags.DEFINE_string("compare", None, "An earlier --output to show ratios to.")
+  flags.define_precision_flag()
+
+
+def main() -> None:
+  """Measures what the flags ask for."""
+  options = flags.FLAGS
+  for name, least in (("rounds", 1), ("starts", 0)):
+    if getattr(options, name) < least:
+      raise flags.UsageError(
+        f"{name} must be at least {least}, not {getattr(options, name)}"
+      )
+  batch_sizes = _parse_counts("batch_sizes", options.batch_sizes)
+  num_runs = _parse_counts("num_runs", options.num_runs)
+  earlier = read_results(pathlib.Path(options.compare)) if options.compare else None
+  flags.set_precision()
+  dataset = data.load_dataset(
+    "mnist", data_dir=options.data_dir, num_train_examples=options.num_examples
+  )
+  if len(dataset.train.labels) < max(batch_sizes):
+    raise flags.UsageError(
+      f"num_examples must be at least the largest of batch_sizes, {max(batch_sizes)}"
+    )
+  dataset = dataset._replace(
+    test=data.Split(*(array[: options.num_examples] for array in dataset.test))
+  )
+  chosen = [
+    case
+    for case in cases_lib.all_cases(
+      dataset, batch_sizes=batch_sizes, num_runs=num_runs, starts=options.starts
+    )
+    if not options.cases or any(word in case.name for word in options.cases)
+  ]
+  if not chosen:
+    raise flags.UsageError(f"cases: no case is called {', '.join(options.cases)}")
+  results = {
+    "matmul_precision": options.matmul_precision,
+    **workdir_lib.provenance(),
+    "cpu_count": len(os.sched_getaffinity(0)),
+    **measure(chosen, rounds=options.rounds),
+  }
+  print(table(results, earlier))
+  for ratio in results["ratios"]:
+    print(f"{ratio['name']}: {ratio['median']:.2f}")
+  if options.output:
+    workdir_lib.write_json(pathlib.Path(options.output), results)
+    print(f"written to {options.output}")
+
+
+def measure(cases: Sequence[cases_lib.Case], *, rounds: int) -> dict[str, Any]:
+  """The figures of some cases, measured in turn.
+
+  Args:
+    cases: what to measure.
+    rounds: how often; a case may ask for fewer.
+
+  Returns:
+    `matrix_rate_gflops`, `ratios` and `measurements`, as `table` takes them.
+  """
+  matrix_rate = cases_lib.MatrixRate()
+  prepared = [case.prepare() for case in cases]
+  rates: list[float] = []
+  values: list[list[float]] = [[] for _ in cases]
+  shares: list[list[float]] = [[] for _ in cases]
+  for number in range(rounds):
+    rates.append(matrix_rate())
+    for case, run, found, share in zip(cases, prepared, values, shares, strict=True):
+      if number >= (case.most_rounds or rounds):
+        continue
+      found.append(run())
+      if case.gflop is not None:
+        share.append(case.gflop / found[-1] / rates[-1])
+    print(f"round {number + 1} of {rounds}", flush=True)
+  found_of = {case.name: found for case, found in zip(cases, values, strict=True)}
+  return {
+    "matrix_rate_gflops": _summary(rates),
+    "ratios": [
+      {"name": ratio.name, **_summary(list(map(ratio.of, above, below)))}
+      for ratio in cases_lib.ratios(cases)
+      for above, below in [(found_of[ratio.above], found_of[ratio.below])]
+    ],
+    "measurements": [
+      {
+        "name": case.name,
+        "unit": case.unit,
+        **_summary(found),
+        **({"share_of_matrix_rate": statistics.median(share)} if share else {}),
+      }
+      for case, found, share in zip(cases, values, shares, strict=True)
+    ],
+  }
+
+
+def table(results: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> str:
+  """The figures as a Markdown table.
+
+  Args:
+    results: what `measure` returned.
+    earlier: results to show the ratio to; None leaves them out.
+  """
+  before = {m["name"]: m for m in earlier["measurements"]} if earlier else {}
+  head = ["what", "minimum", "median", "spread", "share of the matrix rate"]
+  rows = [[*head, *(["against earlier"] if earlier else [])]]
+  rows.append(["---"] * len(rows[0]))
+  for m in results["measurements"]:
+    share = m.get("share_of_matrix_rate")
+    row = [m["name"], *(_quantity(m[x], m["unit"]) for x in ("minimum", "median"))]
+    row += [f"{m['spread']:.0%}", "" if share is None else f"{share:.2f}"]
+    if earlier:
+      old = before.get(m["name"])
+      row.append("" if old is None else f"{m['minimum'] / old['minimum']:.2f}")
+    rows.append(row)
+  return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def read_results(path: pathlib.Path) -> dict[str, Any]:
+  """An earlier --output.
+
+  Raises:
+    RunError: if it cannot be read.
+  """
+  try:
+    results = json.loads(path.read_text())
+    for measurement in results["measurements"]:
+      if not isinstance(measurement["name"], str) or not measurement["minimum"] > 0:
+        raise ValueError("a measurement has no name or no minimum")
+    return results
+  except OSError as error:
+    raise flags.RunError(f"{path} cannot be read: {error.strerror}") from error
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
+    raise flags.RunError(f"{path} is not an --output of the benchmark") from error
+
+
+def _summary(values: list[float]) -> dict[str, Any]:
+  """Minimum, median and spread (largest minus smallest, over the median)."""
+  median = statistics.median(values)
+  spread = (max(values) - min(values)) / median
+  return {
+    "minimum": min(values),
+    "median": median,
+    "spread": spread,
+    "repeats": len(values),
+  }
+
+
+def _quantity(value: float, unit: str) -> str:
+  """A quantity in words, to three figures."""
+  if unit == "B":
+    return f"{value / 1e9:.3g} GB"
+  for factor, name in ((1.0, "s"), (1e-3, "ms")):
+    if value >= factor:
+      return f"{value / factor:.3g} {name}"
+  return f"{value / 1e-6:.3g} μs"
+
+
+def _parse_counts(name: str, words: list[str]) -> list[int]:
+  if not all(word.isdecimal() and int(word) >= 1 for word in words):
+    raise flags.UsageError(
+      f"{name} must be positive integers separated by commas, not {','.join(words)}"
+    )
+  return [int(word) for word in words]
+
+
+if __name__ == "__main__":
+  define_flags()
+  flags.run(main)

@@ -1,0 +1,487 @@
+"""What `experiments.benchmark` measures: the parts of training and of evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import ramjax
+from experiments.flags import RunError
+from ramjax import data
+from ramjax.config import Config, ModelConfig
+
+Program = Callable[[], Any]
+"""Starts a program on the device, and returns arrays that it will fill."""
+
+_CONFIG = Config()
+_BATCH = _CONFIG.train.batch_size
+_TRAINED_EPOCHS = 2
+_SWEEP_GLIMPSES = 50
+_MEAN_GLIMPSES = 4
+_BETAS = jnp.linspace(0.0, 2.0, 15)
+_PATIENCE_SECONDS = 600.0
+
+STEP = "train step, batch {}"
+RUNS = "train step of {} runs in one program, batch {} each"
+FIXED = f"evaluation, {_MEAN_GLIMPSES} glimpses"
+DYNAMIC = f"evaluation until decided, {_MEAN_GLIMPSES} glimpses on average"
+UNROLL = f"unroll of 6 glimpses, batch {_BATCH}, pictures {{0}} × {{0}}"
+COLD_START = "from the command to the first step"
+CACHED_START = "from the command to the first step, programs cached"
+MEMORY = "peak memory of a training of one epoch"
+LARGE, SMALL = 1024, 28
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Something to measure.
+
+  Attributes:
+    name: what it is.
+    prepare: makes it ready, compiled and warm; returns what measures it once.
+    unit: what is measured then, `s` or `B`.
+    gflop: arithmetic of its matrix products, 1e9 operations; None if it has few.
+    most_rounds: the number of rounds after which it is left out; None is never.
+  """
+
+  name: str
+  prepare: Callable[[], Callable[[], float]]
+  unit: str = "s"
+  gflop: float | None = None
+  most_rounds: int | None = None
+
+
+def gflop(
+  model: ModelConfig, *, examples: int, num_glimpses: int, backward: bool = False
+) -> float:
+  """Arithmetic of the model's matrix products, in 1e9 operations.
+
+  Args:
+    model: its sizes.
+    examples: number of pictures.
+    num_glimpses: glimpses at each.
+    backward: whether also that of the gradient in the parameters.
+
+  Returns:
+    Twice the number of multiplications.
+  """
+  channels = model.image_shape[-1]
+  patches = model.num_scales * model.patch_size**2 * channels
+  first = (patches + 2) * model.branch_size
+  features = 2 * model.branch_size * model.hidden_size
+  core = 2 * model.hidden_size**2
+  policy_and_baseline = 3 * model.hidden_size
+  classes = (2 * model.hidden_size + model.num_classes) * model.num_classes
+  forward = first + features + core + policy_and_baseline + classes
+  # Every weight has a gradient, and every input of a layer but pictures, locations and
+  # the states that policy and baseline read.
+  gradient = 2 * forward - first - policy_and_baseline if backward else 0
+  return 2e-9 * examples * num_glimpses * (forward + gradient)
+
+
+class Ratio(NamedTuple):
+  """What one case costs beside another.
+
+  Attributes:
+    name: what is compared.
+    above: name of the case whose cost is divided.
+    below: name of the case by whose cost.
+    factor: how many of the latter it is compared with.
+  """
+
+  name: str
+  above: str
+  below: str
+  factor: float = 1.0
+
+  def of(self, above: float, below: float) -> float:
+    """The ratio of two measurements of one round."""
+    return above / below / self.factor
+
+
+def ratios(cases: Sequence[Case]) -> list[Ratio]:
+  """The ratios that mean something, of those cases that are there."""
+  names = {case.name for case in cases}
+  single = STEP.format(_BATCH)
+  found = [
+    Ratio("until decided against fixed, 4 glimpses on average", DYNAMIC, FIXED),
+    Ratio(
+      f"pictures of {LARGE} × {LARGE} against {SMALL} × {SMALL}",
+      UNROLL.format(LARGE),
+      UNROLL.format(SMALL),
+    ),
+  ]
+  for runs in range(1, 1 << 16):
+    if (name := RUNS.format(runs, _BATCH)) in names:
+      found.append(
+        Ratio(f"{runs} runs in one program against {runs}", name, single, runs)
+      )
+  return [ratio for ratio in found if {ratio.above, ratio.below} <= names]
+
+
+class MatrixRate:
+  """The rate of a large product of float32 matrices, the machine's practical limit."""
+
+  def __init__(self) -> None:
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    keys = jax.random.split(jax.random.key(0))
+    self._factors = [jax.random.normal(key, (size, size)) for key in keys]
+    self._product = jax.jit(jnp.matmul)
+    self._gflop = 2e-9 * size**3
+    self()
+
+  def __call__(self) -> float:
+    """Measures it: GFLOP/s, the best of five."""
+    return self._gflop / min(
+      _seconds(lambda: self._product(*self._factors)) for _ in range(5)
+    )
+
+
+def all_cases(
+  dataset: data.Dataset,
+  *,
+  batch_sizes: Sequence[int],
+  num_runs: Sequence[int],
+  starts: int,
+) -> list[Case]:
+  """The cases, on real pictures.
+
+  Args:
+    dataset: MNIST, or a part of it.
+    batch_sizes: examples a step.
+    num_runs: numbers of runs trained in one program, at the paper's batch size.
+    starts: how often whole trainings are started; 0 leaves these cases out.
+
+  Returns:
+    The cases, in the order of the table.
+  """
+  setup = _Setup(dataset)
+  num_train, num_test = len(dataset.train.labels), len(dataset.test.labels)
+  evaluated = functools.partial(gflop, _CONFIG.model, examples=num_test)
+  cases = [_steps(setup, size) for size in batch_sizes]
+  cases += [_steps_of_runs(setup, runs) for runs in num_runs]
+  cases += [
+    _epoch(setup),
+    Case(
+      f"evaluation, {_SWEEP_GLIMPSES} glimpses, {_BETAS.size} exploration rates",
+      lambda: _timed(setup.evaluation(_SWEEP_GLIMPSES, _BETAS)),
+      gflop=evaluated(num_glimpses=_SWEEP_GLIMPSES),
+    ),
+    Case(
+      FIXED,
+      lambda: _timed(setup.evaluation(_MEAN_GLIMPSES, _BETAS[:0])),
+      gflop=evaluated(num_glimpses=_MEAN_GLIMPSES),
+    ),
+    Case(
+      DYNAMIC,
+      lambda: _timed(setup.dynamic_evaluation()),
+      gflop=evaluated(num_glimpses=_MEAN_GLIMPSES),
+    ),
+    _sensor(side=SMALL, patch_size=8, num_scales=1),
+    _sensor(side=60, patch_size=12, num_scales=3),
+    _unroll(setup, SMALL),
+    _unroll(setup, LARGE),
+    Case("compilation of the train chunk", lambda: setup.compilation, most_rounds=3),
+  ]
+  if starts:
+    command = _Command(num_examples=num_train)
+    cases += [
+      Case(COLD_START, lambda: command.first_step, most_rounds=starts),
+      Case(CACHED_START, command.with_cache, most_rounds=starts),
+      Case(MEMORY, lambda: command.peak_memory, unit="B", most_rounds=starts),
+    ]
+  return cases
+
+
+class _Setup:
+  """What the cases share: pictures on the device, and programs.
+
+  Args:
+    dataset: MNIST, or a part of it.
+  """
+
+  def __init__(self, dataset: data.Dataset) -> None:
+    self.preprocess = dataset.preprocess
+    self.train, self.test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
+    self.optimizer = ramjax.make_optimizer(
+      _CONFIG.train, steps_per_epoch=len(self.train.labels) // _BATCH
+    )
+    self.bound = {
+      "config": _CONFIG,
+      "optimizer": self.optimizer,
+      "preprocess": self.preprocess,
+    }
+
+  def order(self, epoch: int = 0, *, batch_size: int = _BATCH) -> jax.Array:
+    """The batches of an epoch."""
+    return ramjax.epoch_order(
+      jax.random.key(1),
+      epoch,
+      num_examples=len(self.train.labels),
+      batch_size=batch_size,
+    )
+
+  @functools.cached_property
+  def state(self) -> ramjax.TrainState:
+    """The state before the first step."""
+    init = functools.partial(
+      ramjax.init_train_state, config=_CONFIG, optimizer=self.optimizer
+    )
+    return jax.jit(init)(jax.random.key(0))
+
+  @functools.cached_property
+  def trained(self) -> ramjax.Params:
+    """Parameters after a little training, which stop at different times."""
+    order = self.order()
+    chunk = self.chunk(len(order))
+    state = self.state
+    for epoch in range(_TRAINED_EPOCHS):
+      state, _ = chunk(state, *self.train, self.order(epoch), 0, len(order))
+    return state.params
+
+  def chunk(self, max_steps: int) -> Any:
+    """A program that trains up to `max_steps` steps."""
+    return jax.jit(
+      functools.partial(ramjax.train_chunk, **self.bound, max_steps=max_steps)
+    )
+
+  def evaluation(self, num_glimpses: int, betas: jax.Array) -> Program:
+    """The evaluation of the test set with a number of glimpses."""
+    return lambda: ramjax.evaluate(
+      jax.random.key(2),
+      self.trained,
+      *self.test,
+      betas,
+      config=_CONFIG.model,
+      num_glimpses=num_glimpses,
+      preprocess=self.preprocess,
+    )
+
+  def dynamic_evaluation(self) -> Program:
+    """The dynamic evaluation of the test set, at the rate that gives the mean."""
+
+    def evaluate(beta: float) -> ramjax.DynamicEvaluation:
+      return ramjax.evaluate_dynamic(
+        jax.random.key(2),
+        self.trained,
+        *self.test,
+        beta,
+        config=_CONFIG.model,
+        max_glimpses=_SWEEP_GLIMPSES,
+        preprocess=self.preprocess,
+      )
+
+    low, high = 0.0, 100.0
+    for _ in range(20):  # bisection: the mean rises with the rate
+      middle = (low + high) / 2
+      if float(evaluate(middle).mean_glimpses) < _MEAN_GLIMPSES:
+        low = middle
+      else:
+        high = middle
+    return functools.partial(evaluate, high)
+
+  def compilation(self) -> float:
+    """Seconds for tracing and compiling the train chunk, from scratch."""
+    chunk = self.chunk(100)
+    arguments = (self.state, *self.train, self.order(), 0, 100)
+    began = time.perf_counter()
+    chunk.lower(*arguments).compile()
+    return time.perf_counter() - began
+
+
+def _steps(setup: _Setup, batch_size: int) -> Case:
+  steps = min(max(1, 6400 // batch_size), len(setup.train.labels) // batch_size)
+
+  def prepare() -> Callable[[], float]:
+    order = setup.order(batch_size=batch_size)
+    chunk = setup.chunk(steps)
+    arguments = (setup.state, *setup.train, order, 0, steps)
+    return _timed(lambda: chunk(*arguments), parts=steps)
+
+  work = gflop(_CONFIG.model, examples=batch_size, num_glimpses=6, backward=True)
+  return Case(STEP.format(batch_size), prepare, gflop=work)
+
+
+def _steps_of_runs(setup: _Setup, runs: int) -> Case:
+  steps = min(max(1, 400 // runs), len(setup.train.labels) // _BATCH)
+
+  def prepare() -> Callable[[], float]:
+    keys = jax.random.split(jax.random.key(0), runs)
+    weights = ramjax.TermWeights.of(_CONFIG.objective)
+    init = functools.partial(
+      ramjax.init_train_states, config=_CONFIG, optimizer=setup.optimizer
+    )
+    program = jax.jit(
+      functools.partial(ramjax.train_chunks, **setup.bound, max_steps=steps)
+    )
+    arguments = (
+      jax.jit(init)(keys),
+      *setup.train,
+      ramjax.epoch_orders(
+        keys, 0, num_examples=len(setup.train.labels), batch_size=_BATCH
+      ),
+      0,
+      steps,
+      jax.tree.map(lambda weight: jnp.full(runs, weight), weights),
+    )
+    return _timed(lambda: program(*arguments), parts=steps)
+
+  work = gflop(_CONFIG.model, examples=_BATCH * runs, num_glimpses=6, backward=True)
+  return Case(RUNS.format(runs, _BATCH), prepare, gflop=work)
+
+
+def _epoch(setup: _Setup) -> Case:
+  """An epoch in chunks of 100 steps, as `experiments.train` makes it."""
+  steps = len(setup.train.labels) // _BATCH
+
+  def prepare() -> Callable[[], float]:
+    chunk = setup.chunk(100)
+
+    def epoch() -> Any:
+      state, order = setup.state, setup.order(1)
+      for start in range(0, steps, 100):
+        stop = min(start + 100, steps)
+        state, metrics = chunk(state, *setup.train, order, start, stop)
+        jax.block_until_ready(metrics)
+      return state
+
+    return _timed(epoch)
+
+  work = gflop(_CONFIG.model, examples=steps * _BATCH, num_glimpses=6, backward=True)
+  return Case(
+    f"epoch of {steps * _BATCH:,} pictures, batch {_BATCH}", prepare, gflop=work
+  )
+
+
+def _sensor(*, side: int, patch_size: int, num_scales: int) -> Case:
+  num, repeats = 1000, 20
+
+  def prepare() -> Callable[[], float]:
+    image_key, location_key = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(image_key, (num, side, side, 1))
+    locations = jax.random.uniform(
+      location_key, (repeats, num, 2), minval=-1.0, maxval=1.0
+    )
+    look = functools.partial(
+      ramjax.extract_glimpse, patch_size=patch_size, num_scales=num_scales
+    )
+    program = jax.jit(
+      lambda images, locations: jax.lax.map(
+        functools.partial(jax.vmap(look), images), locations
+      )
+    )
+    return _timed(lambda: program(images, locations), parts=num * repeats)
+
+  scales = "1 scale" if num_scales == 1 else f"{num_scales} scales"
+  name = f"glimpse of {patch_size} × {patch_size}, {scales}, of {side} × {side}"
+  return Case(name, prepare)
+
+
+def _unroll(setup: _Setup, side: int) -> Case:
+  repeats = 20
+
+  def prepare() -> Callable[[], float]:
+    image_key, key = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(image_key, (_BATCH, side, side, 1))
+
+    @jax.jit
+    def program(keys: jax.Array, images: jax.Array) -> Any:
+      def unroll(key: jax.Array) -> jax.Array:
+        looked = ramjax.rollout(
+          key, setup.state.params, images, config=_CONFIG.model, num_glimpses=6
+        )
+        return looked.logits_t
+
+      return jax.lax.map(unroll, keys)
+
+    keys = jax.random.split(key, repeats)
+    return _timed(lambda: program(keys, images), parts=repeats)
+
+  work = gflop(_CONFIG.model, examples=_BATCH, num_glimpses=6)
+  return Case(UNROLL.format(side), prepare, gflop=work)
+
+
+class _Command:
+  """The training binary, started as a user starts it.
+
+  Args:
+    num_examples: number of training pictures.
+  """
+
+  def __init__(self, num_examples: int) -> None:
+    self._flags = [f"--num_train_examples={num_examples}", "--num_epochs=1"]
+    self._caches = tempfile.TemporaryDirectory()
+
+  def with_cache(self) -> Callable[[], float]:
+    """What measures the first step when the programs are in the cache."""
+    cache = pathlib.Path(self._caches.name) / "kept"
+    self.first_step(cache)
+    return functools.partial(self.first_step, cache)
+
+  def first_step(self, cache: pathlib.Path | None = None) -> float:
+    """Seconds from the command to the metrics of its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+      workdir = pathlib.Path(folder) / "run"
+      metrics = workdir / "metrics.jsonl"
+      began = time.perf_counter()
+      process = self._start(
+        workdir, cache or pathlib.Path(folder), "--steps_per_call=1"
+      )
+      try:
+        while not (metrics.exists() and metrics.stat().st_size):
+          time.sleep(0.01)
+          if process.poll() is not None or _too_late(began):
+            raise RunError("the training that was started has ended without a step")
+        return time.perf_counter() - began
+      finally:
+        process.kill()
+        process.wait()
+
+  def peak_memory(self) -> float:
+    """The largest memory of a training of one epoch, in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+      process = self._start(pathlib.Path(folder) / "run", pathlib.Path(folder))
+      _, status, usage = os.wait4(process.pid, 0)
+      if status:
+        raise RunError("the training that was started has failed")
+      return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+  def _start(
+    self, workdir: pathlib.Path, cache: pathlib.Path, *flags: str
+  ) -> subprocess.Popen[bytes]:
+    environment = {
+      **os.environ,
+      "JAX_COMPILATION_CACHE_DIR": str(cache),
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}"]
+    return subprocess.Popen(
+      [*command, *self._flags, *flags], env=environment, stdout=subprocess.DEVNULL
+    )
+
+
+def _too_late(began: float) -> bool:
+  return time.perf_counter() - began > _PATIENCE_SECONDS
+
+
+def _timed(program: Program, *, parts: int = 1) -> Callable[[], float]:
+  """What measures a program, once warm: seconds for each of its parts."""
+  jax.block_until_ready(program())
+  return lambda: _seconds(program) / parts
+
+
+def _seconds(program: Program) -> float:
+  began = time.perf_counter()
+  jax.block_until_ready(program())
+  return time.perf_counter() - began
