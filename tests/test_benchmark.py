@@ -1,0 +1,162 @@
+"""The benchmark: what it counts, how it compares, and that its cases run."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments import benchmark, flags
+from experiments import benchmark_cases as cases_lib
+from experiments.benchmark_cases import Case, Ratio, gflop
+from ramjax.config import ModelConfig
+
+
+def test_the_arithmetic_of_a_step_counted_by_hand():
+  """Every product of the paper's model, two operations a multiplication."""
+  glimpse = 64 * 128 + 2 * 128 + 2 * 128 * 256
+  core = 2 * 256 * 256
+  heads = 256 * 2 + 256 * 1 + 256 * 10 + 266 * 10
+  forward = glimpse + core + heads
+  assert gflop(ModelConfig(), examples=1, num_glimpses=1) == pytest.approx(
+    2e-9 * forward
+  )
+  no_input_gradient = 64 * 128 + 2 * 128 + 256 * 2 + 256 * 1
+  step = gflop(ModelConfig(), examples=32, num_glimpses=6, backward=True)
+  assert step == pytest.approx(2e-9 * 192 * (3 * forward - no_input_gradient))
+
+
+def counting_case(name, values, **options):
+  """A case whose measurements are known."""
+  measured = itertools.cycle(values)
+  return Case(name, lambda: lambda: next(measured), **options)
+
+
+def test_measurements_are_summed_up_and_divided_in_the_same_round(monkeypatch):
+  rates = itertools.chain([100.0], [100.0, 50.0, 200.0])
+  monkeypatch.setattr(cases_lib, "MatrixRate", lambda: lambda: next(rates))
+  next(rates)
+  decided, fixed = cases_lib.DYNAMIC, cases_lib.FIXED
+  results = benchmark.measure(
+    [
+      counting_case(decided, [2.0, 6.0, 3.0], gflop=50.0),
+      counting_case(fixed, [1.0, 2.0, 3.0]),
+      counting_case("memory", [5e8], unit="B", most_rounds=1),
+    ],
+    rounds=3,
+  )
+  first, second, third = results["measurements"]
+  assert first["minimum"] == 2.0
+  assert first["median"] == 3.0
+  assert first["spread"] == pytest.approx(4 / 3)
+  # 50 / 2 / 100, 50 / 6 / 50 and 50 / 3 / 200, of which the second is in the middle.
+  assert first["share_of_matrix_rate"] == pytest.approx(1 / 6)
+  assert "share_of_matrix_rate" not in second
+  assert third["repeats"] == 1
+  [ratio] = results["ratios"]
+  assert ratio["median"] == 2.0
+  assert results["matrix_rate_gflops"]["minimum"] == 50.0
+
+
+def test_runs_in_one_program_are_compared_with_as_many_single_ones():
+  names = [cases_lib.STEP.format(32), cases_lib.RUNS.format(8, 32)]
+  [ratio] = cases_lib.ratios([counting_case(name, [1.0]) for name in names])
+  assert ratio.of(4.0, 1.0) == 0.5
+  assert isinstance(ratio, Ratio)
+
+
+RESULTS = {
+  "measurements": [
+    {
+      "name": "step",
+      "unit": "s",
+      "minimum": 0.00125,
+      "median": 0.0015,
+      "spread": 0.25,
+      "repeats": 5,
+      "share_of_matrix_rate": 0.5,
+    },
+    {
+      "name": "memory",
+      "unit": "B",
+      "minimum": 8.5e8,
+      "median": 9e8,
+      "spread": 0.0,
+      "repeats": 1,
+    },
+  ],
+}
+
+
+def test_the_table():
+  assert benchmark.table(RESULTS).splitlines() == [
+    "| what | minimum | median | spread | share of the matrix rate |",
+    "| --- | --- | --- | --- | --- |",
+    "| step | 1.25 ms | 1.5 ms | 25% | 0.50 |",
+    "| memory | 0.85 GB | 0.9 GB | 0% |  |",
+  ]
+
+
+def test_an_earlier_file_gives_ratios():
+  earlier = {"measurements": [{"name": "step", "minimum": 0.0025}]}
+  rows = benchmark.table(RESULTS, earlier).splitlines()
+  assert rows[2].endswith("| 0.50 |")
+  assert rows[3].endswith("|  |")
+
+
+@pytest.mark.parametrize(
+  "text", ["{", "[]", '{"measurements": [{"name": "step", "minimum": 0}]}', "[" * 5000]
+)
+def test_what_is_not_an_output_is_named(tmp_path, text):
+  path = tmp_path / "earlier.json"
+  path.write_text(text)
+  with pytest.raises(flags.RunError, match=r"earlier\.json is not an --output"):
+    benchmark.read_results(path)
+
+
+def run(*arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "experiments.benchmark", *arguments],
+    capture_output=True,
+    text=True,
+    timeout=500,
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("argument", "message"),
+  [
+    ("--rounds=0", "rounds must be at least 1, not 0"),
+    ("--batch_sizes=32,x", "batch_sizes must be positive integers"),
+    ("--compare=/nowhere.json", "/nowhere.json cannot be read"),
+  ],
+)
+def test_a_bad_command_line_is_one_line(argument, message):
+  ended = run(argument)
+  assert ended.returncode == (1 if "compare" in argument else 2)
+  assert message in ended.stderr
+  assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_cases_run_on_real_digits(tmp_path):
+  """A fixed and a dynamic evaluation, and a started training, on a slice of MNIST."""
+  output = tmp_path / "benchmark.json"
+  ended = run(
+    "--rounds=1",
+    "--starts=1",
+    "--num_examples=64",
+    "--batch_sizes=32",
+    "--cases=4 glimpses,peak",
+    f"--output={output}",
+  )
+  assert ended.returncode == 0, ended.stderr
+  results = json.loads(output.read_text())
+  names = [m["name"] for m in results["measurements"]]
+  assert names == [cases_lib.FIXED, cases_lib.DYNAMIC, cases_lib.MEMORY]
+  for measurement in results["measurements"]:
+    assert measurement["minimum"] > 0
+  assert benchmark.table(results) in ended.stdout
+  assert len(results["ratios"]) == 1
