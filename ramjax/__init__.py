@@ -4,6 +4,13 @@ Arrays in, arrays out: the sensor, the unroll, the losses and the stopping rule 
 pure functions that can be jitted, vmapped and differentiated in other JAX code.
 """
 
+from ramjax.calibration import (
+  Reliability,
+  UncertaintyFit,
+  expected_calibration_error,
+  reliability,
+  uncertainty_fit,
+)
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 from ramjax.evaluation import Evaluation, evaluate, validate
 from ramjax.glimpse import extract_glimpse, patch_origin
@@ -40,15 +47,18 @@ __all__ = [
   "ModelConfig",
   "ObjectiveConfig",
   "Params",
+  "Reliability",
   "Rollout",
   "TrainConfig",
   "TrainState",
+  "UncertaintyFit",
   "at_stop",
   "baseline_loss",
   "classification_loss",
   "epoch_order",
   "error_fit_loss",
   "evaluate",
+  "expected_calibration_error",
   "extract_glimpse",
   "init_params",
   "init_train_state",
@@ -61,12 +71,14 @@ __all__ = [
   "patch_origin",
   "predict_error",
   "reinforce_loss",
+  "reliability",
   "reward",
   "rollout",
   "sample_location",
   "stopping_time",
   "train_chunk",
   "train_step",
+  "uncertainty_fit",
   "uncertainty_loss",
   "uniform_location",
   "validate",
