@@ -11,10 +11,12 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 
 from experiments import compilation_cache, signals
-from ramjax import parallel
+from ramjax import data, parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import (
   ERROR_GRADIENTS,
+  INTRINSIC_STEPS,
+  LOCATION_DENSITIES,
   OBJECTIVES,
   Config,
   ConfigError,
@@ -103,7 +105,7 @@ def define_train_flags() -> None:
   flags.DEFINE_enum(
     "objective", objective.name, OBJECTIVES, "Which extra terms the objective has."
   )
-  flags.DEFINE_string("dataset", train.dataset, "mnist, fashion_mnist or kmnist.")
+  flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
   flags.DEFINE_string(
     "data_dir", None, "Folder with the four IDX files; by default they are looked for."
   )
@@ -129,6 +131,13 @@ def define_train_flags() -> None:
   flags.DEFINE_float(
     "location_std", model.location_std, "Width of the location policy, in [-1, 1]."
   )
+  flags.DEFINE_enum(
+    "location_density",
+    model.location_density,
+    LOCATION_DENSITIES,
+    "Whether REINFORCE takes the density of the clipped location (as released) or of"
+    " the raw sample.",
+  )
   flags.DEFINE_integer("hidden_size", model.hidden_size, "Width of the internal state.")
   flags.DEFINE_float(
     "lambda_uncertainty", objective.lambda_uncertainty, "The paper's lambda_1."
@@ -149,6 +158,17 @@ def define_train_flags() -> None:
     objective.error_gradient,
     ERROR_GRADIENTS,
     "Whether the uncertainty term changes the error network too (all, as released).",
+  )
+  flags.DEFINE_boolean(
+    "credit_last_location",
+    objective.credit_last_location,
+    "Whether REINFORCE credits the location drawn after the last glimpse (as released).",
+  )
+  flags.DEFINE_enum(
+    "intrinsic_steps",
+    objective.intrinsic_steps,
+    INTRINSIC_STEPS,
+    "Whether the intrinsic term looks at the last prediction (as released) or at all.",
   )
   flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
   flags.DEFINE_integer(
@@ -248,6 +268,7 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       scale_factor=FLAGS.scale_factor,
       hidden_size=FLAGS.hidden_size,
       location_std=FLAGS.location_std,
+      location_density=FLAGS.location_density,
     ),
     objective=ObjectiveConfig(
       name=FLAGS.objective,
@@ -255,6 +276,8 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       lambda_intrinsic=FLAGS.lambda_intrinsic,
       regularizer_scale=FLAGS.regularizer_scale,
       error_gradient=FLAGS.error_gradient,
+      credit_last_location=FLAGS.credit_last_location,
+      intrinsic_steps=FLAGS.intrinsic_steps,
     ),
     train=TrainConfig(
       dataset=FLAGS.dataset,

@@ -27,6 +27,7 @@ COLORS = {
 _INK = "#22272B"
 _GREY = "#B4BABF"
 _PALE = "#DDE1E4"
+_UNSEEN = 90
 
 
 def glimpses(
@@ -37,6 +38,9 @@ def glimpses(
   path: pathlib.Path,
 ) -> None:
   """Where a model looked: its path, what it has seen of each picture, what it believed.
+
+  The boxes of the path are the smallest patches; what was seen is as sharp as the
+  sharpest patch that was there.
 
   Args:
     images: pictures [B, H, W, C], uint8, with one or three channels.
@@ -53,7 +57,7 @@ def glimpses(
   grid = figure.subplots(3, num_pictures, squeeze=False)
   time_colors = colormaps["plasma"](np.linspace(0.3, 0.95, num_glimpses))
   for i, axes in enumerate(grid.T):
-    boxes = _boxes(rollout, i, (height, width), config)
+    boxes = _boxes(rollout, i, (height, width), config.patch_size)
     guess = int(probs_t[-1, i].argmax())
     right = guess == labels[i]
     _picture(axes[0], images[i])
@@ -67,12 +71,7 @@ def glimpses(
       color=_INK if right else COLORS["both"],
       fontsize=9,
     )
-    seen = np.zeros((height, width), bool)
-    for row, column, side in boxes:
-      seen[max(row, 0) : max(row + side, 0), max(column, 0) : max(column + side, 0)] = (
-        True
-      )
-    _picture(axes[1], np.where(seen[..., None], images[i], 90))
+    _picture(axes[1], seen_pixels(images[i], rollout, i, config))
     belief = axes[2]
     steps = np.arange(1, num_glimpses + 1)
     belief.plot(steps, np.delete(probs_t[:, i], labels[i], axis=1), color=_GREY, lw=1)
@@ -206,11 +205,51 @@ def _series(
   return [line["step"] for line in lines], values
 
 
+def seen_pixels(
+  image: np.ndarray, rollout: Rollout, example: int, config: ModelConfig
+) -> np.ndarray:
+  """What a model has seen of a picture: as the sharpest patch had it, grey where none was.
+
+  Args:
+    image: picture [H, W, C], uint8.
+    rollout: T glimpses at it and others.
+    example: which one of the pictures of the rollout it is.
+    config: the shape of the model.
+
+  Returns:
+    Picture [H, W, C], uint8.
+  """
+  height, width, _ = image.shape
+  seen = np.full(image.shape, _UNSEEN, np.uint8)
+  for scale in reversed(range(config.num_scales)):  # sharper patches cover wider ones
+    factor = config.scale_factor**scale
+    side = config.patch_size * factor
+    for row, column, _ in _boxes(rollout, example, (height, width), side):
+      rows = np.arange(max(row, 0), min(row + side, height))
+      columns = np.arange(max(column, 0), min(column + side, width))
+      if rows.size and columns.size:
+        inside = np.ix_(rows, columns)
+        blocks = (rows - row) // factor, (columns - column) // factor
+        seen[inside] = _block_means(image[inside], *blocks)
+  return seen
+
+
+def _block_means(
+  pixels: np.ndarray, row_block: np.ndarray, column_block: np.ndarray
+) -> np.ndarray:
+  """Each pixel [H, W, C] as the mean of its block, given by rows [H] and columns [W]."""
+  means = pixels.astype(float)
+  for axis, block in enumerate((row_block, column_block)):
+    _, first, size = np.unique(block, return_index=True, return_counts=True)
+    totals = np.moveaxis(np.add.reduceat(means, first, axis), axis, -1) / size
+    means = np.moveaxis(totals.repeat(size, -1), -1, axis)
+  return np.round(means)
+
+
 def _boxes(
-  rollout: Rollout, example: int, image_size: tuple[int, int], config: ModelConfig
+  rollout: Rollout, example: int, image_size: tuple[int, int], side: int
 ) -> list[tuple[int, int, int]]:
-  """Row, column and side of the widest patch of each glimpse at a picture."""
-  side = config.patch_size * config.scale_factor ** (config.num_scales - 1)
+  """Row, column and side of the patch of that side of each glimpse at a picture."""
   locations = rollout.location_t[:, example]
   rows, columns = patch_origin(locations, image_size=image_size, side=side)
   return [(int(r), int(c), side) for r, c in zip(rows, columns, strict=True)]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags as absl_flags
 from absl import logging
 from jax.sharding import Mesh
@@ -302,18 +303,15 @@ def _draw(
   params: Params,
 ) -> None:
   """Draws where the trained model looks, and how it learned."""
-  pictured = data.Split(*(array[:_NUM_PICTURED] for array in dataset.test))
+  stored, labels = (array[:_NUM_PICTURED] for array in dataset.test)
+  images, index = jnp.asarray(stored), jnp.arange(len(labels))
   looked = evaluation.validation_rollout(
-    key,
-    params,
-    jnp.asarray(pictured.images),
-    jnp.arange(len(pictured.labels)),
-    config=config,
-    preprocess=dataset.preprocess,
+    key, params, images, index, config=config, preprocess=dataset.preprocess
   )
+  pictures = evaluation.evaluation_pictures(images, index, preprocess=dataset.transform)
   plots.glimpses(
-    pictured.images,
-    pictured.labels,
+    np.asarray(pictures),
+    labels,
     looked,
     config.model,
     workdir.figures / "glimpses.png",

@@ -4,6 +4,13 @@ Arrays in, arrays out: the sensor, the unroll, the losses and the stopping rule 
 pure functions that can be jitted, vmapped and differentiated in other JAX code.
 """
 
+from ramjax.calibration import (
+  Reliability,
+  UncertaintyFit,
+  expected_calibration_error,
+  reliability,
+  uncertainty_fit,
+)
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 from ramjax.dynamic import Decision, look_until_decided
 from ramjax.evaluation import (
@@ -50,10 +57,12 @@ __all__ = [
   "ModelConfig",
   "ObjectiveConfig",
   "Params",
+  "Reliability",
   "Rollout",
   "TermWeights",
   "TrainConfig",
   "TrainState",
+  "UncertaintyFit",
   "at_stop",
   "baseline_loss",
   "classification_loss",
@@ -62,6 +71,7 @@ __all__ = [
   "error_fit_loss",
   "evaluate",
   "evaluate_dynamic",
+  "expected_calibration_error",
   "extract_glimpse",
   "init_params",
   "init_train_state",
@@ -76,6 +86,7 @@ __all__ = [
   "patch_origin",
   "predict_error",
   "reinforce_loss",
+  "reliability",
   "reward",
   "rollout",
   "sample_location",
@@ -83,6 +94,7 @@ __all__ = [
   "train_chunk",
   "train_chunks",
   "train_step",
+  "uncertainty_fit",
   "uncertainty_loss",
   "uniform_location",
   "validate",

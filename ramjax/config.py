@@ -22,6 +22,12 @@ OBJECTIVES = ("original", "uncertainty", "intrinsic", "both")
 ERROR_GRADIENTS = ("all", "state")
 """Where the gradient of the uncertainty term goes, see `ObjectiveConfig`."""
 
+INTRINSIC_STEPS = ("last", "all")
+"""Which predictions the intrinsic term looks at, see `ObjectiveConfig`."""
+
+LOCATION_DENSITIES = ("clipped", "raw")
+"""Whose density REINFORCE differentiates, see `ModelConfig`."""
+
 LOCATION_POLICIES = ("sample", "mean")
 """How the next location is chosen: drawn from the policy, or its mean."""
 
@@ -63,6 +69,9 @@ class ModelConfig(fields.Checked):
     hidden_size: width of the glimpse feature and of the internal state h.
     location_std: standard deviation of the location policy, in location units.
       The released code has 0.10 on 28x28 and 0.03 on 60x60 pictures.
+    location_density: which sample's log-density a rollout records for REINFORCE:
+      `clipped`, the location itself, clipped to the picture (as released), or `raw`,
+      what was drawn before it was clipped, whose score is the unbiased one.
     fill_value: what the sensor sees outside of the picture, in normalised units.
   """
 
@@ -76,6 +85,7 @@ class ModelConfig(fields.Checked):
   branch_size: int = fields.integer(128, low=1)
   hidden_size: int = fields.integer(256, low=1)
   location_std: float = fields.number(0.10, above=0.0)
+  location_density: str = fields.choice("clipped", LOCATION_DENSITIES)
   fill_value: float = fields.number(0.0)
 
 
@@ -94,6 +104,10 @@ class ObjectiveConfig(fields.Checked):
     error_gradient: where the gradient of the uncertainty term goes: `all` lets it
       reach the weights of the error network too (as released), `state` only what
       the error network looks at.
+    credit_last_location: whether REINFORCE credits the location that is drawn after
+      the last glimpse too, though nothing is seen there (as released).
+    intrinsic_steps: the intrinsic term is that of the prediction after the `last`
+      glimpse (as released), or the mean over the predictions after `all` of them.
     prior: distribution over the classes that the intrinsic term prefers; None is
       the uniform one of the paper.
   """
@@ -103,6 +117,8 @@ class ObjectiveConfig(fields.Checked):
   lambda_intrinsic: float = fields.number(0.1, low=0.0)
   regularizer_scale: float = fields.number(32.0, low=0.0)
   error_gradient: str = fields.choice("all", ERROR_GRADIENTS)
+  credit_last_location: bool = fields.boolean(True)
+  intrinsic_steps: str = fields.choice("last", INTRINSIC_STEPS)
   prior: tuple[float, ...] | None = dataclasses.field(
     default=None, metadata={"check": _check_prior}
   )

@@ -17,6 +17,9 @@ from ramjax.objective import objective
 from ramjax.rollout import Rollout, picture_keys, rollout
 from ramjax.training import Preprocess, preprocess_batch, take_pictures
 
+_PICTURES = 0x7069_6373
+"""Makes of key 0 the key of the pictures, which is the key of no run."""
+
 
 class Evaluation(NamedTuple):
   """How a model does with 1…T glimpses, and with a dynamic number of them.
@@ -69,8 +72,9 @@ def evaluate(
   such a figure has to state M.
 
   Args:
-    key: typed PRNG key; each picture and each of its rollouts gets its own from it,
-      so that results do not depend on `batch_size`.
+    key: typed PRNG key of first locations and policy; each rollout of each picture
+      gets its own from it, so that results do not depend on `batch_size`. What a
+      random `preprocess` draws does not depend on it, see `evaluation_pictures`.
     params: parameters of the model.
     images: pictures [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).
@@ -99,13 +103,11 @@ def evaluate(
     raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
   chex.assert_rank([images, betas], [4, 1])
   chex.assert_shape(labels, images.shape[:1])
-  preprocess_key, rollout_key = jax.random.split(key)
+  _, rollout_key = jax.random.split(key)
 
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
     label = labels[index]
-    pictures = preprocess_batch(
-      preprocess_key, take_pictures(images, index), index, preprocess=preprocess
-    )
+    pictures = evaluation_pictures(images, index, preprocess=preprocess)
 
     def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
       looked = rollout(
@@ -137,6 +139,30 @@ def evaluate(
     )
 
   return _mean_over_batches(evaluate_batch, images.shape[0], batch_size, sharding)
+
+
+def evaluation_pictures(
+  images: jax.Array, index: jax.Array, *, preprocess: Preprocess
+) -> jax.Array:
+  """Some of many pictures, as every evaluation shows them.
+
+  Where `preprocess` is random, as a translation is, it is made a fixed one: picture i
+  has a key that depends on i alone, and not on the key of an evaluation or on the seed
+  of a run, so that all models are judged by the same pictures. The generator is fixed,
+  too, whatever JAX's default is.
+
+  Args:
+    images: all pictures [M, H, W, C], as `preprocess` takes them.
+    index: numbers of the pictures [B], each in [0, M).
+    preprocess: from a stored picture to what the model sees, see
+      `ramjax.training.Preprocess`.
+
+  Returns:
+    Pictures [B, H, W, C], of the size and type that `preprocess` gives them.
+  """
+  key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), _PICTURES)
+  stored = take_pictures(images, index)
+  return preprocess_batch(key, stored, index, preprocess=preprocess)
 
 
 class DynamicEvaluation(NamedTuple):
@@ -180,7 +206,7 @@ def evaluate_dynamic(
   but for rounding: `ramjax.look_until_decided` does the looking.
 
   Args:
-    key: typed PRNG key; each picture gets its own from it.
+    key: typed PRNG key of first locations and policy; each picture gets its own.
     params: parameters of the model.
     images: pictures [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).
@@ -204,15 +230,13 @@ def evaluate_dynamic(
     raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
   chex.assert_rank([images, beta], [4, 0])
   chex.assert_shape(labels, images.shape[:1])
-  preprocess_key, rollout_key = jax.random.split(key)
+  _, rollout_key = jax.random.split(key)
 
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> DynamicEvaluation:
     decision = look_until_decided(
       picture_keys(jax.random.fold_in(rollout_key, 0), index),
       params,
-      preprocess_batch(
-        preprocess_key, take_pictures(images, index), index, preprocess=preprocess
-      ),
+      evaluation_pictures(images, index, preprocess=preprocess),
       beta=beta,
       config=config,
       max_glimpses=max_glimpses,
@@ -250,13 +274,11 @@ def validation_rollout(
   Returns:
     The rollout, with the number of glimpses of the training.
   """
-  preprocess_key, rollout_key = jax.random.split(key)
+  _, rollout_key = jax.random.split(key)
   return rollout(
     picture_keys(rollout_key, index),
     params,
-    preprocess_batch(
-      preprocess_key, take_pictures(images, index), index, preprocess=preprocess
-    ),
+    evaluation_pictures(images, index, preprocess=preprocess),
     config=config.model,
     num_glimpses=config.train.num_glimpses,
   )
@@ -279,7 +301,7 @@ def validate(
   """Loss, its parts and accuracy with the number of glimpses of the training.
 
   Args:
-    key: typed PRNG key; each picture gets its own from it.
+    key: typed PRNG key of first locations and policy; each picture gets its own.
     params: parameters of the model.
     images: pictures [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).

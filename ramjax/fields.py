@@ -56,6 +56,17 @@ def number(
   return dataclasses.field(default=default, metadata={"check": check})
 
 
+def boolean(default: bool) -> Any:
+  """A field that holds True or False."""
+
+  def check(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+      raise ConfigError(f"{name} must be True or False, not {value!r}")
+    return value
+
+  return dataclasses.field(default=default, metadata={"check": check})
+
+
 def choice(default: str, choices: tuple[str, ...]) -> Any:
   """A field that holds one of a few words."""
 

@@ -134,7 +134,7 @@ def intrinsic_loss(logits: jax.Array, prior: jax.Array | None = None) -> jax.Arr
   Another q expresses a preference among unbalanced or unequally important classes.
 
   Args:
-    logits: unnormalised log-probabilities [..., K] of the last glimpse.
+    logits: unnormalised log-probabilities [..., K], of the last glimpse as released.
     prior: distribution q over the classes, [K] or [..., K]; None is uniform.
 
   Returns:

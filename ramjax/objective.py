@@ -75,9 +75,11 @@ def loss_parts(
     The terms, [B] each. Their gradients are routed as in the released code: baseline
     and policy learn without changing the state they read, the error fit teaches the
     error network alone, and the uncertainty term reaches what the error network
-    looks at, and with `error_gradient="all"` its weights too.
+    looks at, and with `error_gradient="all"` its weights too. Which locations and
+    which predictions count is said by `credit_last_location` and `intrinsic_steps`.
   """
   logits = rollout.logits_t[-1]
+  credited = slice(None if config.credit_last_location else -1)
   probs_t = rollout.probs_t
   reward = losses.reward(logits, label)
   fitted_error_t = networks.predict_error(
@@ -91,13 +93,18 @@ def loss_parts(
       jax.lax.stop_gradient(error_params), rollout.hidden_t, probs_t
     )
   prior = None if config.prior is None else jnp.array(config.prior, logits.dtype)
+  intrinsic_t = losses.intrinsic_loss(
+    rollout.logits_t if config.intrinsic_steps == "all" else logits[None], prior
+  )
   return LossParts(
     classification=losses.classification_loss(logits, label),
-    reinforce=losses.reinforce_loss(rollout.log_prob_t, rollout.baseline_t, reward),
+    reinforce=losses.reinforce_loss(
+      rollout.log_prob_t[credited], rollout.baseline_t[credited], reward
+    ),
     baseline=losses.baseline_loss(rollout.baseline_t, reward),
     error_fit=losses.error_fit_loss(fitted_error_t, probs_t, label),
     uncertainty=losses.uncertainty_loss(predicted_error_t),
-    intrinsic=losses.intrinsic_loss(logits, prior),
+    intrinsic=jnp.mean(intrinsic_t, axis=0),
   )
 
 

@@ -1,8 +1,8 @@
 """The location policy: a Gaussian of fixed width round the mean that the network gives.
 
 A sample is clipped to the picture, [-1, 1] in both directions, and the density that
-REINFORCE differentiates is the one at the clipped sample, as in the released code
-(see BUILD_NOTES.md, "Density of the clipped sample").
+REINFORCE differentiates is the one at the clipped sample, as in the released code, or
+that at the raw one (see BUILD_NOTES.md, "Density of the clipped sample").
 """
 
 import chex

@@ -19,9 +19,10 @@ class Rollout(NamedTuple):
 
   Attributes:
     location_t: where each glimpse was taken, (x, y) in [-1, 1].
-    next_location_t: where the next one was to be taken; the last is not used, but
-      REINFORCE credits it as the released code does.
-    log_prob_t: log-density of `next_location_t` under the policy.
+    next_location_t: where the next one was to be taken; at the last nothing is seen,
+      though REINFORCE may credit it.
+    log_prob_t: log-density under the policy of `next_location_t`, or of the sample
+      that was clipped to it, see `ModelConfig.location_density`.
     hidden_t: internal state h after each glimpse.
     logits_t: logits of the prediction after each glimpse.
     baseline_t: predicted reward after each glimpse.
@@ -140,6 +141,9 @@ def rollout(
     unrolled, _ = unroll(*inputs, config=config)
   else:
     unrolled = unroll_by_hand(*inputs, config=config)
+  drawn_t = unrolled.next_location_t
+  if config.location_density == "raw":
+    drawn_t = unrolled.mean_t + config.location_std * noise_t
   model = networks.RecurrentAttentionModel(config)
   logits_t, baseline_t = cast(
     tuple[jax.Array, jax.Array],
@@ -149,7 +153,7 @@ def rollout(
     location_t=unrolled.location_t,
     next_location_t=unrolled.next_location_t,
     log_prob_t=policy.location_log_prob(
-      unrolled.next_location_t, unrolled.mean_t, std=config.location_std
+      drawn_t, unrolled.mean_t, std=config.location_std
     ),
     hidden_t=unrolled.hidden_t,
     logits_t=logits_t,

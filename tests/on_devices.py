@@ -127,9 +127,12 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
   state, found, in_training = train(mesh, dataset, accumulation_steps=1)
   scores, in_evaluation = evaluate(mesh, dataset, state.params)
   found |= scores
+  in_translated = set()
   if mesh.size == 8:
     _, in_parts, _ = train(mesh, dataset, accumulation_steps=2)
     found |= {f"parts/{name}": value for name, value in in_parts.items()}
+    translated = dataset._replace(transform=data.translate)
+    _, _, in_translated = train(mesh, translated, accumulation_steps=1)
   if parallel.is_first_process():
     host = {name: np.asarray(value) for name, value in found.items()}
     np.savez(
@@ -137,6 +140,7 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
       **host,
       in_training=sorted(in_training),
       in_evaluation=sorted(in_evaluation),
+      in_translated=sorted(in_translated),
     )
 
 

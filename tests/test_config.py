@@ -20,6 +20,10 @@ def test_defaults_are_the_papers_setting():
   assert config.objective.lambda_uncertainty == 1e-5
   assert config.objective.lambda_intrinsic == 0.1
   assert config.objective.regularizer_scale == 32
+  assert config.objective.error_gradient == "all"
+  assert config.objective.credit_last_location is True
+  assert config.objective.intrinsic_steps == "last"
+  assert config.model.location_density == "clipped"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +47,10 @@ def test_defaults_are_the_papers_setting():
     (ModelConfig, "fill_value", float("nan")),
     (ObjectiveConfig, "name", "neither"),
     (ObjectiveConfig, "error_gradient", "some"),
+    (ObjectiveConfig, "credit_last_location", 1),
+    (ObjectiveConfig, "credit_last_location", "false"),
+    (ObjectiveConfig, "intrinsic_steps", "first"),
+    (ModelConfig, "location_density", "clip"),
     (ObjectiveConfig, "lambda_intrinsic", float("nan")),
     (ObjectiveConfig, "lambda_uncertainty", -1.0),
     (ObjectiveConfig, "regularizer_scale", float("inf")),
@@ -101,6 +109,22 @@ def test_a_damaged_dictionary_is_refused(change):
   else:
     values["train"] = 3
   with pytest.raises(ConfigError, match=r"seed|sede|TrainConfig"):
+    Config.from_dict(values)
+
+
+@pytest.mark.parametrize(
+  ("part", "field"),
+  [
+    ("model", "location_density"),
+    ("objective", "credit_last_location"),
+    ("objective", "intrinsic_steps"),
+  ],
+)
+def test_a_configuration_from_before_a_field_was_there_is_refused(part, field):
+  """What the run was trained with is not guessed."""
+  values = Config().to_dict()
+  del values[part][field]
+  with pytest.raises(ConfigError, match=rf"^\w+Config has no field {field}$"):
     Config.from_dict(values)
 
 

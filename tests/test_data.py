@@ -92,7 +92,7 @@ def test_fewer_examples_are_the_first_ones(mnist):
 
 
 def test_an_unknown_data_set_lists_the_known_ones():
-  with pytest.raises(ConfigError, match="mnist, fashion_mnist, kmnist, not 'minst'"):
+  with pytest.raises(ConfigError, match="kmnist, translated_mnist, not 'minst'"):
     data.load_dataset("minst")
 
 

@@ -263,11 +263,15 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     "num_scales": 2,
     "scale_factor": 3,
     "location_std": 0.2,
+    "location_density": "raw",
     "hidden_size": 8,
     "lambda_uncertainty": 0.5,
     "lambda_intrinsic": 0.25,
     "regularizer_scale": 2.0,
     "error_gradient": "state",
+    "credit_last_location": False,
+    "intrinsic_steps": "all",
+    "dataset": "translated_mnist",
     "seed": 9,
     "num_train_examples": 32,
     "num_epochs": 1,
@@ -282,6 +286,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
   content["objective"]["objective"] = content["objective"].pop("name")
   found = {**content["model"], **content["objective"], **content["train"]}
   assert {name: found[name] for name in flags} == flags
+  assert found["image_shape"] == [60, 60, 1]
 
 
 def small_run(mnist, **train_options):

@@ -17,6 +17,7 @@ ORDER = [
   "policy",
   "losses",
   "stopping",
+  "calibration",
   "networks",
   "unroll",
   "backprop",

@@ -76,6 +76,87 @@ def test_each_part_reaches_what_it_should_and_nothing_else(
   assert reached(jax.jit(jax.grad(loss))(params)) == expected
 
 
+@pytest.mark.parametrize(
+  ("part", "setting", "expected"),
+  [
+    ("reinforce", {"credit_last_location": False}, {"location"}),
+    ("intrinsic", {"intrinsic_steps": "all"}, SEEING),
+  ],
+)
+def test_settings_do_not_change_what_a_part_reaches(
+  part, setting, expected, params, batch
+):
+  images, labels = batch
+  config = ObjectiveConfig(**setting)
+
+  def loss(params):
+    parts = loss_parts(params.error, look(params, images), labels, config=config)
+    return getattr(parts, part).sum()
+
+  assert reached(jax.jit(jax.grad(loss))(params)) == expected
+
+
+def after_the_action(params, images, **fields):
+  """Two glimpses at one picture, of which some fields are known."""
+  looked = jax.tree.map(lambda field: field[:2, :1], look(params, images))
+  return looked._replace(**fields)
+
+
+@pytest.mark.parametrize(("credited", "expected"), [(True, 0.125), (False, -0.375)])
+def test_the_last_location_in_or_out_of_reinforce(credited, expected, params, batch):
+  """-(0.5 (1 - 0.25) + (-2) (1 - 0.75)) = 0.125, and -0.5 (1 - 0.25) = -0.375."""
+  looked = after_the_action(
+    params,
+    batch[0],
+    log_prob_t=jnp.array([[0.5], [-2.0]]),
+    baseline_t=jnp.array([[0.25], [0.75]]),
+    logits_t=jnp.zeros((2, 1, 10)).at[-1, 0, 3].set(1.0),
+  )
+  config = ObjectiveConfig(credit_last_location=credited)
+
+  def parts(log_prob_t):
+    replaced = looked._replace(log_prob_t=log_prob_t)
+    return loss_parts(params.error, replaced, jnp.array([3]), config=config)
+
+  found = parts(looked.log_prob_t)
+  np.testing.assert_allclose(found.reinforce, [expected], rtol=1e-6)
+  # The baseline is fitted to all: ((0.25 - 1)² + (0.75 - 1)²) / 2.
+  np.testing.assert_allclose(found.baseline, [0.3125], rtol=1e-6)
+  slope = jax.grad(lambda log_prob_t: parts(log_prob_t).reinforce.sum())
+  np.testing.assert_allclose(
+    slope(looked.log_prob_t), [[-0.75], [-0.25 if credited else 0.0]], rtol=1e-6
+  )
+
+
+def test_a_single_glimpse_has_no_location_to_credit(params, batch):
+  looked = jax.tree.map(lambda field: field[:1], look(params, batch[0]))
+  config = ObjectiveConfig(credit_last_location=False)
+  parts = loss_parts(params.error, looked, batch[1], config=config)
+  assert parts.reinforce.tolist() == [0.0] * BATCH
+
+
+@pytest.mark.parametrize("steps", ["last", "all"])
+def test_the_intrinsic_term_of_the_last_step_or_of_all(steps, params, batch):
+  """p = i / 55, i = 1…10, and then uniform: cross entropies log 55 - mean log i, log 10."""
+  logits_t = jnp.stack([jnp.log(jnp.arange(1.0, 11.0)), jnp.zeros(10)])[:, None]
+  looked = after_the_action(params, batch[0], logits_t=logits_t)
+  config = ObjectiveConfig(intrinsic_steps=steps)
+
+  def intrinsic(logits_t):
+    replaced = looked._replace(logits_t=logits_t)
+    return loss_parts(params.error, replaced, jnp.array([3]), config=config).intrinsic
+
+  first = np.log(55) - np.log(np.arange(1, 11)).mean()
+  expected = np.log(10) if steps == "last" else (first + np.log(10)) / 2
+  np.testing.assert_allclose(intrinsic(logits_t), [expected], rtol=1e-6)
+  # d/dlogits of -mean log p is p - 1/K; at the uniform p it is 0.
+  slope_t = jax.grad(lambda logits_t: intrinsic(logits_t).sum())(logits_t)
+  pull = np.arange(1, 11) / 55 - 0.1
+  share = 0.0 if steps == "last" else 0.5
+  np.testing.assert_allclose(slope_t[0, 0], share * pull, atol=1e-7)
+  np.testing.assert_allclose(slope_t[1, 0], np.zeros(10), atol=1e-7)
+
+
 @pytest.mark.parametrize("error_gradient", ["all", "state"])
 def test_the_uncertainty_reaches_the_state_and_the_prediction(
   error_gradient, params, batch

@@ -102,6 +102,11 @@ def test_devices_exchange_sums_and_no_pictures(number, exchanged, found):
   assert found[number]["in_evaluation"].tolist() == exchanged
 
 
+def test_each_device_translates_its_own_pictures(found):
+  """Placing many pictures at once is a scatter, which is not divided by itself."""
+  assert found[8]["in_translated"].tolist() == ["all-reduce"]
+
+
 def test_one_device_is_the_default_on_cpus():
   mesh = parallel.make_mesh(train=TrainConfig(batch_size=7))
   assert mesh.devices.tolist() == jax.devices()[:1]

@@ -1,5 +1,6 @@
 """The unroll: what each step sees, and what it does not depend on."""
 
+import dataclasses
 import functools
 
 import jax
@@ -126,6 +127,43 @@ def test_steps_and_pictures_draw_different_noise(params):
   first = np.asarray(looked.location_t[0])
   assert len(np.unique(first, axis=0)) == 64
   assert np.abs(first).max() > 0.9
+
+
+@pytest.mark.parametrize(("density", "expected"), [("clipped", -1.4317), ("raw", 0.0)])
+def test_the_mean_of_the_score(density, expected, params):
+  """That of a density is 0; a sample that was clipped at a = 0.25 std has another.
+
+  With the mean at 0.95 and std 0.2: E min(ε, a) / std = (a (1 - Φ(a)) - φ(a)) / std
+  = (0.25 · 0.4013 - 0.3867) / 0.2 = -1.4317 for each coordinate.
+  """
+  config = dataclasses.replace(CONFIG, location_density=density)
+  location = jax.tree.map(jnp.zeros_like, params.ram["location"])
+  images = jnp.zeros((256, *CONFIG.image_shape))
+
+  def mean_log_prob(bias):
+    location["mean"]["bias"] = bias
+    blind = params._replace(ram={**params.ram, "location": location})
+    looked = rollout(KEY, blind, images, config=config, num_glimpses=50)
+    return looked.log_prob_t.mean()
+
+  score = jax.jit(jax.grad(mean_log_prob))(jnp.full(2, 0.95))
+  # Of 12,800 samples of deviation 1 / 0.2 at most, so that 0.15 are three of the mean's.
+  np.testing.assert_allclose(score, [expected] * 2, atol=0.15)
+
+
+def test_the_density_changes_no_more_than_the_density(params, images):
+  """It is that of a Gaussian at a sample further from its mean, where it was clipped."""
+  config = dataclasses.replace(CONFIG, location_density="raw", location_std=0.8)
+  wide = dataclasses.replace(CONFIG, location_std=0.8)
+  raw, clipped = (
+    rollout(KEY, params, images, config=c, num_glimpses=30) for c in (config, wide)
+  )
+  inside = (jnp.abs(raw.next_location_t) < 1).all(-1)
+  assert 0.2 < inside.mean() < 0.9
+  difference = np.asarray(raw.log_prob_t - clipped.log_prob_t)
+  np.testing.assert_allclose(difference[inside], 0.0, atol=1e-5)
+  assert (difference[~inside] < 0).all()
+  assert_same(raw._replace(log_prob_t=clipped.log_prob_t), clipped, atol=0)
 
 
 def test_mean_policy_looks_at_the_mean(params, images):

@@ -2,7 +2,7 @@
 
 from ramjax.data.datasets import DATASETS, Dataset, Split, check_split, load_dataset
 from ramjax.data.idx import DataError
-from ramjax.data.transforms import normalize
+from ramjax.data.transforms import normalize, translate
 
 __all__ = [
   "DATASETS",
@@ -12,4 +12,5 @@ __all__ = [
   "check_split",
   "load_dataset",
   "normalize",
+  "translate",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,9 +11,14 @@ import numpy as np
 from ramjax.config import ConfigError
 from ramjax.data import sources
 from ramjax.data.idx import DataError
-from ramjax.data.transforms import normalize
+from ramjax.data.transforms import Transform, keep, normalize, translate
 
-DATASETS = tuple(sources.SHA256)
+_TRANSFORMED: Mapping[str, tuple[str, Transform]] = {
+  "translated_mnist": ("mnist", translate),
+}
+"""Data sets that are made of another one, on the device, picture by picture."""
+
+DATASETS = (*sources.SHA256, *_TRANSFORMED)
 """Names of the known data sets."""
 
 NUM_VALIDATION = 6_000
@@ -20,7 +26,7 @@ NUM_VALIDATION = 6_000
 
 
 class Split(NamedTuple):
-  """Pictures and their classes.
+  """Pictures as they are stored, and their classes.
 
   Attributes:
     images: pictures [M, H, W, C], uint8.
@@ -34,6 +40,9 @@ class Split(NamedTuple):
 class Dataset(NamedTuple):
   """A data set in memory.
 
+  Its splits hold pictures as they are stored; what a model sees of them is what
+  `preprocess` makes of each.
+
   Attributes:
     name: its name.
     source: where it was found, in words.
@@ -41,8 +50,11 @@ class Dataset(NamedTuple):
     train: pictures to train on, in a fixed random order.
     validation: pictures set aside from the training set, to choose by.
     test: the test set.
-    mean: mean of each channel of the training set, in 0…1, to four digits.
-    std: standard deviation of each channel of the training set, likewise.
+    mean: mean of each channel of the stored training set, in 0…1, to four digits.
+    std: standard deviation of each channel of the stored training set, likewise.
+    transform: what is done to a stored picture before it is normalised: in training
+      anew at each step, in evaluation always the same (see
+      `ramjax.evaluation.evaluation_pictures`).
   """
 
   name: str
@@ -53,17 +65,20 @@ class Dataset(NamedTuple):
   test: Split
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  transform: Transform = keep
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """Height, width and channels of the pictures."""
-    height, width, channels = self.test.images.shape[1:]
+    """Height, width and channels of the pictures that a model sees."""
+    images = self.test.images
+    stored = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+    key = jax.eval_shape(jax.random.key, 0)
+    height, width, channels = jax.eval_shape(self.transform, key, stored).shape
     return height, width, channels
 
   def preprocess(self, key: jax.Array, image: jax.Array) -> jax.Array:
-    """A picture [H, W, C], from uint8 to normalised float32."""
-    del key
-    return normalize(image, mean=self.mean, std=self.std)
+    """A stored picture [H, W, C], transformed, from uint8 to normalised float32."""
+    return normalize(self.transform(key, image), mean=self.mean, std=self.std)
 
 
 def check_split(split: Split, *, name: str, num_classes: int) -> Split:
@@ -125,7 +140,8 @@ def load_dataset(
   run, and its last 6,000 pictures are set aside for validation.
 
   Args:
-    name: `mnist`, `fashion_mnist` or `kmnist`.
+    name: `mnist`, `fashion_mnist`, `kmnist`, or `translated_mnist`, which is MNIST with
+      each digit somewhere on a canvas of 60x60 pixels.
     data_dir: folder with the four IDX files, see `ramjax.data.sources.find_files`.
     num_train_examples: how many of the training pictures to keep; None is all.
 
@@ -138,7 +154,8 @@ def load_dataset(
   """
   if name not in DATASETS:
     raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, not {name!r}")
-  arrays, source = sources.find_files(name, data_dir=data_dir)
+  stored, transform = _TRANSFORMED.get(name, (name, keep))
+  arrays, source = sources.find_files(stored, data_dir=data_dir)
   images = arrays["train-images-idx3-ubyte"][..., None]
   labels = arrays["train-labels-idx1-ubyte"].astype(np.int32)
 
@@ -170,6 +187,7 @@ def load_dataset(
     },
     mean=mean,
     std=std,
+    transform=transform,
   )
 
 

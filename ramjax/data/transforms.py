@@ -2,9 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
+
+Transform = Callable[[jax.Array, jax.Array], jax.Array]
+"""From a key [] and a stored picture [H, W, C] to one of its type; vmapped."""
+
+
+def keep(key: jax.Array, image: jax.Array) -> jax.Array:
+  """The transform that leaves pictures as they are stored.
+
+  Args:
+    key: typed PRNG key [], not used.
+    image: picture [H, W, C].
+
+  Returns:
+    The picture.
+  """
+  del key
+  return image
+
+
+def translate(
+  key: jax.Array, image: jax.Array, *, canvas_size: tuple[int, int] = (60, 60)
+) -> jax.Array:
+  """A picture somewhere on an empty canvas: Translated MNIST.
+
+  Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247. Rows and columns
+  are uniform over all places where the whole picture is on the canvas.
+
+  Args:
+    key: typed PRNG key [].
+    image: picture [H, W, C], of any type.
+    canvas_size: height and width of the canvas in pixels, at least H and W.
+
+  Returns:
+    Picture [*canvas_size, C] in the type of `image`, whose minimum fills the canvas.
+
+  Raises:
+    ValueError: if the picture does not fit on the canvas.
+    AssertionError: if the picture has another rank.
+  """
+  chex.assert_rank(image, 3)
+  height, width, channels = image.shape
+  rows, columns = canvas_size[0] - height, canvas_size[1] - width
+  if rows < 0 or columns < 0:
+    raise ValueError(
+      f"canvas_size must be at least ({height}, {width}), the size of the picture,"
+      f" not {canvas_size}"
+    )
+  row_key, column_key = jax.random.split(key)
+  row = jax.random.randint(row_key, (), 0, rows + 1)
+  column = jax.random.randint(column_key, (), 0, columns + 1)
+  canvas = jnp.full((*canvas_size, channels), image.min())
+  return jax.lax.dynamic_update_slice(canvas, image, (row, column, 0))
 
 
 def normalize(

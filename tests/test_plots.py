@@ -1,0 +1,54 @@
+"""Figures: what is drawn is what the model was shown."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import plots
+from ramjax import ModelConfig, Rollout, extract_glimpse
+
+CONFIG = ModelConfig(patch_size=4, num_scales=2, scale_factor=3)
+IMAGE = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
+
+
+def looking_at(*locations):
+  """A rollout of one picture, of which nothing is known but where it was looked at."""
+  location_t = jnp.array(locations)[:, None]
+  return Rollout(*[None] * len(Rollout._fields))._replace(location_t=location_t)
+
+
+def test_what_was_seen_is_what_the_sensor_gave():
+  """Around the centre: 4 x 4 pixels in a frame of blocks of 3 x 3, the rest is grey."""
+  seen = plots.seen_pixels(IMAGE, looking_at([0.0, 0.0]), 0, CONFIG)
+  sharp, coarse = np.asarray(
+    extract_glimpse(
+      jnp.asarray(IMAGE, jnp.float32),
+      jnp.zeros(2),
+      patch_size=4,
+      num_scales=2,
+      scale_factor=3,
+    )
+  )
+  expected = np.full(IMAGE.shape, 90, np.uint8)
+  blocks = np.round(coarse).repeat(3, 0).repeat(3, 1)
+  expected[20 - 6 : 20 + 6, 25 - 6 : 25 + 6] = blocks
+  expected[20 - 2 : 20 + 2, 25 - 2 : 25 + 2] = sharp
+  np.testing.assert_allclose(seen, expected, atol=1)
+
+
+def test_a_sharp_look_is_not_blurred_by_a_later_one_beside_it():
+  seen = plots.seen_pixels(IMAGE, looking_at([0.0, 0.0], [0.2, 0.0]), 0, CONFIG)
+  for column in (25, 30):
+    inside = np.s_[18:22, column - 2 : column + 2]
+    np.testing.assert_array_equal(seen[inside], IMAGE[inside])
+
+
+@pytest.mark.parametrize("location", [[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
+@pytest.mark.parametrize("patch_size", [1, 4, 60])
+def test_glimpses_that_leave_the_picture(location, patch_size):
+  """At the border a block is the mean of what is left of it."""
+  config = ModelConfig(patch_size=patch_size, num_scales=2, scale_factor=3)
+  image = np.full((40, 50, 1), 7, np.uint8)
+  seen = plots.seen_pixels(image, looking_at(location), 0, config)
+  assert set(np.unique(seen)) <= {7, 90}
+  assert (seen == 7).any()

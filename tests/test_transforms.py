@@ -1,0 +1,221 @@
+"""Transforms of pictures: where a digit is put, and which pictures a model is shown."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import ramjax
+from experiments import train as train_lib
+from experiments import workdir as workdir_lib
+from experiments.glimpse_generalization import restore_params
+from ramjax import data
+from ramjax.config import Config, ModelConfig, TrainConfig
+from ramjax.evaluation import evaluation_pictures
+from ramjax.networks import RecurrentAttentionModel
+
+CANVAS = (60, 60)
+PLACES = [[30, 7], [9, 22], [13, 13], [0, 22], [32, 1]]
+"""Row and column of the first five digits of a test set; they never change."""
+
+SMALL = Config(
+  model=ModelConfig(image_shape=(*CANVAS, 1), hidden_size=16, branch_size=8),
+  train=TrainConfig(batch_size=16, num_glimpses=2, num_epochs=1),
+)
+
+
+@pytest.fixture(scope="module")
+def translated():
+  return data.load_dataset("translated_mnist")
+
+
+def places(pictures, size=(28, 28)):
+  """Row and column of the pictures [B, H, W, 1] on canvases of 0; each is all 255."""
+  found = []
+  for picture in np.asarray(pictures)[..., 0]:
+    rows, columns = (np.flatnonzero(picture.any(axis)) for axis in (1, 0))
+    assert (len(rows), len(columns)) == size
+    assert (np.diff(rows) == 1).all()
+    found.append((rows[0], columns[0]))
+  return np.array(found)
+
+
+def boxes(count):
+  """Pictures of 255 whose corner is 0, so that the canvas is."""
+  images = np.full((count, 28, 28, 1), 255, np.uint8)
+  images[:, 5, 5] = 0
+  return jnp.asarray(images)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_picture_lies_whole_on_a_canvas_of_its_minimum(dtype):
+  """NumPy puts it where its brightest pixel was found; all pixels are different."""
+  image = np.random.RandomState(0).permutation(5 * 7 * 3).reshape(5, 7, 3) + 11
+  put = jax.jit(functools.partial(data.translate, canvas_size=(9, 16)))
+  found_at = set()
+  for seed in range(100):
+    found = np.asarray(put(jax.random.key(seed), jnp.asarray(image.astype(dtype))))
+    assert found.dtype == dtype
+    here, there = (np.argwhere(array == image.max())[0] for array in (found, image))
+    row, column, _ = here - there
+    expected = np.full((9, 16, 3), 11, dtype)
+    expected[row : row + 5, column : column + 7] = image
+    np.testing.assert_array_equal(found, expected)
+    found_at.add((int(row), int(column)))
+  assert len(found_at) > 30  # of 5 x 10 places
+
+
+def test_places_are_uniform_and_independent():
+  """All 33 x 33 places of a digit, the first and the last row and column too."""
+  count = 20_000
+  keys = jax.random.split(jax.random.key(7), count)
+  found = jax.jit(jax.vmap(lambda key, image: data.translate(key, image)[..., 0] > 0))(
+    keys, boxes(count)
+  )
+  row = np.asarray(found.any(2).argmax(1))
+  column = np.asarray(found.any(1).argmax(1))
+  for place in (row, column):
+    counts = np.bincount(place, minlength=33)
+    assert len(counts) == 33
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
+  table = np.histogram2d(row, column, bins=11)[0]
+  assert scipy.stats.chi2_contingency(table).pvalue > 0.001
+
+
+def test_a_picture_as_large_as_the_canvas_stays():
+  image = jax.random.uniform(jax.random.key(0), (6, 9, 2))
+  found = data.translate(jax.random.key(1), image, canvas_size=(6, 9))
+  np.testing.assert_array_equal(found, image)
+
+
+@pytest.mark.parametrize("canvas_size", [(27, 60), (60, 27)])
+def test_a_canvas_that_is_too_small_is_refused(canvas_size):
+  with pytest.raises(ValueError, match=r"canvas_size must be at least \(28, 28\)"):
+    data.translate(jax.random.key(0), boxes(1)[0], canvas_size=canvas_size)
+
+
+def test_translated_mnist_is_mnist_on_a_canvas(translated, mnist):
+  """Stored as it is, normalised as it is, and 0 outside of the digit before that."""
+  assert translated.name == "translated_mnist"
+  assert translated.image_shape == (*CANVAS, 1)
+  assert mnist.image_shape == (28, 28, 1)
+  for split in ("train", "validation", "test"):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(translated, split), getattr(mnist, split)
+    )
+  image = jnp.asarray(mnist.train.images[0])
+  key = jax.random.key(5)
+  seen = translated.preprocess(key, image)
+  assert seen.dtype == jnp.float32
+  expected = (np.asarray(data.translate(key, image)) / 255.0 - 0.1307) / 0.3081
+  np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
+  assert seen.min() == pytest.approx(-0.1307 / 0.3081, rel=1e-4)
+
+
+@pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
+def test_the_test_set_is_the_same_for_ever(generator, translated):
+  """Whatever the order in which it is shown and the generator of the runs."""
+  show = functools.partial(evaluation_pictures, preprocess=translated.transform)
+  with jax.default_prng_impl(generator):
+    assert places(show(boxes(5), jnp.arange(5))).tolist() == PLACES
+    some = places(show(boxes(5), jnp.array([4, 2])))
+  assert some.tolist() == [PLACES[4], PLACES[2]]
+
+
+def telling(dataset, seen):
+  """The data set, telling of each picture its number and its place."""
+
+  def transform(key, image):
+    picture = dataset.transform(key, image)
+    filled = picture[..., 0] > 0
+    place = filled.any(1).argmax(), filled.any(0).argmax()
+    jax.debug.callback(
+      lambda *told: seen.append([*map(int, told)]), image[6, 6, 0], *place
+    )
+    return picture
+
+  return dataset._replace(transform=transform)
+
+
+def numbered(count):
+  """Pictures whose place can be seen, and the number of each in a corner of its hole."""
+  return boxes(count).at[:, 6, 6, 0].set(jnp.arange(1, count + 1, dtype=jnp.uint8))
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "validate"])
+@pytest.mark.parametrize(("seed", "batch_size"), [(0, 20), (1, 7)])
+def test_evaluations_show_the_same_pictures(kind, seed, batch_size, translated):
+  """Neither the key nor the batch size of an evaluation changes the test set."""
+  params = ramjax.init_params(jax.random.key(0), SMALL.model)
+  seen = []
+  options = {
+    "preprocess": telling(translated, seen).preprocess,
+    "batch_size": batch_size,
+  }
+  inputs = jax.random.key(seed), params, numbered(20), jnp.arange(20) % 10
+  if kind == "evaluate":
+    options |= {"config": SMALL.model, "num_glimpses": 1}
+    found = ramjax.evaluate(*inputs, jnp.zeros(0), **options)
+  else:
+    found = ramjax.validate(*inputs, config=SMALL, **options)
+  jax.block_until_ready(found)
+  jax.effects_barrier()
+  place_of = {number: place for number, *place in seen}
+  assert sorted(place_of) == list(range(1, 21))
+  assert [place_of[number] for number in range(1, 6)] == PLACES
+
+
+def test_training_places_a_picture_anew_at_each_step(translated):
+  optimizer = ramjax.make_optimizer(SMALL.train, steps_per_epoch=10)
+  state = ramjax.init_train_state(jax.random.key(0), config=SMALL, optimizer=optimizer)
+  seen = []
+  run = jax.jit(
+    functools.partial(
+      ramjax.train_chunk,
+      config=SMALL,
+      optimizer=optimizer,
+      preprocess=telling(translated, seen).preprocess,
+      max_steps=3,
+    )
+  )
+  order = jnp.tile(jnp.arange(16), (3, 1))
+  jax.block_until_ready(run(state, numbered(16), jnp.arange(16) % 10, order, 0, 3))
+  jax.effects_barrier()
+  places_of = {number: [] for number in range(1, 17)}
+  for number, *place in seen:
+    places_of[number].append(tuple(place))
+  assert all(len(places) == 3 for places in places_of.values())
+  # Of 1,089 places: that many pictures at the same one twice would be no chance.
+  assert sum(len(set(places)) == 3 for places in places_of.values()) > 13
+  assert len({place for places in places_of.values() for place in places}) > 42
+
+
+def test_the_figure_shows_what_the_model_saw(translated, tmp_path, monkeypatch):
+  """The first state follows from the drawn picture and the place of the first box."""
+  few = data.Split(translated.train.images[:32], translated.train.labels[:32])
+  dataset = translated._replace(train=few, validation=few, test=few)
+  drawn = []
+  monkeypatch.setattr(train_lib.plots, "glimpses", lambda *args: drawn.append(args))
+  place = workdir_lib.Workdir(tmp_path / "run")
+  workdir_lib.open_run(place, SMALL)
+  train_lib.train(SMALL, dataset, place, steps_per_call=10)
+  ((pictures, labels, looked, *_),) = drawn
+  assert pictures.shape == (8, *CANVAS, 1)
+  assert pictures.dtype == np.uint8
+  np.testing.assert_array_equal(labels, few.labels[:8])
+
+  params = restore_params(place, SMALL)
+  seen = data.normalize(jnp.asarray(pictures), mean=(0.1307,), std=(0.3081,))
+  look = functools.partial(ramjax.extract_glimpse, patch_size=8)
+  location = jnp.asarray(looked.location_t[0])
+  hidden, _ = RecurrentAttentionModel(SMALL.model).apply(
+    {"params": params.ram},
+    jnp.zeros((8, 16)),
+    jax.vmap(look)(seen, location),
+    location,
+    method="step",
+  )
+  np.testing.assert_allclose(looked.hidden_t[0], hidden, rtol=1e-4, atol=1e-5)
