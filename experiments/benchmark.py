@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import flags as absl_flags
 
 from experiments import benchmark_cases as cases_lib
@@ -53,6 +54,8 @@ def main() -> None:
   num_runs = _parse_counts("num_runs", options.num_runs)
   earlier = read_results(pathlib.Path(options.compare)) if options.compare else None
   flags.set_precision()
+  num_cpus = len(os.sched_getaffinity(0))
+  jax.config.update("jax_num_cpu_devices", num_cpus)  # runs in one program share them
   dataset = data.load_dataset(
     "mnist", data_dir=options.data_dir, num_train_examples=options.num_examples
   )
@@ -75,7 +78,7 @@ def main() -> None:
   results = {
     "matmul_precision": options.matmul_precision,
     **workdir_lib.provenance(),
-    "cpu_count": len(os.sched_getaffinity(0)),
+    "cpu_count": num_cpus,
     **measure(chosen, rounds=options.rounds),
   }
   print(table(results, earlier))

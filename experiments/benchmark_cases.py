@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 import subprocess
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 
 import ramjax
 from experiments.flags import RunError
-from ramjax import data
+from ramjax import data, parallel
 from ramjax.config import Config, ModelConfig
 
 Program = Callable[[], Any]
@@ -317,24 +318,25 @@ def _steps_of_runs(setup: _Setup, runs: int) -> Case:
   steps = min(max(1, 400 // runs), len(setup.train.labels) // _BATCH)
 
   def prepare() -> Callable[[], float]:
+    mesh = parallel.make_mesh(num_devices=math.gcd(runs, jax.device_count()))
     keys = jax.random.split(jax.random.key(0), runs)
-    weights = ramjax.TermWeights.of(_CONFIG.objective)
+    weights = jax.tree.map(
+      lambda weight: jnp.full(runs, weight), ramjax.TermWeights.of(_CONFIG.objective)
+    )
     init = functools.partial(
       ramjax.init_train_states, config=_CONFIG, optimizer=setup.optimizer
     )
     program = jax.jit(
-      functools.partial(ramjax.train_chunks, **setup.bound, max_steps=steps)
+      functools.partial(ramjax.train_chunks, **setup.bound, max_steps=steps, mesh=mesh)
     )
-    arguments = (
-      jax.jit(init)(keys),
-      *setup.train,
-      ramjax.epoch_orders(
-        keys, 0, num_examples=len(setup.train.labels), batch_size=_BATCH
-      ),
-      0,
-      steps,
-      jax.tree.map(lambda weight: jnp.full(runs, weight), weights),
+    orders = ramjax.epoch_orders(
+      keys, 0, num_examples=len(setup.train.labels), batch_size=_BATCH
     )
+    states, orders, weights = parallel.place(
+      (jax.jit(init)(keys), orders, weights), parallel.divided(mesh)
+    )
+    pictures = parallel.place(setup.train, parallel.copied(mesh))
+    arguments = (states, *pictures, orders, 0, steps, weights)
     return _timed(lambda: program(*arguments), parts=steps)
 
   work = gflop(_CONFIG.model, examples=_BATCH * runs, num_glimpses=6, backward=True)

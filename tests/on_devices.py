@@ -84,6 +84,32 @@ def evaluate(mesh, dataset, params):
   return found, exchanges(program)
 
 
+def train_runs(mesh, dataset):
+  """Losses of a run for each device, on one device and shared, and what is exchanged."""
+  optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=100)
+  keys = jax.random.split(jax.random.key(0), mesh.size)
+  init = functools.partial(ramjax.init_train_states, config=CONFIG, optimizer=optimizer)
+  states = jax.jit(init)(keys)
+  orders = ramjax.epoch_orders(keys, 1, num_examples=STEPS * 16, batch_size=16)
+  weights = ramjax.TermWeights(jnp.zeros(mesh.size), jnp.linspace(0.0, 1.0, mesh.size))
+  chunks = functools.partial(
+    ramjax.train_chunks,
+    config=CONFIG,
+    optimizer=optimizer,
+    preprocess=dataset.preprocess,
+    max_steps=STEPS,
+  )
+  alone = jax.jit(chunks)(states, *dataset.test, orders, 0, STEPS, weights)
+  states, orders, weights = parallel.place(
+    (states, orders, weights), parallel.divided(mesh)
+  )
+  pictures = parallel.place(dataset.test, parallel.copied(mesh))
+  arguments = (states, *pictures, orders, 0, STEPS, weights)
+  program = jax.jit(functools.partial(chunks, mesh=mesh)).lower(*arguments).compile()
+  _, shared = program(*arguments)
+  return alone[1]["loss"], shared["loss"], exchanges(program)
+
+
 def exchanges(program):
   """The operations by which the devices of a program talk to each other."""
   return set(re.findall(rf" ({COLLECTIVES})", program.as_text()))
@@ -133,6 +159,8 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
     found |= {f"parts/{name}": value for name, value in in_parts.items()}
     translated = dataset._replace(transform=data.translate)
     _, _, in_translated = train(mesh, translated, accumulation_steps=1)
+    found["runs/alone"], found["runs/shared"], in_runs = train_runs(mesh, dataset)
+    assert not in_runs
   if parallel.is_first_process():
     host = {name: np.asarray(value) for name, value in found.items()}
     np.savez(

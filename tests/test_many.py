@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ramjax
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
@@ -77,3 +78,24 @@ def test_each_run_is_the_run_that_it_is_alone(mnist):
       state.params,
     )
   assert len(set(np.asarray(metrics["loss"][:, 0]).tolist())) == len(keys)
+
+
+def test_devices_that_do_not_divide_the_runs_are_named(mnist):
+  mesh = jax.sharding.AbstractMesh((3,), ("batch",))
+  optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=10)
+  with pytest.raises(
+    ramjax.ConfigError, match="num_devices must divide the number of runs, 4"
+  ):
+    ramjax.train_chunks(
+      None,
+      *mnist.train,
+      jnp.zeros((4, 10, 16), jnp.int32),
+      0,
+      1,
+      None,
+      config=CONFIG,
+      optimizer=optimizer,
+      preprocess=mnist.preprocess,
+      max_steps=1,
+      mesh=mesh,
+    )

@@ -107,6 +107,14 @@ def test_each_device_translates_its_own_pictures(found):
   assert found[8]["in_translated"].tolist() == ["all-reduce"]
 
 
+def test_devices_share_runs_and_have_nothing_to_tell_each_other(found):
+  """What is exchanged is looked at in `on_devices.py`."""
+  alone, shared = found[8]["runs/alone"], found[8]["runs/shared"]
+  assert alone.shape == (8, 10)
+  np.testing.assert_allclose(shared, alone, rtol=1e-5)
+  assert len(set(alone[:, 0].tolist())) == 8
+
+
 def test_one_device_is_the_default_on_cpus():
   mesh = parallel.make_mesh(train=TrainConfig(batch_size=7))
   assert mesh.devices.tolist() == jax.devices()[:1]
