@@ -20,6 +20,7 @@ import ramjax
 from experiments import flags, signals
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
+from experiments.metrics import Metrics, read_metrics
 from ramjax import data
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig
@@ -103,14 +104,14 @@ def whole(dataset, tmp_path_factory):
 def signal_after(monkeypatch, number, signum):
   """Sends this process a signal when so many lines of metrics have been written."""
   written = itertools.count(1)
-  write = workdir_lib.Metrics.write
+  write = Metrics.write
 
   def write_and_signal(self, **line):
     write(self, **line)
     if next(written) == number:
       os.kill(os.getpid(), signum)
 
-  monkeypatch.setattr(workdir_lib.Metrics, "write", write_and_signal)
+  monkeypatch.setattr(Metrics, "write", write_and_signal)
 
 
 def epochs_printed(text):
@@ -233,7 +234,7 @@ def test_lines_wait_for_space(tmp_path, caplog):
   """On a full disk nothing is lost and nothing is written twice."""
   place = workdir_lib.Workdir(tmp_path)
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  with workdir_lib.Metrics(place, step=0) as metrics:
+  with Metrics(place, step=0) as metrics:
     try:
       resource.setrlimit(resource.RLIMIT_FSIZE, (150, before[1]))
       for step in range(1, 6):
@@ -247,7 +248,7 @@ def test_lines_wait_for_space(tmp_path, caplog):
     assert caplog.text.count("its lines wait in memory") == 1
     metrics.write(step=6, epoch=1, split="train", values=values(6))
     metrics.sync()
-  lines = workdir_lib.read_metrics(place)
+  lines = read_metrics(place)
   assert [line["step"] for line in lines] == list(range(1, 7))
   assert all(line["loss"] == 1 / line["step"] for line in lines)
 
