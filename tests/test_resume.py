@@ -189,6 +189,55 @@ def test_a_failed_save_does_not_stop_the_training(
   assert end_of(folder) == whole
 
 
+def test_metrics_are_on_disk_before_the_checkpoint_that_follows_them(
+  dataset, tmp_path, monkeypatch
+):
+  """Of the chunk at which a signal came, of an epoch, and of the last one."""
+  folder = tmp_path / "run"
+  on_disk, saved = b"", []
+  fsync, save = os.fsync, Checkpoints.save
+
+  def note_fsync(descriptor):
+    nonlocal on_disk
+    fsync(descriptor)
+    file = folder / "metrics.jsonl"
+    if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+      on_disk = file.read_bytes()
+
+  def look_and_save(self, state, **options):
+    lines = [json.loads(line) for line in on_disk.splitlines()]
+    saved.append((int(state.step), [(line["step"], line["split"]) for line in lines]))
+    save(self, state, **options)
+
+  monkeypatch.setattr(os, "fsync", note_fsync)
+  monkeypatch.setattr(Checkpoints, "save", look_and_save)
+  with monkeypatch.context() as patch:
+    signal_after(patch, 1, signal.SIGTERM)
+    with pytest.raises(signals.Interrupted):
+      train(dataset, folder)
+  train(dataset, folder)
+  assert saved == [(2, LINES[:1]), (5, LINES[:4]), (10, LINES[:8])]
+
+
+def test_no_checkpoint_follows_metrics_that_are_not_on_disk(
+  whole, dataset, tmp_path, monkeypatch, caplog
+):
+  folder = tmp_path / "run"
+  sync, calls = Metrics.sync, itertools.count(1)
+
+  def fails_at_first(self):
+    if next(calls) == 1:
+      raise flags.RunError("metrics.jsonl cannot be written: no space left")
+    sync(self)
+
+  monkeypatch.setattr(Metrics, "sync", fails_at_first)
+  train(dataset, folder)
+  assert "no space left; the training goes on" in caplog.text
+  with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    assert checkpoints.steps == [10]
+  assert end_of(folder) == whole
+
+
 def test_a_second_run_changes_nothing(dataset, tmp_path):
   """Not even the configuration, if it would train for longer."""
   folder = tmp_path / "run"
