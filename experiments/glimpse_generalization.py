@@ -77,6 +77,8 @@ def main() -> None:
       name: data.load_dataset(name, data_dir=options.data_dir)
       for name in {config.train.dataset for config in configs}
     }
+  # A run that is still being trained may have gone on between two readers.
+  trained = parallel.from_first_process(trained)
   if first:
     for dataset in datasets.values():
       print(f"{dataset.name} from {dataset.source}", flush=True)
