@@ -141,6 +141,13 @@ def test_devices_that_are_not_there(number, message):
     parallel.make_mesh(num_devices=number)
 
 
+def test_each_process_gives_the_same_number_of_devices(monkeypatch):
+  """Two processes, played."""
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(ConfigError, match="a multiple of num_processes, 2, not 3"):
+    parallel.make_mesh(num_devices=3)
+
+
 @pytest.mark.parametrize(
   ("address", "number", "process", "message"),
   [
