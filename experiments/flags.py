@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import jax
@@ -85,6 +86,22 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         os._exit(interrupted.status)
       sys.exit(interrupted.status)
+    except Exception as error:
+      if not jax.distributed.is_initialized():
+        raise
+      if parallel.is_lost_process(error):
+        _tell(
+          name,
+          ParallelError(
+            f"another process was lost ({error}); run the same command again in all"
+            " of them to go on"
+          ),
+        )
+      else:
+        traceback.print_exc()
+      # At Python's own end JAX would wait for the others, which may wait for this one.
+      sys.stdout.flush()
+      os._exit(1)
 
   app.run(guarded, flags_parser=parse)
 

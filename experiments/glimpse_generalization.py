@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 import ramjax
 from experiments import flags, plots
 from experiments import workdir as workdir_lib
-from experiments.train import run_keys
+from experiments.programs import run_keys
 from ramjax import data, parallel
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import LOCATION_POLICIES, Config, TrainConfig
@@ -69,24 +69,24 @@ def main() -> None:
   first = parallel.is_first_process()
   with parallel.together():
     configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
-    params_of = {
-      workdir: restore_params(workdir, config, best=options.checkpoint == "best")
+    trained = [
+      restore_params(workdir, config, best=options.checkpoint == "best")
       for workdir, config in zip(workdirs, configs, strict=True)
-    }
+    ]
     datasets = {
       name: data.load_dataset(name, data_dir=options.data_dir)
       for name in {config.train.dataset for config in configs}
     }
+  # A run that is still being trained may have gone on between two readers.
+  trained = parallel.from_first_process(trained)
   if first:
     for dataset in datasets.values():
       print(f"{dataset.name} from {dataset.source}", flush=True)
 
   results = []
-  for workdir, config in zip(workdirs, configs, strict=True):
+  for workdir, config, params in zip(workdirs, configs, trained, strict=True):
     began = time.perf_counter()
-    found = _evaluate(
-      config, params_of[workdir], datasets[config.train.dataset], betas, mesh
-    )
+    found = _evaluate(config, params, datasets[config.train.dataset], betas, mesh)
     results.append({"workdir": str(workdir.path), **results_of(config, found, betas)})
     seconds = time.perf_counter() - began
     if first:

@@ -6,46 +6,29 @@ Writes configuration, metrics, checkpoints, TensorBoard events and figures into
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags as absl_flags
-from absl import logging
 from jax.sharding import Mesh
 
-import ramjax
-from experiments import flags, plots, progress, signals
-from experiments import skipped as skipped_lib
+from experiments import flags, plots, signals
 from experiments import workdir as workdir_lib
+from experiments.metrics import read_metrics
+from experiments.programs import Programs, run_keys
+from experiments.run import Run, resumed
+from experiments.skipped import SkippedSteps, chunk_means
 from ramjax import data, evaluation, parallel
-from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params
 
 _NUM_PICTURED = 8
-
-
-class Keys(NamedTuple):
-  """The keys of a run, one for each purpose."""
-
-  init: jax.Array
-  order: jax.Array
-  validation: jax.Array
-  test: jax.Array
-  generalization: jax.Array
-
-
-def run_keys(seed: int) -> Keys:
-  """The keys of the run with a seed."""
-  return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
 
 def main() -> None:
@@ -129,83 +112,15 @@ def train(
     RunError: if the run was given up.
   """
   mesh = mesh or parallel.make_mesh(num_devices=1)
-  keys = run_keys(config.train.seed)
-  steps_per_epoch = len(dataset.train.labels) // config.train.batch_size
-  steps_per_call = min(steps_per_call, steps_per_epoch)
-  init, train_chunk, validate = _programs(
-    config, dataset, mesh, steps_per_epoch=steps_per_epoch, max_steps=steps_per_call
-  )
-  train_split, validation_split, test_split = parallel.place(
-    (dataset.train, dataset.validation, dataset.test), parallel.copied(mesh)
-  )
-  skipped = skipped_lib.SkippedSteps(max_skipped_steps)
-  first = parallel.is_first_process()
-
-  with contextlib.ExitStack() as stack:
-    state = init(keys.init)
-    checkpoints = None
-    with parallel.together():
-      if first:
-        checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints))
-        workdir_lib.record_config(workdir, config)
-        if checkpoints.latest_step is not None:
-          state = checkpoints.restore(state)
-      metrics = stack.enter_context(
-        workdir_lib.Metrics(workdir, step=int(state.step), silent=not first)
-      )
-    state = parallel.from_first_process(state)
-    step = int(state.step)
-    state = parallel.place(state, parallel.copied(mesh))
-    first_epoch, row = divmod(step, steps_per_epoch)
-    if first and step > 0:
-      where = f"within epoch {first_epoch + 1}" if row else f"after epoch {first_epoch}"
-      print(f"resuming {where}, step {step}", flush=True)
-    with progress.Progress(
-      config.train, steps_per_epoch, first_epoch, silent=not first
-    ) as bar:
-      if first:
-        bar.resume(_train_lines(workdir, after_step=step - row))
-      save = functools.partial(_save, checkpoints, metrics)
-      with signals.Stop() as stop_signal:
-        for epoch in range(first_epoch + 1, config.train.num_epochs + 1):
-          order = ramjax.epoch_order(
-            keys.order,
-            epoch,
-            num_examples=len(dataset.train.labels),
-            batch_size=config.train.batch_size,
-          )
-          order = parallel.place(order, parallel.divided(mesh, axis=1))
-          for start, stop in chunks(row, steps_per_epoch, steps_per_call):
-            if parallel.any_process(stop_signal.requested):
-              stop_signal.request(stop_signal.signum or signal.SIGTERM)
-              save(state, required=True)
-              raise stop_signal.interrupted(f"saved at step {step}")
-            began = time.perf_counter()
-            state, history = train_chunk(state, *train_split, order, start, stop)
-            # Signals are seen while this waits, and not while an array is fetched.
-            jax.block_until_ready(history)
-            means, skips = skipped_lib.chunk_means(history, stop - start)
-            seconds = time.perf_counter() - began
-            speed = (stop - start) * config.train.batch_size / seconds
-            step += stop - start
-            means["examples_per_second"] = speed
-            metrics.write(step=step, epoch=epoch, split="train", values=means)
-            bar.update(epoch, step, means)
-            skipped.add(skips, step=step)
-          row = 0
-          scores = _floats(validate(keys.validation, state.params, *validation_split))
-          metrics.write(step=step, epoch=epoch, split="validation", values=scores)
-          bar.epoch_done(epoch, step, scores["accuracy"])
-          last = epoch == config.train.num_epochs
-          save(state, accuracy=scores["accuracy"], required=last)
-
-      scores = _floats(validate(keys.test, state.params, *test_split))
-      epoch = step // steps_per_epoch
-      metrics.write(step=step, epoch=epoch, split="test", values=scores)
-
-  if first:
-    params = parallel.on_this_process(state.params)
-    _draw(config, dataset, workdir, keys.test, params)
+  programs = Programs(config, dataset, mesh, steps_per_call=steps_per_call)
+  with resumed(config, workdir, programs, SkippedSteps(max_skipped_steps)) as run:
+    _train_epochs(run, config.train.num_epochs)
+    scores = programs.test(run.state.params)
+    epoch = run.step // programs.steps_per_epoch
+    run.metrics.write(step=run.step, epoch=epoch, split="test", values=scores)
+  if parallel.is_first_process():
+    params = parallel.on_this_process(run.state.params)
+    _draw(config, dataset, workdir, run_keys(config.train.seed).test, params)
     print(
       f"test accuracy {scores['accuracy']:.4f} (N = {config.train.num_glimpses}, M = 1,"
       f" {len(dataset.test.labels)} images)"
@@ -213,35 +128,47 @@ def train(
   return scores["accuracy"]
 
 
-def _programs(
-  config: Config,
-  dataset: data.Dataset,
-  mesh: Mesh,
-  *,
-  steps_per_epoch: int,
-  max_steps: int,
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-  """What a run calls on the device: initialisation, a chunk of steps, validation."""
-  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=steps_per_epoch)
-  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
-  train_chunk = functools.partial(
-    ramjax.train_chunk,
-    config=config,
-    optimizer=optimizer,
-    preprocess=dataset.preprocess,
-    max_steps=max_steps,
-  )
-  validate = functools.partial(
-    ramjax.validate,
-    config=config,
-    preprocess=dataset.preprocess,
-    sharding=parallel.divided(mesh),
-  )
-  return (
-    jax.jit(init),
-    jax.jit(train_chunk, donate_argnames="state", out_shardings=parallel.copied(mesh)),
-    validate,
-  )
+def _train_epochs(run: Run, num_epochs: int) -> None:
+  """Trains to the end of the last epoch; after each, and when told to stop, it saves.
+
+  Raises:
+    Interrupted: if a signal has come.
+    RunError: if the run was given up.
+  """
+  epochs_done = run.step // run.programs.steps_per_epoch
+  with run.progress, signals.Stop() as stop_signal:
+    for epoch in range(epochs_done + 1, num_epochs + 1):
+      _train_epoch(run, epoch, stop_signal)
+      scores = run.programs.validate(run.state.params)
+      run.epoch_done(epoch, scores)
+      run.save(accuracy=scores["accuracy"], required=epoch == num_epochs)
+
+
+def _train_epoch(run: Run, epoch: int, stop_signal: signals.Stop) -> None:
+  """Trains to the end of an epoch, from wherever in it the run is."""
+  programs = run.programs
+  order = programs.epoch_order(epoch)
+  row = run.step % programs.steps_per_epoch
+  for start, stop in chunks(row, programs.steps_per_epoch, programs.steps_per_call):
+    if parallel.any_process(stop_signal.requested):
+      _save_and_stop(run, stop_signal)
+    began = time.perf_counter()
+    run.state, history = programs.train_chunk(run.state, order, start, stop)
+    # Signals are seen while this waits, and not while an array is fetched.
+    jax.block_until_ready(history)
+    means, skipped = chunk_means(history, stop - start)
+    seconds = time.perf_counter() - began
+    means["examples_per_second"] = (stop - start) * programs.batch_size / seconds
+    run.step += stop - start
+    run.chunk_done(epoch, means, skipped)
+
+
+def _save_and_stop(run: Run, stop_signal: signals.Stop) -> NoReturn:
+  """Ends a run between two chunks, where it can go on."""
+  # The signal may have been another process's.
+  stop_signal.request(stop_signal.signum or signal.SIGTERM)
+  run.save(required=True)
+  raise stop_signal.interrupted(f"saved at step {run.step}")
 
 
 def chunks(
@@ -255,44 +182,6 @@ def chunks(
     stop = min((row // steps_per_call + 1) * steps_per_call, steps_per_epoch)
     yield row, stop
     row = stop
-
-
-def _train_lines(
-  workdir: workdir_lib.Workdir, *, after_step: int
-) -> list[dict[str, Any]]:
-  lines = workdir_lib.read_metrics(workdir)
-  return [x for x in lines if x["split"] == "train" and x["step"] > after_step]
-
-
-def _save(
-  checkpoints: Checkpoints | None,
-  metrics: workdir_lib.Metrics,
-  state: ramjax.TrainState,
-  *,
-  accuracy: float | None = None,
-  required: bool,
-) -> None:
-  """Saves; what is not required may fail, as on a full disk, with a warning.
-
-  The lines of the steps up to here are on disk before the checkpoint is there, so that
-  going on from it leaves no gap. Of several processes only the first one has
-  checkpoints; what is required and fails there, fails in all.
-  """
-  with parallel.together():
-    if checkpoints is None:
-      return
-    try:
-      metrics.sync()
-      checkpoints.save(parallel.on_this_process(state), accuracy=accuracy)
-    except (CheckpointError, flags.RunError) as error:
-      if required:
-        raise
-      logging.warning("%s; the training goes on and tries again later", error)
-
-
-def _floats(values: dict[str, jax.Array]) -> dict[str, float]:
-  """Means of arrays, on the host."""
-  return {name: float(value.mean()) for name, value in jax.device_get(values).items()}
 
 
 def _draw(
@@ -316,9 +205,7 @@ def _draw(
     config.model,
     workdir.figures / "glimpses.png",
   )
-  plots.learning_curves(
-    workdir_lib.read_metrics(workdir), workdir.figures / "learning.png"
-  )
+  plots.learning_curves(read_metrics(workdir), workdir.figures / "learning.png")
 
 
 if __name__ == "__main__":

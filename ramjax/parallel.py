@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ PyTree = Any
 _BATCH = "batch"
 _FORCED = "xla_force_host_platform_device_count"
 _MOST_CPUS = 64  # devices made of CPU cores; for tests, as they do not make it faster
+_EXCHANGE = re.compile("Gloo|NCCL|RCCL|coordination service")
 _SHUTDOWN_SECONDS = 60  # how long a process waits for the others at its end
 
 
@@ -259,6 +261,20 @@ def together() -> Iterator[None]:
     raise
   if any_process(False):
     raise ParallelError("another process has failed, and says why")
+
+
+def is_lost_process(error: BaseException) -> bool:
+  """Whether an error says that another process is gone: killed, or its machine.
+
+  JAX has no type for it: what failed is an exchange of this process with the others.
+
+  Args:
+    error: what was raised by a computation of several processes.
+
+  Returns:
+    Whether its message is that of a failed exchange.
+  """
+  return jax.distributed.is_initialized() and bool(_EXCHANGE.search(str(error)))
 
 
 def _through_key_data(function: Any, tree: PyTree) -> PyTree:

@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import types
 
 import jax
 import jax.numpy as jnp
@@ -285,6 +286,39 @@ def test_what_an_interrupted_save_or_deletion_leaves_is_swept(state, tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.steps == [7]
   assert sorted(p.name for p in tmp_path.iterdir()) == ["7", "notes.txt"]
+
+
+def test_a_deletion_that_is_cut_short_leaves_nothing_named_like_a_step(
+  state, tmp_path, monkeypatch
+):
+  def removes_one_file(path, **_):
+    next(file for file in path.rglob("*") if file.is_file()).unlink()
+
+  monkeypatch.setattr(
+    checkpoint, "shutil", types.SimpleNamespace(rmtree=removes_one_file)
+  )
+  with Checkpoints(tmp_path) as checkpoints:
+    for step in (7, 8, 9):
+      checkpoints.save(state._replace(step=jnp.int32(step)))
+    assert checkpoints.steps == [8, 9]
+  assert (tmp_path / "7.deleted").is_dir()
+
+
+def test_the_entry_of_a_step_is_on_disk_when_its_save_returns(
+  state, tmp_path, monkeypatch
+):
+  """Else a power failure could take a step that has been promised."""
+  synced, fsync = [], os.fsync
+
+  def note_fsync(descriptor):
+    fsync(descriptor)
+    if os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+      synced.append([path.name for path in tmp_path.iterdir()])
+
+  monkeypatch.setattr(os, "fsync", note_fsync)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state)
+  assert synced == [["7"]]
 
 
 def test_nothing_foreign_is_ever_removed(state, tmp_path):

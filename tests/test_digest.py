@@ -1,5 +1,7 @@
 """Fingerprints: equal for equal states, wherever they are, and for no others."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -26,6 +28,14 @@ def test_the_same_on_a_device_and_on_the_host():
 def test_a_view_with_other_strides_is_the_same_state():
   turned = {**STATE, "kernel": np.asfortranarray(STATE["kernel"])}
   assert state_digest(turned) == state_digest(STATE)
+
+
+def test_names_decide_and_not_the_container():
+  """A dictionary's leaves come in alphabetical order, a tuple's in that of its fields."""
+  state = collections.namedtuple("State", STATE)(**STATE)
+  assert jax.tree.leaves(state)[0] is not jax.tree.leaves(STATE)[0]
+  assert state_digest(state) == state_digest(STATE)
+  assert layout_digest(state) == layout_digest(STATE)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from experiments import glimpse_generalization, progress
 from experiments import skipped as skipped_lib
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
-from experiments.train import run_keys
+from experiments.programs import run_keys
 from ramjax import data
 from ramjax.config import Config, ModelConfig, TrainConfig
 

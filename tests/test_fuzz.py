@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from experiments import plots
 from experiments import workdir as workdir_lib
 from experiments.flags import RunError
+from experiments.metrics import Metrics, read_metrics
 from experiments.progress import Progress
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 from ramjax.data import DataError, downloads
@@ -280,16 +281,16 @@ def test_metrics_are_readable_or_refused(text, end, folder):
   workdir = workdir_lib.Workdir(folder)
   workdir.metrics.write_bytes(text + end)
   try:
-    lines = workdir_lib.read_metrics(workdir)
+    lines = read_metrics(workdir)
   except RunError as error:
     assert_one_line(error, "metrics.jsonl")
     return
   # What was let through serves those who read it: the bar and the next start.
   with Progress(TrainConfig(), 10, 0, silent=True) as bar:
     bar.resume(line for line in lines if line["split"] == "train")
-  with workdir_lib.Metrics(workdir, step=2**62):
+  with Metrics(workdir, step=2**62):
     pass
-  assert workdir_lib.read_metrics(workdir) == lines
+  assert read_metrics(workdir) == lines
 
 
 @settings(fuzz, max_examples=10)
@@ -298,7 +299,7 @@ def test_metrics_that_can_be_read_can_be_drawn(lines, folder):
   workdir = workdir_lib.Workdir(folder)
   workdir.metrics.write_text("\n".join(lines) + "\n")
   try:
-    found = workdir_lib.read_metrics(workdir)
+    found = read_metrics(workdir)
   except RunError:
     return
   plots.learning_curves(found, folder / "learning.png")

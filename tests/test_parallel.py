@@ -14,8 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+import ramjax
+from experiments.workdir import Workdir, open_run
 from ramjax import parallel
-from ramjax.config import ConfigError, TrainConfig
+from ramjax.checkpoint import Checkpoints
+from ramjax.config import Config, ConfigError, ModelConfig, TrainConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -151,6 +154,13 @@ def test_devices_that_are_not_there(number, message):
     parallel.make_mesh(num_devices=number)
 
 
+def test_each_process_gives_the_same_number_of_devices(monkeypatch):
+  """Two processes, played."""
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(ConfigError, match="a multiple of num_processes, 2, not 3"):
+    parallel.make_mesh(num_devices=3)
+
+
 @pytest.mark.parametrize(
   ("address", "number", "process", "message"),
   [
@@ -182,28 +192,37 @@ def test_arrays_and_keys_are_placed():
   assert parallel.from_first_process(tree) is tree
 
 
-@pytest.mark.slow
-def test_two_processes_stop_together_when_one_is_told_to(tmp_path):
-  """The first one writes, the second one gets the signal; the same run goes on alone."""
-  flags = [
-    "--num_train_examples=320",
-    "--num_glimpses=2",
-    "--hidden_size=16",
-    "--num_epochs=100000",
-    "--steps_per_call=5",
-    f"--workdir={tmp_path / 'run'}",
-  ]
+LONG_RUN = (
+  "--num_train_examples=320",
+  "--num_glimpses=2",
+  "--hidden_size=16",
+  "--num_epochs=100000",
+  "--steps_per_call=5",
+)
+
+
+def train_together(workdir):
+  """Two processes that train one run, when they have done its first epoch."""
   together = [f"--coordinator_address={free_address()}", "--num_processes=2"]
+  together += [*LONG_RUN, f"--workdir={workdir}"]
   running = [
-    start("-m", "experiments.train", *flags, *together, f"--process_id={process}")
+    start("-m", "experiments.train", *together, f"--process_id={process}")
     for process in (0, 1)
   ]
-  metrics = tmp_path / "run" / "metrics.jsonl"
+  metrics = workdir / "metrics.jsonl"
   patience = time.monotonic() + 120
   while not metrics.exists() or '"validation"' not in metrics.read_text():
     assert time.monotonic() < patience
     assert all(process.poll() is None for process in running), running[0].communicate()
     time.sleep(0.2)
+  return running
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_when_one_is_told_to(tmp_path):
+  """The first one writes, the second one gets the signal; the same run goes on alone."""
+  workdir = tmp_path / "run"
+  running = train_together(workdir)
   running[1].send_signal(signal.SIGTERM)
   (status, stdout, stderr), other = (finish(process) for process in running)
   assert (status, other[0]) == (143, 143), stderr + other[2]
@@ -212,10 +231,74 @@ def test_two_processes_stop_together_when_one_is_told_to(tmp_path):
   assert saved[0] in other[2]
   assert "on 2 x cpu" in stdout
   assert "mnist from" not in other[1]
-  steps = [int(json.loads(line)["step"]) for line in metrics.open()]
+  steps = [int(json.loads(line)["step"]) for line in (workdir / "metrics.jsonl").open()]
   assert steps[-1] == int(saved[1])
 
-  alone = start("-m", "experiments.train", *flags)
+  alone = start("-m", "experiments.train", *LONG_RUN, f"--workdir={workdir}")
   line = next(line for line in alone.stdout if "resuming" in line)
   assert f"step {saved[1]}" in line
   alone.kill()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_other_one(tmp_path):
+  """At once, in one line, with what was saved as it was."""
+  running = train_together(tmp_path / "run")
+  running[1].kill()
+  status, _, stderr = finish(running[0], seconds=30)
+  finish(running[1])
+  assert status == 1, stderr
+  assert "train: another process was lost (" in stderr
+  assert "Traceback" not in stderr
+  with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+    assert checkpoints.latest_step % 10 == 0
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(tmp_path):
+  """The parameters are those of the first one, which alone writes."""
+  config = Config(
+    model=ModelConfig(hidden_size=16, branch_size=8), train=TrainConfig(num_glimpses=2)
+  )
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
+  for seed, name in enumerate(("alone", "first", "second")):
+    place = Workdir(tmp_path / name)
+    open_run(place, config)
+    # As if the second process read a run that has been trained further since.
+    key = jax.random.key(seed if name == "second" else 0)
+    state = ramjax.init_train_state(key, config=config, optimizer=optimizer)
+    with Checkpoints(place.checkpoints) as checkpoints:
+      checkpoints.save(state)
+
+  binary = ["-m", "experiments.glimpse_generalization", "--max_glimpses=4"]
+  binary += ["--betas=0,0.1,0.5"]
+  together = [f"--coordinator_address={free_address()}", "--num_processes=2"]
+  running = [
+    start(*binary, f"--workdir={tmp_path / 'alone'}"),
+    start(*binary, f"--workdir={tmp_path / 'first'}", *together, "--process_id=0"),
+    start(*binary, f"--workdir={tmp_path / 'second'}", *together, "--process_id=1"),
+  ]
+  alone, first, second = (finish(process) for process in running)
+  for status, _, stderr in (alone, first, second):
+    assert status == 0, stderr
+  assert "written to" in first[1]
+  # Gloo's own lines go past Python.
+  assert all(line.startswith("[Gloo]") for line in second[1].splitlines())
+  assert sorted(path.name for path in (tmp_path / "second").iterdir()) == [
+    "checkpoints",
+    "config.json",
+    "figures",
+  ]
+  assert (tmp_path / "first" / "glimpse_generalization.png").exists()
+
+  found = []
+  for name in ("alone", "first"):
+    content = json.loads((tmp_path / name / "glimpse_generalization.json").read_text())
+    (evaluated,) = content["runs"]
+    points = evaluated["fixed"] + evaluated["dynamic"]
+    found.append([list(point.values()) for point in points])
+  assert len(found[0]) == 7
+  # A picture or two may be on the border between two classes.
+  np.testing.assert_allclose(
+    np.concatenate(found[1]), np.concatenate(found[0]), rtol=1e-4, atol=3e-4
+  )

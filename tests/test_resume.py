@@ -20,6 +20,7 @@ import ramjax
 from experiments import flags, signals
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
+from experiments.metrics import Metrics, read_metrics
 from ramjax import data
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig
@@ -103,14 +104,14 @@ def whole(dataset, tmp_path_factory):
 def signal_after(monkeypatch, number, signum):
   """Sends this process a signal when so many lines of metrics have been written."""
   written = itertools.count(1)
-  write = workdir_lib.Metrics.write
+  write = Metrics.write
 
   def write_and_signal(self, **line):
     write(self, **line)
     if next(written) == number:
       os.kill(os.getpid(), signum)
 
-  monkeypatch.setattr(workdir_lib.Metrics, "write", write_and_signal)
+  monkeypatch.setattr(Metrics, "write", write_and_signal)
 
 
 def epochs_printed(text):
@@ -188,6 +189,55 @@ def test_a_failed_save_does_not_stop_the_training(
   assert end_of(folder) == whole
 
 
+def test_metrics_are_on_disk_before_the_checkpoint_that_follows_them(
+  dataset, tmp_path, monkeypatch
+):
+  """Of the chunk at which a signal came, of an epoch, and of the last one."""
+  folder = tmp_path / "run"
+  on_disk, saved = b"", []
+  fsync, save = os.fsync, Checkpoints.save
+
+  def note_fsync(descriptor):
+    nonlocal on_disk
+    fsync(descriptor)
+    file = folder / "metrics.jsonl"
+    if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+      on_disk = file.read_bytes()
+
+  def look_and_save(self, state, **options):
+    lines = [json.loads(line) for line in on_disk.splitlines()]
+    saved.append((int(state.step), [(line["step"], line["split"]) for line in lines]))
+    save(self, state, **options)
+
+  monkeypatch.setattr(os, "fsync", note_fsync)
+  monkeypatch.setattr(Checkpoints, "save", look_and_save)
+  with monkeypatch.context() as patch:
+    signal_after(patch, 1, signal.SIGTERM)
+    with pytest.raises(signals.Interrupted):
+      train(dataset, folder)
+  train(dataset, folder)
+  assert saved == [(2, LINES[:1]), (5, LINES[:4]), (10, LINES[:8])]
+
+
+def test_no_checkpoint_follows_metrics_that_are_not_on_disk(
+  whole, dataset, tmp_path, monkeypatch, caplog
+):
+  folder = tmp_path / "run"
+  sync, calls = Metrics.sync, itertools.count(1)
+
+  def fails_at_first(self):
+    if next(calls) == 1:
+      raise flags.RunError("metrics.jsonl cannot be written: no space left")
+    sync(self)
+
+  monkeypatch.setattr(Metrics, "sync", fails_at_first)
+  train(dataset, folder)
+  assert "no space left; the training goes on" in caplog.text
+  with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    assert checkpoints.steps == [10]
+  assert end_of(folder) == whole
+
+
 def test_a_second_run_changes_nothing(dataset, tmp_path):
   """Not even the configuration, if it would train for longer."""
   folder = tmp_path / "run"
@@ -233,7 +283,7 @@ def test_lines_wait_for_space(tmp_path, caplog):
   """On a full disk nothing is lost and nothing is written twice."""
   place = workdir_lib.Workdir(tmp_path)
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  with workdir_lib.Metrics(place, step=0) as metrics:
+  with Metrics(place, step=0) as metrics:
     try:
       resource.setrlimit(resource.RLIMIT_FSIZE, (150, before[1]))
       for step in range(1, 6):
@@ -247,7 +297,7 @@ def test_lines_wait_for_space(tmp_path, caplog):
     assert caplog.text.count("its lines wait in memory") == 1
     metrics.write(step=6, epoch=1, split="train", values=values(6))
     metrics.sync()
-  lines = workdir_lib.read_metrics(place)
+  lines = read_metrics(place)
   assert [line["step"] for line in lines] == list(range(1, 7))
   assert all(line["loss"] == 1 / line["step"] for line in lines)
 

@@ -321,3 +321,30 @@ def test_an_update_that_would_overflow_is_skipped(optimizer, mnist):
   assert metrics["skipped"] == 1
   assert jnp.isfinite(metrics["loss"])
   jax.tree.map(np.testing.assert_array_equal, state.params, after.params)
+
+
+def test_a_gradient_whose_square_would_overflow_is_skipped(mnist):
+  """Adam would keep the infinite square and hardly change that parameter again."""
+  objective = ObjectiveConfig(name="intrinsic", lambda_intrinsic=1e25)
+  config = dataclasses.replace(SMALL, objective=objective)
+  optimizer, state = make(config)
+  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
+  labels = jnp.asarray(mnist.train.labels[:16])
+  after, metrics = ramjax.train_step(
+    state, images, labels, config=config, optimizer=optimizer
+  )
+  assert metrics["skipped"] == 1
+  assert jnp.isfinite(metrics["loss"])
+  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.opt_state))
+
+
+def test_a_loss_that_is_not_finite_is_enough_to_skip(mnist):
+  """A label out of range gives a loss of NaN, and a gradient that looks sound."""
+  optimizer, state = make(SMALL)
+  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
+  labels = jnp.asarray(mnist.train.labels[:16]).at[3].set(10)
+  after, metrics = ramjax.train_step(
+    state, images, labels, config=SMALL, optimizer=optimizer
+  )
+  assert metrics["skipped"] == 1
+  jax.tree.map(np.testing.assert_array_equal, state.params, after.params)
