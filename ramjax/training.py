@@ -142,19 +142,21 @@ def _update(
 ) -> tuple[TrainState, Metrics]:
   """The state after a step, unless the step would spoil it: then it is skipped.
 
-  One norm over gradient and update tells: it is finite only if every number in them
-  is finite, and so small that Adam can hold its square.
+  The norm of the gradient tells: it is finite only if every number in it is finite, and
+  so small that Adam can hold its square.
   """
-  # Optax mixes its integer step count with floats, which a strict caller forbids.
-  with jax.numpy_dtype_promotion("standard"):
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  sound = jnp.isfinite(metrics["loss"] + optax.global_norm((grads, updates)))
-  params, opt_state = jax.tree.map(
-    lambda new, old: jnp.where(sound, new, old),
-    (params, opt_state),
-    (state.params, state.opt_state),
-  )
+
+  def update() -> tuple[networks.Params, optax.OptState]:
+    # Optax mixes its integer step count with floats, which a strict caller forbids.
+    with jax.numpy_dtype_promotion("standard"):
+      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    return optax.apply_updates(state.params, updates), opt_state
+
+  def skip() -> tuple[networks.Params, optax.OptState]:
+    return state.params, state.opt_state
+
+  sound = jnp.isfinite(metrics["loss"] + optax.global_norm(grads))
+  params, opt_state = jax.lax.cond(sound, update, skip)
   # The step counts all the same: the next one draws anew and may well be sound.
   after = TrainState(state.step + 1, state.key, params, opt_state)
   return after, {**metrics, "skipped": 1.0 - sound.astype(jnp.float32)}
@@ -218,8 +220,8 @@ def train_step(
 
   The batch is worked on in `config.train.accumulation_steps` parts, one after the
   other, whose gradients are averaged: the memory of a part, the step of the whole.
-  A step whose loss, gradient or update is not finite changes neither parameters nor
-  optimiser.
+  A step whose loss is not finite, or the norm of whose gradient is not, changes neither
+  parameters nor optimiser.
 
   Args:
     state: the state before.
