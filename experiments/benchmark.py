@@ -15,13 +15,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 from absl import flags as absl_flags
 
 from experiments import benchmark_cases as cases_lib
 from experiments import flags
 from experiments import workdir as workdir_lib
-from ramjax import data
+from ramjax import data, parallel
 
 
 def define_flags() -> None:
@@ -55,7 +54,7 @@ def main() -> None:
   earlier = read_results(pathlib.Path(options.compare)) if options.compare else None
   flags.set_precision()
   num_cpus = len(os.sched_getaffinity(0))
-  jax.config.update("jax_num_cpu_devices", num_cpus)  # runs in one program share them
+  parallel.start(num_devices=num_cpus)  # runs in one program share the cores
   dataset = data.load_dataset(
     "mnist", data_dir=options.data_dir, num_train_examples=options.num_examples
   )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import ramjax
 from experiments.flags import RunError
@@ -30,7 +31,7 @@ _BATCH = _CONFIG.train.batch_size
 _TRAINED_EPOCHS = 2
 _SWEEP_GLIMPSES = 50
 _MEAN_GLIMPSES = 4
-_BETAS = jnp.linspace(0.0, 2.0, 15)
+_BETAS = np.linspace(0.0, 2.0, 15, dtype=np.float32)
 _PATIENCE_SECONDS = 600.0
 
 STEP = "train step, batch {}"
@@ -257,13 +258,13 @@ class _Setup:
       functools.partial(ramjax.train_chunk, **self.bound, max_steps=max_steps)
     )
 
-  def evaluation(self, num_glimpses: int, betas: jax.Array) -> Program:
+  def evaluation(self, num_glimpses: int, betas: np.ndarray) -> Program:
     """The evaluation of the test set with a number of glimpses."""
     return lambda: ramjax.evaluate(
       jax.random.key(2),
       self.trained,
       *self.test,
-      betas,
+      jnp.asarray(betas),
       config=_CONFIG.model,
       num_glimpses=num_glimpses,
       preprocess=self.preprocess,
