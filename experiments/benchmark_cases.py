@@ -34,6 +34,15 @@ _MEAN_GLIMPSES = 4
 _BETAS = np.linspace(0.0, 2.0, 15, dtype=np.float32)
 _PATIENCE_SECONDS = 600.0
 
+# A process counts the memory of the one that started it as its own; this one is small.
+_LAUNCHER = (
+  sys.executable,
+  "-c",
+  "import resource, subprocess, sys\n"
+  "subprocess.run(sys.argv[1:], check=True)\n"
+  "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)",
+)
+
 STEP = "train step, batch {}"
 RUNS = "train step of {} runs in one program, batch {} each"
 FIXED = f"evaluation, {_MEAN_GLIMPSES} glimpses"
@@ -454,14 +463,19 @@ class _Command:
   def peak_memory(self) -> float:
     """The largest memory of a training of one epoch, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
-      process = self._start(pathlib.Path(folder) / "run", pathlib.Path(folder))
-      _, status, usage = os.wait4(process.pid, 0)
-      if status:
+      workdir = pathlib.Path(folder) / "run"
+      process = self._start(workdir, pathlib.Path(folder), launcher=_LAUNCHER)
+      told, _ = process.communicate()
+      if process.returncode:
         raise RunError("the training that was started has failed")
-      return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+      return float(told.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
 
   def _start(
-    self, workdir: pathlib.Path, cache: pathlib.Path, *flags: str
+    self,
+    workdir: pathlib.Path,
+    cache: pathlib.Path,
+    *flags: str,
+    launcher: Sequence[str] = (),
   ) -> subprocess.Popen[bytes]:
     environment = {
       **os.environ,
@@ -470,7 +484,9 @@ class _Command:
     }
     command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}"]
     return subprocess.Popen(
-      [*command, *self._flags, *flags], env=environment, stdout=subprocess.DEVNULL
+      [*launcher, *command, *self._flags, *flags],
+      env=environment,
+      stdout=subprocess.PIPE if launcher else subprocess.DEVNULL,
     )
 
 

@@ -29,6 +29,10 @@ def run_keys(seed: int) -> Keys:
   return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
 
+_RUNS_ONCE = {"xla_backend_optimization_level": 1}
+"""A program full of random numbers takes XLA long to optimise; the numbers are the same."""
+
+
 class Programs:
   """A run on its devices: pictures are there, each function is compiled once.
 
@@ -59,7 +63,8 @@ class Programs:
       config.train, steps_per_epoch=self.steps_per_epoch
     )
     self._init = jax.jit(
-      functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+      functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer),
+      compiler_options=_RUNS_ONCE if jax.default_backend() == "cpu" else None,
     )
     train_chunk = functools.partial(
       ramjax.train_chunk,

@@ -201,7 +201,10 @@ def _channel_statistics(
   values = np.arange(256) / 255.0
   means, stds = [], []
   for channel in np.moveaxis(images, -1, 0):
-    share = np.bincount(channel.ravel(), minlength=256) / channel.size
+    # In parts, since bincount makes eight bytes of each.
+    parts = np.array_split(channel, -(-channel.size // 2**20))
+    counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
+    share = counts / channel.size
     mean = share @ values
     means.append(round(float(mean), 4))
     stds.append(round(float(np.sqrt(share @ np.square(values - mean))), 4))
