@@ -1,9 +1,14 @@
 """Strictness for all tests, and the real MNIST that they share."""
 
+import os
+
 import jax
 import pytest
 
 from ramjax import data
+
+# Most of the time is compilation, which need not optimise here: a third less of it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 
 @pytest.fixture(autouse=True, scope="session")
