@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ from experiments import benchmark, flags
 from experiments import benchmark_cases as cases_lib
 from experiments.benchmark_cases import Case, Ratio, gflop
 from ramjax.config import ModelConfig
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_the_arithmetic_of_a_step_counted_by_hand():
@@ -96,6 +99,11 @@ def test_the_table():
     "| step | 1.25 ms | 1.5 ms | 25% | 0.50 |",
     "| memory | 0.85 GB | 0.9 GB | 0% |  |",
   ]
+
+
+def test_the_table_of_the_readme_is_that_of_the_results():
+  results = json.loads((ROOT / "experiments/results/benchmark.json").read_text())
+  assert benchmark.table(results) in (ROOT / "README.md").read_text()
 
 
 def test_an_earlier_file_gives_ratios():
