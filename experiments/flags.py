@@ -237,6 +237,13 @@ def set_precision() -> None:
   jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
 
 
+def set_up_jax() -> None:
+  """Obeys the flags that say how JAX computes and compiles; before it is used."""
+  set_precision()
+  if FLAGS.compilation_cache:
+    compilation_cache.enable()
+
+
 def open_mesh(train: TrainConfig | None = None) -> Mesh:
   """The devices, as the flags of `define_device_flags` say; before JAX is used.
 
@@ -250,9 +257,7 @@ def open_mesh(train: TrainConfig | None = None) -> Mesh:
     ConfigError: if there are fewer, or they do not divide the batch.
     ParallelError: if the other processes are not found.
   """
-  set_precision()
-  if FLAGS.compilation_cache:
-    compilation_cache.enable()
+  set_up_jax()
   parallel.start(
     num_devices=FLAGS.num_devices,
     coordinator_address=FLAGS.coordinator_address,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -174,6 +174,42 @@ def glimpse_generalization(
       fontsize=8,
       color=_INK,
     )
+  figure.savefig(path)
+
+
+def convergence(
+  results: Mapping[str, Any],
+  path: pathlib.Path,
+  *,
+  half_width: Callable[[np.ndarray], np.ndarray],
+) -> None:
+  """Figure 1 of the paper: train accuracy of the objectives, with bands over the seeds.
+
+  Args:
+    results: results as in `convergence.json`.
+    path: the PNG file to write.
+    half_width: half of the confidence interval of values [S, ...], [...].
+  """
+  figure = _figure(11.0, 4.2)
+  panels = figure.subplots(1, 2)
+  kinds = {
+    "running_mean": "mean since the first step",
+    "windowed_mean": f"mean of {results['window']} steps",
+  }
+  for axes, (kind, title) in zip(panels, kinds.items(), strict=True):
+    for name, curve in results["curves"].items():
+      values = np.array(curve[kind])
+      mean, band = values.mean(axis=0), half_width(values)
+      label = name if kind == "running_mean" else None
+      axes.plot(results["steps"], mean, color=COLORS[name], lw=1.6, label=label)
+      axes.fill_between(
+        results["steps"], mean - band, mean + band, color=COLORS[name], alpha=0.15, lw=0
+      )
+    axes.set_title(title, fontsize=9, color=_INK, loc="left")
+    axes.set(xlabel="step", ylabel="train accuracy")
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    _tidy(axes)
+  figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
   figure.savefig(path)
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple, cast
 
-import chex
 import jax
 import jax.numpy as jnp
 
-from ramjax import networks, policy, stopping
-from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
-from ramjax.rollout import picture_keys, policy_noise
+from ramjax import networks, stopping
+from ramjax.config import ConfigError, ModelConfig
+from ramjax.rollout import begin, policy_noise
 from ramjax.training import take_pictures
 from ramjax.unroll import take_glimpse
 
@@ -85,18 +84,10 @@ def look_until_decided(
   """
   if max_glimpses < 1:
     raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
-  if location_policy not in LOCATION_POLICIES:
-    raise ConfigError(
-      f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
-      f" not {location_policy!r}"
-    )
-  chex.assert_shape(images, (None, None, None, config.image_shape[-1]))
-  chex.assert_type(images, float)
   batch = images.shape[0]
-  if key.ndim == 0:
-    key = picture_keys(key, jnp.arange(batch))
-  chex.assert_shape(key, (batch,))
-  first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
+  first_location, policy_key = begin(
+    key, images, config=config, location_policy=location_policy
+  )
   block_sizes = [size for size in _BLOCK_SIZES if size <= batch] or [batch]
 
   def look_at_block(
@@ -104,16 +95,13 @@ def look_until_decided(
   ) -> _Looking:
     """Glimpse t at `size` pictures; those whose index is B are not there."""
     there = jnp.minimum(index, batch - 1)
-    if location_policy == "sample":
-      noise = policy_noise(policy_key[there], t[None])[0]
-    else:
-      noise = jnp.zeros((size, 2))
+    noise_t = policy_noise(policy_key[there], t[None], location_policy=location_policy)
     hidden, location, _, _ = take_glimpse(
       params.ram,
       take_pictures(images, there),
       looking.hidden[there],
       looking.location[there],
-      noise,
+      noise_t[0],
       config=config,
     )
     model = networks.RecurrentAttentionModel(config)
@@ -166,7 +154,7 @@ def look_until_decided(
   nothing = jnp.zeros((batch, config.num_classes))
   start = _Looking(
     hidden=jnp.zeros((batch, config.hidden_size)),
-    location=jax.vmap(policy.uniform_location)(first_key),
+    location=first_location,
     decided=jnp.zeros(batch, jnp.bool_),
     decision=Decision(nothing, nothing, jnp.zeros(batch, jnp.int32)),
   )

@@ -56,16 +56,64 @@ def picture_keys(key: jax.Array, index: jax.Array) -> jax.Array:
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
-def policy_noise(policy_key: jax.Array, t: jax.Array) -> jax.Array:
+def begin(
+  key: jax.Array,
+  images: jax.Array,
+  *,
+  config: ModelConfig,
+  location_policy: str,
+  first_location: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Where each picture is looked at first, and the key of its policy.
+
+  Args:
+    key: typed PRNG key: one [], from which each picture gets its own by
+      `picture_keys`, or one for each picture [B].
+    images: pictures [B, H, W, C], float.
+    config: the shape of the model.
+    location_policy: `sample` or `mean`, see `rollout`.
+    first_location: (x, y) [2] or [B, 2]; None draws it uniformly in [-1, 1]².
+
+  Returns:
+    First locations [B, 2], and keys [B] for `policy_noise`.
+
+  Raises:
+    ConfigError: if `location_policy` is another word.
+    AssertionError: if an array has another rank, shape or type.
+  """
+  if location_policy not in LOCATION_POLICIES:
+    raise ConfigError(
+      f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
+      f" not {location_policy!r}"
+    )
+  chex.assert_shape(images, (None, None, None, config.image_shape[-1]))
+  chex.assert_type(images, float)
+  batch = images.shape[0]
+  if key.ndim == 0:
+    key = picture_keys(key, jnp.arange(batch))
+  chex.assert_shape(key, (batch,))
+  first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
+  if first_location is None:
+    first_location = jax.vmap(policy.uniform_location)(first_key)
+  chex.assert_axis_dimension(first_location, -1, 2)
+  return jnp.broadcast_to(first_location, (batch, 2)), policy_key
+
+
+def policy_noise(
+  policy_key: jax.Array, t: jax.Array, *, location_policy: str
+) -> jax.Array:
   """The noise of the policies of pictures at each glimpse t, from `fold_in(key, t)`.
 
   Args:
     policy_key: typed PRNG key of each picture's policy [B].
     t: which glimpses, counted from 0 [T].
+    location_policy: `sample`, or `mean`, which has no noise.
 
   Returns:
-    Standard normal noise [T, B, 2].
+    Standard normal noise [T, B, 2], or 0.
   """
+  if location_policy == "mean":
+    return jnp.zeros((t.size, policy_key.size, 2))
 
   def draw(key: jax.Array, t: jax.Array) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, t), (2,))
@@ -114,28 +162,16 @@ def rollout(
   """
   if num_glimpses < 1:
     raise ConfigError(f"num_glimpses must be at least 1, not {num_glimpses}")
-  if location_policy not in LOCATION_POLICIES:
-    raise ConfigError(
-      f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
-      f" not {location_policy!r}"
-    )
-  chex.assert_shape(images, (None, None, None, config.image_shape[-1]))
-  chex.assert_type(images, float)
-  batch = images.shape[0]
-
-  if key.ndim == 0:
-    key = picture_keys(key, jnp.arange(batch))
-  chex.assert_shape(key, (batch,))
-  first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
-  if first_location is None:
-    first_location = jax.vmap(policy.uniform_location)(first_key)
-  chex.assert_axis_dimension(first_location, -1, 2)
-  first_location = jnp.broadcast_to(first_location, (batch, 2))
-  if location_policy == "mean":
-    noise_t = jnp.zeros((num_glimpses, batch, 2))
-  else:
-    noise_t = policy_noise(policy_key, jnp.arange(num_glimpses))
-
+  first_location, policy_key = begin(
+    key,
+    images,
+    config=config,
+    location_policy=location_policy,
+    first_location=first_location,
+  )
+  noise_t = policy_noise(
+    policy_key, jnp.arange(num_glimpses), location_policy=location_policy
+  )
   inputs = params.ram, images, first_location, noise_t
   if autodiff:
     unrolled, _ = unroll(*inputs, config=config)
