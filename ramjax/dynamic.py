@@ -45,7 +45,6 @@ class _Looking(NamedTuple):
   hidden: jax.Array  # [B, hidden_size]
   location: jax.Array  # [B, 2], of the next glimpse
   decided: jax.Array  # [B]
-  decision: Decision
 
 
 def look_until_decided(
@@ -90,6 +89,16 @@ def look_until_decided(
   )
   block_sizes = [size for size in _BLOCK_SIZES if size <= batch] or [batch]
 
+  def read(hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Probabilities and self-uncertainties [..., K] of states."""
+    model = networks.RecurrentAttentionModel(config)
+    logits, _ = cast(
+      tuple[jax.Array, jax.Array],
+      model.apply({"params": params.ram}, hidden, method="read"),
+    )
+    probs = jax.nn.softmax(logits)
+    return probs, networks.predict_error(params.error, hidden, probs)
+
   def look_at_block(
     size: int, t: jax.Array, index: jax.Array, looking: _Looking
   ) -> _Looking:
@@ -104,24 +113,19 @@ def look_until_decided(
       noise_t[0],
       config=config,
     )
-    model = networks.RecurrentAttentionModel(config)
-    logits, _ = cast(
-      tuple[jax.Array, jax.Array],
-      model.apply({"params": params.ram}, hidden, method="read"),
-    )
-    probs = jax.nn.softmax(logits)
-    predicted_error = networks.predict_error(params.error, hidden, probs)
-    decided = stopping.is_decided(probs, predicted_error, beta=beta)
-    decision = Decision(probs, predicted_error, jnp.full(size, t + 1))
+    decided = stopping.is_decided(*read(hidden), beta=beta)
     return jax.tree.map(
       lambda all_of_them, block: all_of_them.at[index].set(block),  # B is dropped
       looking,
-      _Looking(hidden, location, decided, decision),
+      _Looking(hidden, location, decided),
     )
 
-  def look(carry: tuple[jax.Array, _Looking]) -> tuple[jax.Array, _Looking]:
+  def look(
+    carry: tuple[jax.Array, jax.Array, _Looking],
+  ) -> tuple[jax.Array, jax.Array, _Looking]:
     """One more glimpse at all that are undecided."""
-    t, looking = carry
+    t, num_glimpses, looking = carry
+    num_glimpses += (~looking.decided).astype(jnp.int32)
     num_undecided = jnp.sum(~looking.decided)
     undecided = jnp.nonzero(
       ~looking.decided, size=batch + block_sizes[0], fill_value=batch
@@ -145,18 +149,19 @@ def look_until_decided(
         progress,
       )
     _, looking = progress
-    return t + 1, looking
+    return t + 1, num_glimpses, looking
 
-  def goes_on(carry: tuple[jax.Array, _Looking]) -> jax.Array:
-    t, looking = carry
+  def goes_on(carry: tuple[jax.Array, jax.Array, _Looking]) -> jax.Array:
+    t, _, looking = carry
     return (t < max_glimpses) & ~jnp.all(looking.decided)
 
-  nothing = jnp.zeros((batch, config.num_classes))
   start = _Looking(
     hidden=jnp.zeros((batch, config.hidden_size)),
     location=first_location,
     decided=jnp.zeros(batch, jnp.bool_),
-    decision=Decision(nothing, nothing, jnp.zeros(batch, jnp.int32)),
   )
-  _, looking = jax.lax.while_loop(goes_on, look, (jnp.int32(0), start))
-  return looking.decision
+  _, num_glimpses, looking = jax.lax.while_loop(
+    goes_on, look, (jnp.int32(0), jnp.zeros(batch, jnp.int32), start)
+  )
+  # States stay as they were when the picture was decided, so that they are read again.
+  return Decision(*read(looking.hidden), num_glimpses)
