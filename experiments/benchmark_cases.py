@@ -64,6 +64,7 @@ class Case:
     unit: what is measured then, `s` or `B`.
     gflop: arithmetic of its matrix products, 1e9 operations; None if it has few.
     most_rounds: the number of rounds after which it is left out; None is never.
+    runs: number of runs that it trains in one program.
   """
 
   name: str
@@ -71,6 +72,7 @@ class Case:
   unit: str = "s"
   gflop: float | None = None
   most_rounds: int | None = None
+  runs: int = 1
 
 
 def gflop(
@@ -124,7 +126,6 @@ class Ratio(NamedTuple):
 def ratios(cases: Sequence[Case]) -> list[Ratio]:
   """The ratios that mean something, of those cases that are there."""
   names = {case.name for case in cases}
-  single = STEP.format(_BATCH)
   found = [
     Ratio("until decided against fixed, 4 glimpses on average", DYNAMIC, FIXED),
     Ratio(
@@ -133,11 +134,16 @@ def ratios(cases: Sequence[Case]) -> list[Ratio]:
       UNROLL.format(SMALL),
     ),
   ]
-  for runs in range(1, 1 << 16):
-    if (name := RUNS.format(runs, _BATCH)) in names:
-      found.append(
-        Ratio(f"{runs} runs in one program against {runs}", name, single, runs)
-      )
+  found += [
+    Ratio(
+      f"{case.runs} runs in one program against {case.runs}",
+      case.name,
+      STEP.format(_BATCH),
+      case.runs,
+    )
+    for case in cases
+    if case.runs > 1
+  ]
   return [ratio for ratio in found if {ratio.above, ratio.below} <= names]
 
 
@@ -350,7 +356,7 @@ def _steps_of_runs(setup: _Setup, runs: int) -> Case:
     return _timed(lambda: program(*arguments), parts=steps)
 
   work = gflop(_CONFIG.model, examples=_BATCH * runs, num_glimpses=6, backward=True)
-  return Case(RUNS.format(runs, _BATCH), prepare, gflop=work)
+  return Case(RUNS.format(runs, _BATCH), prepare, gflop=work, runs=runs)
 
 
 def _epoch(setup: _Setup) -> Case:

@@ -63,8 +63,9 @@ def test_measurements_are_summed_up_and_divided_in_the_same_round(monkeypatch):
 
 
 def test_runs_in_one_program_are_compared_with_as_many_single_ones():
-  names = [cases_lib.STEP.format(32), cases_lib.RUNS.format(8, 32)]
-  [ratio] = cases_lib.ratios([counting_case(name, [1.0]) for name in names])
+  single = counting_case(cases_lib.STEP.format(32), [1.0])
+  runs = counting_case(cases_lib.RUNS.format(8, 32), [4.0], runs=8)
+  [ratio] = cases_lib.ratios([single, runs])
   assert ratio.of(4.0, 1.0) == 0.5
   assert isinstance(ratio, Ratio)
 
