@@ -8,29 +8,19 @@ into --workdir: convergence.json and convergence.png.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import math
-import os
 import pathlib
-import time
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from absl import flags as absl_flags
-from jax.sharding import Mesh
 
-import ramjax
-from experiments import flags, plots
+from experiments import flags, plots, side_by_side
 from experiments import workdir as workdir_lib
-from experiments.programs import run_keys
-from ramjax import data, parallel
+from experiments.statistics import half_width, paired
+from ramjax import data
 from ramjax.config import OBJECTIVES, Config, TrainConfig
-
-_CONFIDENCE = 0.95
 
 
 def define_flags() -> None:
@@ -52,17 +42,9 @@ def main() -> None:
       raise flags.UsageError(f"{name} must be at least 1, not {getattr(options, name)}")
   flags.train_config(image_shape=(28, 28, 1), num_classes=10)  # before data are sought
   TrainConfig(seed=options.seed + options.num_seeds - 1)
-  flags.set_up_jax()
+  side_by_side.start_devices()
   num_runs = options.num_seeds * len(OBJECTIVES)
-  cores = math.gcd(num_runs, len(os.sched_getaffinity(0)))
-  parallel.start(num_devices=options.num_devices or cores)
-  mesh = parallel.make_mesh(
-    num_devices=options.num_devices or math.gcd(num_runs, jax.device_count())
-  )
-  if num_runs % mesh.size:
-    raise flags.UsageError(
-      f"num_devices must divide the number of runs, {num_runs}, not be {mesh.size}"
-    )
+  mesh = side_by_side.make_mesh(num_runs)
   dataset = data.load_dataset(
     options.dataset,
     data_dir=options.data_dir,
@@ -72,16 +54,21 @@ def main() -> None:
     image_shape=dataset.image_shape, num_classes=dataset.num_classes
   )
   folder = pathlib.Path(options.workdir or f"runs/convergence_{options.dataset}")
-  folder.mkdir(parents=True, exist_ok=True)
   print(
     f"{dataset.name} from {dataset.source}; {num_runs} runs on {mesh.size} x"
     f" {mesh.devices.flat[0].device_kind}; writing to {folder}",
     flush=True,
   )
   seeds = list(range(options.seed, options.seed + options.num_seeds))
-  accuracy = train_all(
-    config, dataset, seeds, mesh=mesh, steps_per_call=options.steps_per_call
+  trained = side_by_side.train(
+    configs_of(config, seeds),
+    dataset,
+    folder / "runs",
+    mesh=mesh,
+    steps_per_call=options.steps_per_call,
   )
+  by_objective = trained.accuracy.reshape(len(OBJECTIVES), len(seeds), -1)
+  accuracy = dict(zip(OBJECTIVES, by_objective, strict=True))
   results = {
     "config": config.to_dict(),
     "seeds": seeds,
@@ -92,88 +79,21 @@ def main() -> None:
     print(line)
   target = folder / "convergence.json"
   workdir_lib.write_json(target, results)
-  plots.convergence(results, target.with_suffix(".png"), half_width=half_width)
+  plots.convergence(results, target.with_suffix(".png"))
   print(f"written to {target} and {target.with_suffix('.png').name}")
 
 
-def train_all(
-  config: Config,
-  dataset: data.Dataset,
-  seeds: list[int],
-  *,
-  mesh: Mesh,
-  steps_per_call: int,
-) -> dict[str, np.ndarray]:
-  """Trains every objective with every seed, all runs in one program.
-
-  Args:
-    config: what the runs have in common; its objective and seed are not used.
-    dataset: what they train on.
-    seeds: S seeds, each of which draws what `experiments.train` draws with it.
-    mesh: the devices that share the runs.
-    steps_per_call: steps between two looks.
-
-  Returns:
-    Train accuracy of each step of each run of an objective [S, steps].
-
-  Raises:
-    RunError: if a step was skipped, since then the runs cannot be compared.
-  """
-  num_examples, batch_size = len(dataset.train.labels), config.train.batch_size
-  steps_per_epoch = num_examples // batch_size
-  steps_per_call = min(steps_per_call, steps_per_epoch)
-  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=steps_per_epoch)
-  keys = [run_keys(seed) for _ in OBJECTIVES for seed in seeds]
-  weights = [
-    ramjax.TermWeights.of(dataclasses.replace(config.objective, name=name))
-    for name in OBJECTIVES
-    for _ in seeds
-  ]
-  init = functools.partial(ramjax.init_train_states, config=config, optimizer=optimizer)
-  chunks = functools.partial(
-    ramjax.train_chunks,
-    config=config,
-    optimizer=optimizer,
-    preprocess=dataset.preprocess,
-    max_steps=steps_per_call,
-    mesh=mesh,
-  )
-  program = jax.jit(chunks, donate_argnames="states")
-  shared = parallel.divided(mesh)
-  states, term_weights = parallel.place(
-    (
-      jax.jit(init)(jnp.stack([key.init for key in keys])),
-      jax.tree.map(lambda *values: jnp.array(values), *weights),
-    ),
-    shared,
-  )
-  pictures = parallel.place(dataset.train, parallel.copied(mesh))
-  accuracy: list[np.ndarray] = []
-  began = time.perf_counter()
-  for epoch in range(1, config.train.num_epochs + 1):
-    orders = ramjax.epoch_orders(
-      jnp.stack([key.order for key in keys]),
-      epoch,
-      num_examples=num_examples,
-      batch_size=batch_size,
+def configs_of(config: Config, seeds: Sequence[int]) -> list[Config]:
+  """The runs of every objective with every seed, the seeds of one after another."""
+  return [
+    dataclasses.replace(
+      config,
+      objective=dataclasses.replace(config.objective, name=name),
+      train=dataclasses.replace(config.train, seed=seed),
     )
-    orders = parallel.place(orders, shared)
-    for start in range(0, steps_per_epoch, steps_per_call):
-      stop = min(start + steps_per_call, steps_per_epoch)
-      states, history = program(states, *pictures, orders, start, stop, term_weights)
-      found = jax.device_get(history)
-      if found["skipped"].any():
-        raise flags.RunError(
-          f"a step before step {stop} of epoch {epoch} was not finite and skipped;"
-          " train with a lower --learning_rate"
-        )
-      accuracy.append(found["accuracy"][:, : stop - start])
-    seconds = time.perf_counter() - began
-    print(f"epoch {epoch} of {config.train.num_epochs}, {seconds:.0f} s", flush=True)
-  by_objective = np.concatenate(accuracy, axis=1).reshape(
-    len(OBJECTIVES), len(seeds), -1
-  )
-  return dict(zip(OBJECTIVES, by_objective, strict=True))
+    for name in OBJECTIVES
+    for seed in seeds
+  ]
 
 
 def summary(accuracy: dict[str, np.ndarray], *, window: int) -> dict[str, Any]:
@@ -204,7 +124,7 @@ def summary(accuracy: dict[str, np.ndarray], *, window: int) -> dict[str, Any]:
     {
       "slower": slower,
       "faster": faster,
-      **_paired(accuracy[faster].mean(axis=1) - accuracy[slower].mean(axis=1)),
+      **paired(accuracy[faster].mean(axis=1) - accuracy[slower].mean(axis=1)),
     }
     for slower, faster in itertools.combinations(accuracy, 2)
   ]
@@ -214,22 +134,6 @@ def summary(accuracy: dict[str, np.ndarray], *, window: int) -> dict[str, Any]:
     "curves": curves,
     "comparisons": comparisons,
   }
-
-
-def half_width(values: np.ndarray) -> np.ndarray:
-  """Half of the 95 % confidence interval of a mean over runs, by Student's t.
-
-  Args:
-    values: values [S, ...], one a run.
-
-  Returns:
-    Half-widths [...]; NaN for a single run.
-  """
-  count = len(values)
-  if count < 2:
-    return np.full(values.shape[1:], np.nan)
-  quantile = scipy.stats.t.ppf(0.5 + _CONFIDENCE / 2, count - 1)
-  return quantile * values.std(axis=0, ddof=1) / np.sqrt(count)
 
 
 def in_words(results: dict[str, Any]) -> list[str]:
@@ -246,16 +150,6 @@ def in_words(results: dict[str, Any]) -> list[str]:
       f" ± {pair['half_width']:.4f}, p = {pair['p_value']:.2g}"
     )
   return lines
-
-
-def _paired(differences: np.ndarray) -> dict[str, float]:
-  """Mean, confidence and two-sided p-value of differences [S] between two objectives."""
-  test = scipy.stats.ttest_1samp(differences, 0.0) if len(differences) > 1 else None
-  return {
-    "difference": float(differences.mean()),
-    "half_width": float(half_width(differences)),
-    "p_value": float(test.pvalue) if test else math.nan,
-  }
 
 
 if __name__ == "__main__":

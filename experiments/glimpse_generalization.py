@@ -27,7 +27,11 @@ from ramjax.checkpoint import Checkpoints
 from ramjax.config import LOCATION_POLICIES, Config, TrainConfig
 from ramjax.networks import Params
 
-_BETAS = "0,0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.45,0.5,0.8,1,2,5,10"
+_BETAS = (
+  "0,0.01,0.02,0.03,0.05,0.07,0.1,0.12,0.15,0.2,0.25,0.3,0.35,0.4,0.45,0.5,0.6,0.8,"
+  "1,1.5,2,3,5,7,10"
+)
+"""Those of the paper, and some between them."""
 
 
 def define_flags() -> None:

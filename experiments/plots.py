@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from experiments.statistics import half_width
 from ramjax import patch_origin
 from ramjax.config import ModelConfig
 from ramjax.rollout import Rollout
@@ -129,66 +130,59 @@ def glimpse_generalization(
 ) -> None:
   """Figure 2 of the paper: accuracy against glimpses, and the norm of the state.
 
+  Runs of one objective are one line, the mean over them, in a band from the lowest to
+  the highest.
+
   Args:
     runs: results of runs, as in `glimpse_generalization.json`.
     path: the PNG file to write.
   """
   figure = _figure(11.0, 4.4)
   accuracy, norm = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
-  labelled: set[str] = set()
-  for run in runs:
-    name, color = run["objective"], COLORS[run["objective"]]
-    steps = [point["num_glimpses"] for point in run["fixed"]]
-    label = None if name in labelled else name
-    labelled.add(name)
-    accuracy.plot(
-      steps, [p["accuracy"] for p in run["fixed"]], color=color, lw=1.6, label=label
+  for name, group in _by_objective(runs).items():
+    color = COLORS[name]
+    _band(accuracy, group, "accuracy", color=color, label=name)
+    _band(norm, group, "hidden_norm", color=color)
+    taken, right = (
+      np.array([[point[what] for point in run["dynamic"]] for run in group]).mean(0)
+      for what in ("mean_glimpses", "accuracy")
     )
-    norm.plot(steps, [p["hidden_norm"] for p in run["fixed"]], color=color, lw=1.6)
-    accuracy.plot(
-      [p["mean_glimpses"] for p in run["dynamic"]],
-      [p["accuracy"] for p in run["dynamic"]],
-      "o",
-      color=color,
-      mec="white",
-      mew=0.6,
-      ms=5.5,
-    )
+    accuracy.plot(taken, right, "o", color=color, mec="white", mew=0.6, ms=5.5)
   accuracy.plot([], [], "o", color=_INK, mec="white", label="dynamic, a dot for each β")
   figure.legend(frameon=False, loc="outside upper left", ncols=5, fontsize=9)
   accuracy.set(ylabel="test accuracy", ylim=(0, 1.02))
   accuracy.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
   norm.set(ylabel="l2 norm of the internal state", yscale="log")
-  for axes in (accuracy, norm):
-    _tidy(axes)
-    axes.set_xlabel("glimpses")
-    axes.set_xlim(left=0.5)
-  for trained in {run["train_num_glimpses"] for run in runs}:
-    for axes in (accuracy, norm):
-      axes.axvline(trained, color=_PALE, lw=1.2, zorder=0)
-    accuracy.annotate(
-      f"trained with {trained}",
-      (trained, 0.02),
-      xytext=(4, 0),
-      textcoords="offset points",
-      fontsize=8,
-      color=_INK,
-    )
+  _mark_training(runs, accuracy, norm)
   figure.savefig(path)
 
 
-def convergence(
-  results: Mapping[str, Any],
-  path: pathlib.Path,
-  *,
-  half_width: Callable[[np.ndarray], np.ndarray],
-) -> None:
+def calibration(runs: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+  """What models know of their errors, against glimpses.
+
+  Args:
+    runs: results of runs, as in `calibration.json`.
+    path: the PNG file to write.
+  """
+  figure = _figure(11.0, 3.8)
+  error, correlation = figure.subplots(1, 2)
+  for name, group in _by_objective(runs).items():
+    color = COLORS[name]
+    _band(error, group, "calibration_error", color=color, label=name)
+    _band(correlation, group, "uncertainty_correlation", color=color)
+  figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
+  error.set(ylabel="calibration error of the belief p", ylim=(0, None))
+  correlation.set(ylabel="correlation of u with the true error", ylim=(None, 1.0))
+  _mark_training(runs, error, correlation)
+  figure.savefig(path)
+
+
+def convergence(results: Mapping[str, Any], path: pathlib.Path) -> None:
   """Figure 1 of the paper: train accuracy of the objectives, with bands over the seeds.
 
   Args:
     results: results as in `convergence.json`.
     path: the PNG file to write.
-    half_width: half of the confidence interval of values [S, ...], [...].
   """
   figure = _figure(11.0, 4.2)
   panels = figure.subplots(1, 2)
@@ -211,6 +205,52 @@ def convergence(
     _tidy(axes)
   figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
   figure.savefig(path)
+
+
+def _by_objective(
+  runs: Sequence[Mapping[str, Any]],
+) -> dict[str, list[Mapping[str, Any]]]:
+  """Runs by their objective, in the order in which they come."""
+  groups: dict[str, list[Mapping[str, Any]]] = {}
+  for run in runs:
+    groups.setdefault(run["objective"], []).append(run)
+  return groups
+
+
+def _band(
+  axes: Axes,
+  group: Sequence[Mapping[str, Any]],
+  what: str,
+  *,
+  color: str,
+  label: str | None = None,
+) -> None:
+  """Mean and range of a figure of some runs, against the number of glimpses."""
+  steps = [point["num_glimpses"] for point in group[0]["fixed"]]
+  values = np.array([[point[what] for point in run["fixed"]] for run in group], float)
+  axes.plot(steps, values.mean(axis=0), color=color, lw=1.6, label=label)
+  lowest, highest = values.min(axis=0), values.max(axis=0)
+  axes.fill_between(steps, lowest, highest, color=color, alpha=0.15, lw=0)
+
+
+def _mark_training(runs: Sequence[Mapping[str, Any]], *panels: Axes) -> None:
+  """Labels panels over the number of glimpses, and marks that of the training."""
+  for axes in panels:
+    _tidy(axes)
+    axes.set_xlabel("glimpses")
+    axes.set_xlim(left=0.5)
+  for trained in {run["train_num_glimpses"] for run in runs}:
+    for axes in panels:
+      axes.axvline(trained, color=_PALE, lw=1.2, zorder=0)
+    panels[0].annotate(
+      f"trained with {trained}",
+      (trained, 0.02),
+      xycoords=("data", "axes fraction"),
+      xytext=(4, 0),
+      textcoords="offset points",
+      fontsize=8,
+      color=_INK,
+    )
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -120,6 +121,19 @@ class Programs:
   def test(self, params: Params) -> dict[str, float]:
     """Metrics of the test set."""
     return _floats(self._validate(self._keys.test, params, *self._test))
+
+
+def chunks(
+  row: int, steps_per_epoch: int, steps_per_call: int
+) -> Iterator[tuple[int, int]]:
+  """The chunks of an epoch from a row on: the first, and the one after the last.
+
+  They end at multiples of `steps_per_call`, wherever an interruption has been.
+  """
+  while row < steps_per_epoch:
+    stop = min((row // steps_per_call + 1) * steps_per_call, steps_per_epoch)
+    yield row, stop
+    row = stop
 
 
 def _floats(values: dict[str, jax.Array]) -> dict[str, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
 from typing import NoReturn
 
 import jax
@@ -21,7 +20,7 @@ from jax.sharding import Mesh
 from experiments import flags, plots, signals
 from experiments import workdir as workdir_lib
 from experiments.metrics import read_metrics
-from experiments.programs import Programs, run_keys
+from experiments.programs import Programs, chunks, run_keys
 from experiments.run import Run, resumed
 from experiments.skipped import SkippedSteps, chunk_means
 from ramjax import data, evaluation, parallel
@@ -169,19 +168,6 @@ def _save_and_stop(run: Run, stop_signal: signals.Stop) -> NoReturn:
   stop_signal.request(stop_signal.signum or signal.SIGTERM)
   run.save(required=True)
   raise stop_signal.interrupted(f"saved at step {run.step}")
-
-
-def chunks(
-  row: int, steps_per_epoch: int, steps_per_call: int
-) -> Iterator[tuple[int, int]]:
-  """The chunks of an epoch from a row on: the first, and the one after the last.
-
-  They end at multiples of `steps_per_call`, wherever an interruption has been.
-  """
-  while row < steps_per_epoch:
-    stop = min((row // steps_per_call + 1) * steps_per_call, steps_per_epoch)
-    yield row, stop
-    row = stop
 
 
 def _draw(

@@ -167,13 +167,15 @@ def write_json(path: pathlib.Path, content: Any) -> None:
   replace(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
 
 
-def replace(path: pathlib.Path, text: str) -> None:
+def replace(path: pathlib.Path, content: str | bytes) -> None:
   """Gives a file another content, which is on disk before the old one is gone."""
+  if isinstance(content, str):
+    content = content.encode()
   try:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as temporary:
       new = pathlib.Path(temporary) / path.name
-      with new.open("w") as file:
-        file.write(text)
+      with new.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
       new.replace(path)

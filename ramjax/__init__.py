@@ -34,6 +34,7 @@ from ramjax.many import epoch_orders, init_train_states, train_chunks
 from ramjax.networks import Params, init_params, predict_error
 from ramjax.objective import LossParts, TermWeights, loss_parts, objective
 from ramjax.policy import location_log_prob, sample_location, uniform_location
+from ramjax.prediction import Prediction, predict
 from ramjax.rollout import Rollout, rollout
 from ramjax.stopping import at_stop, is_decided, stopping_time
 from ramjax.training import (
@@ -57,6 +58,7 @@ __all__ = [
   "ModelConfig",
   "ObjectiveConfig",
   "Params",
+  "Prediction",
   "Reliability",
   "Rollout",
   "TermWeights",
@@ -84,6 +86,7 @@ __all__ = [
   "make_optimizer",
   "objective",
   "patch_origin",
+  "predict",
   "predict_error",
   "reinforce_loss",
   "reliability",

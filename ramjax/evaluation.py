@@ -97,32 +97,24 @@ def evaluate(
       out of range.
     AssertionError: if an array has another rank, shape or type.
   """
-  if num_samples < 1:
-    raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
   if batch_size < 1:
     raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
   chex.assert_rank([images, betas], [4, 1])
   chex.assert_shape(labels, images.shape[:1])
-  _, rollout_key = jax.random.split(key)
 
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
     label = labels[index]
     pictures = evaluation_pictures(images, index, preprocess=preprocess)
 
-    def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-      looked = rollout(
-        picture_keys(jax.random.fold_in(rollout_key, sample), index),
-        params,
-        pictures,
-        config=config,
-        num_glimpses=num_glimpses,
-        location_policy=location_policy,
-      )
-      norm_t = jnp.linalg.norm(looked.hidden_t, axis=-1)
-      return looked.probs_t, looked.predicted_error_t, norm_t
-
-    probs_t, predicted_error_t, norm_t = jax.tree.map(
-      lambda samples: samples.mean(axis=0), jax.lax.map(look, jnp.arange(num_samples))
+    probs_t, predicted_error_t, norm_t = look(
+      key,
+      params,
+      pictures,
+      index,
+      config=config,
+      num_glimpses=num_glimpses,
+      num_samples=num_samples,
+      location_policy=location_policy,
     )
     correct_t = losses.reward(probs_t, jnp.broadcast_to(label, probs_t.shape[:-1]))
 
@@ -139,6 +131,56 @@ def evaluate(
     )
 
   return _mean_over_batches(evaluate_batch, images.shape[0], batch_size, sharding)
+
+
+def look(
+  key: jax.Array,
+  params: networks.Params,
+  pictures: jax.Array,
+  index: jax.Array,
+  *,
+  config: ModelConfig,
+  num_glimpses: int,
+  num_samples: int = 1,
+  location_policy: str = "sample",
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """What every evaluation sees of some pictures, averaged over M rollouts.
+
+  Args:
+    key: the key given to the evaluation.
+    params: parameters of the model.
+    pictures: normalised pictures [B, H, W, C].
+    index: their numbers among all pictures [B], from which their keys come.
+    config: the shape of the model.
+    num_glimpses: number of glimpses T.
+    num_samples: number of rollouts averaged, M.
+    location_policy: `sample` or `mean`, see `ramjax.rollout`.
+
+  Returns:
+    Probabilities [T, B, K], self-uncertainties [T, B, K], and l2 norms of the internal
+    state [T, B].
+
+  Raises:
+    ConfigError: if `num_glimpses`, `num_samples` or `location_policy` is out of range.
+  """
+  if num_samples < 1:
+    raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
+  _, rollout_key = jax.random.split(key)
+
+  def one_sample(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    looked = rollout(
+      picture_keys(jax.random.fold_in(rollout_key, sample), index),
+      params,
+      pictures,
+      config=config,
+      num_glimpses=num_glimpses,
+      location_policy=location_policy,
+    )
+    norm_t = jnp.linalg.norm(looked.hidden_t, axis=-1)
+    return looked.probs_t, looked.predicted_error_t, norm_t
+
+  samples = jax.lax.map(one_sample, jnp.arange(num_samples))
+  return jax.tree.map(lambda values: values.mean(axis=0), samples)
 
 
 def evaluation_pictures(

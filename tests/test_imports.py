@@ -27,6 +27,7 @@ ORDER = [
   "many",
   "dynamic",
   "evaluation",
+  "prediction",
   "parallel",
   "data.idx",
   "data.transforms",

@@ -21,6 +21,7 @@ from experiments import flags, signals
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
 from experiments.metrics import Metrics, read_metrics
+from experiments.programs import chunks
 from ramjax import data
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig
@@ -267,7 +268,7 @@ def test_chunks_end_where_they_end_without_interruption(
   steps_per_epoch, steps_per_call, row
 ):
   def ends(row):
-    found = list(train_lib.chunks(row, steps_per_epoch, steps_per_call))
+    found = list(chunks(row, steps_per_epoch, steps_per_call))
     assert all(0 < stop - start <= steps_per_call for start, stop in found)
     assert [start for start, _ in found[1:]] == [stop for _, stop in found[:-1]]
     return [stop for _, stop in found]

@@ -1,0 +1,82 @@
+"""What the choices are worth that the paper leaves open: `python -m experiments.departures`.
+
+Each is the released code's by default and a flag of `experiments.train`. Trains
+--num_seeds runs with each, and writes accuracies, the stopping rule's and calibration
+into --workdir: departures.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from experiments import flags, study
+from ramjax.config import Config
+
+_BETAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+
+
+def define_flags() -> None:
+  """Defines the flags of the binary."""
+  study.define_flags(num_seeds=3, num_epochs=5)
+
+
+def variants(config: Config) -> Sequence[study.Variant]:
+  """The released choices, and each of the others in its place."""
+  trained_with = config.train.num_glimpses
+  released = study.Variant(
+    name="as released",
+    config=config,
+    glimpses=tuple(sorted({1, trained_with, 10, 20, 50})),
+    betas=_BETAS,
+  )
+
+  def other(name: str, **objective: Any) -> study.Variant:
+    changed = dataclasses.replace(config.objective, **objective)
+    return dataclasses.replace(
+      released, name=name, config=dataclasses.replace(config, objective=changed)
+    )
+
+  lambda_uncertainty = config.objective.lambda_uncertainty
+  raw_density = dataclasses.replace(config.model, location_density="raw")
+  return [
+    released,
+    other("λ1 × 10", lambda_uncertainty=10 * lambda_uncertainty),
+    other("λ1 × 100", lambda_uncertainty=100 * lambda_uncertainty),
+    *(
+      other(
+        f"error gradient `state`{told}",
+        error_gradient="state",
+        lambda_uncertainty=factor * lambda_uncertainty,
+      )
+      for factor, told in ((1, ""), (10, ", λ1 × 10"), (100, ", λ1 × 100"))
+    ),
+    dataclasses.replace(
+      released,
+      name="density of the raw sample",
+      config=dataclasses.replace(config, model=raw_density),
+    ),
+    other("last location not credited", credit_last_location=False),
+    other("intrinsic term at all glimpses", intrinsic_steps="all"),
+    other(
+      f"intrinsic term at all glimpses, λ2 × {trained_with}",
+      intrinsic_steps="all",
+      lambda_intrinsic=trained_with * config.objective.lambda_intrinsic,
+    ),
+    dataclasses.replace(
+      released, name="mean policy in the test", location_policy="mean"
+    ),
+    dataclasses.replace(
+      released,
+      name="M = 10 in the test",
+      num_samples=10,
+      glimpses=(trained_with,),
+      betas=(),
+    ),
+  ]
+
+
+if __name__ == "__main__":
+  define_flags()
+  flags.run(lambda: study.main("departures", variants))

@@ -1,0 +1,55 @@
+"""As many glimpses in the test as in training: `python -m experiments.same_glimpses`.
+
+The setting of Mnih et al. (2014), section 4.1, which the paper calls the first one: a
+model is trained for each number of glimpses, two to eight, and tested with that number.
+Writes same_glimpses.json into --workdir.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from experiments import flags, study
+from ramjax.config import Config
+
+
+def define_flags() -> None:
+  """Defines the flags of the binary."""
+  study.define_flags(num_seeds=1)
+  absl_flags.DEFINE_list("glimpses", "2,3,4,5,6,7,8", "Numbers of glimpses N.")
+
+
+def variants(config: Config) -> Sequence[study.Variant]:
+  """A variant for each number of glimpses.
+
+  Raises:
+    UsageError: if one is no number, or less than 1.
+  """
+  if flags.FLAGS["num_glimpses"].present:
+    raise flags.UsageError("num_glimpses must not be given: --glimpses has its values")
+  try:
+    numbers = [int(word) for word in flags.FLAGS.glimpses]
+  except ValueError as error:
+    raise flags.UsageError(
+      f"glimpses must be integers separated by commas: {error}"
+    ) from error
+  if not numbers or len(set(numbers)) < len(numbers):
+    raise flags.UsageError(f"glimpses must be different integers, not {numbers}")
+  return [
+    study.Variant(
+      name=f"N = {number}",
+      config=dataclasses.replace(
+        config, train=dataclasses.replace(config.train, num_glimpses=number)
+      ),
+      glimpses=(number,),
+    )
+    for number in numbers
+  ]
+
+
+if __name__ == "__main__":
+  define_flags()
+  flags.run(lambda: study.main("same_glimpses", variants))

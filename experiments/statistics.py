@@ -1,0 +1,43 @@
+"""What many runs say together: means, confidence, comparisons paired over the seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.stats
+
+_CONFIDENCE = 0.95
+
+
+def half_width(values: np.ndarray) -> np.ndarray:
+  """Half of the 95 % confidence interval of a mean over runs, by Student's t.
+
+  Args:
+    values: values [S, ...], one a run.
+
+  Returns:
+    Half-widths [...]; NaN for a single run.
+  """
+  count = len(values)
+  if count < 2:
+    return np.full(values.shape[1:], np.nan)
+  quantile = scipy.stats.t.ppf(0.5 + _CONFIDENCE / 2, count - 1)
+  return quantile * values.std(axis=0, ddof=1) / np.sqrt(count)
+
+
+def paired(differences: np.ndarray) -> dict[str, float]:
+  """Mean, confidence and two-sided p-value of the differences of two ways to train.
+
+  Args:
+    differences: one for each seed [S].
+
+  Returns:
+    `difference`, `half_width` and `p_value`; the last two are NaN for a single seed.
+  """
+  test = scipy.stats.ttest_1samp(differences, 0.0) if len(differences) > 1 else None
+  return {
+    "difference": float(differences.mean()),
+    "half_width": float(half_width(differences)),
+    "p_value": float(test.pvalue) if test else math.nan,
+  }
