@@ -87,7 +87,7 @@ def _summaries(
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
   """What there is to say of predictions, after the glimpses `told` and for each beta."""
   probs_t, predicted_error_t, norm_t = prediction
-  correct_t = (probs_t.argmax(-1) == labels).astype(jnp.float32)
+  correct_t = (probs_t.argmax(-1) == labels[None]).astype(jnp.float32)
   fit = ramjax.uncertainty_fit(predicted_error_t[told], probs_t[told], labels)
   calibration_error = functools.partial(ramjax.expected_calibration_error, label=labels)
   fixed = {

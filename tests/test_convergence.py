@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import convergence
+from experiments import convergence, side_by_side
 from experiments.programs import Programs
+from experiments.statistics import half_width
 from ramjax import data, parallel
 from ramjax.config import OBJECTIVES, Config, ModelConfig, ObjectiveConfig, TrainConfig
 
@@ -23,12 +24,15 @@ CONFIG = Config(
 )
 
 
-def test_a_run_is_that_of_its_seed_alone(mnist):
+def test_a_run_is_that_of_its_seed_alone(mnist, tmp_path):
   """As `experiments.train` makes it; the first epoch, and the beginning of the second."""
   few = mnist._replace(train=data.Split(*(array[:64] for array in mnist.train)))
   mesh = parallel.make_mesh(num_devices=1)
-  accuracy = convergence.train_all(CONFIG, few, [3, 7], mesh=mesh, steps_per_call=3)
-  assert tuple(accuracy) == OBJECTIVES
+  configs = convergence.configs_of(CONFIG, [3, 7])
+  assert [c.objective.name for c in configs[::2]] == list(OBJECTIVES)
+  trained = side_by_side.train(
+    configs, few, tmp_path / "runs", mesh=mesh, steps_per_call=3
+  )
   config = dataclasses.replace(
     CONFIG,
     objective=dataclasses.replace(CONFIG.objective, name="intrinsic"),
@@ -42,9 +46,10 @@ def test_a_run_is_that_of_its_seed_alone(mnist):
       state, history = alone.train_chunk(state, order, start, stop)
       found.extend(np.asarray(history["accuracy"])[: stop - start])
   # Later on, what is rounding now decides where a glimpse is taken.
-  np.testing.assert_allclose(accuracy["intrinsic"][1][:5], found[:5], atol=1e-6)
-  assert accuracy["intrinsic"].shape == (2, 8)
-  assert len({values.tobytes() for runs in accuracy.values() for values in runs}) == 8
+  index = 2 * OBJECTIVES.index("intrinsic") + 1
+  np.testing.assert_allclose(trained.accuracy[index, :5], found[:5], atol=1e-6)
+  assert trained.accuracy.shape == (8, 8)
+  assert len({values.tobytes() for values in trained.accuracy}) == 8
 
 
 def test_means_and_comparisons_by_hand():
@@ -65,7 +70,7 @@ def test_means_and_comparisons_by_hand():
 
 
 def test_one_run_has_no_confidence():
-  assert np.isnan(convergence.half_width(np.ones((1, 3)))).all()
+  assert np.isnan(half_width(np.ones((1, 3)))).all()
 
 
 def run(*arguments):

@@ -1,0 +1,115 @@
+"""Tables: means, spreads and interpolations as by hand, and the documents have them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import flags, report, tables
+
+
+def run(seed, accuracies, *, objective="both", dynamic=(), norms=(1.0, 2.0)):
+  return {
+    "objective": objective,
+    "seed": seed,
+    "train_num_glimpses": 6,
+    "train_accuracy": 0.5,
+    "fixed": [
+      {
+        "num_glimpses": n,
+        "accuracy": accuracy,
+        "hidden_norm": norm,
+        "calibration_error": 0.1,
+        "uncertainty_correlation": 0.5,
+      }
+      for n, accuracy, norm in zip((6, 50), accuracies, norms, strict=True)
+    ],
+    "dynamic": [
+      {"beta": beta, "mean_glimpses": taken, "accuracy": accuracy}
+      for beta, taken, accuracy in dynamic
+    ],
+  }
+
+
+def cells(table):
+  return [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+
+
+def test_mean_and_standard_deviation():
+  """.6 and .8: mean .7, standard deviation .2 / sqrt 2."""
+  assert tables.spread(np.array([0.6, 0.8]), 3) == ".700 ± .141"
+  assert tables.spread(np.array([0.6])) == ".6000"
+  assert tables.spread(np.array([1.2, 1.4]), 1) == "1.3 ± 0.1"
+  assert tables.spread(np.array([0.5, np.nan])) == "–"
+
+
+def test_generalization_by_objective_in_the_order_of_the_paper():
+  runs = [
+    run(0, (0.9, 0.8), norms=(2.0, 4.0)),
+    run(1, (0.7, 0.8), norms=(3.0, 6e12)),
+    run(0, (0.5, 0.1), objective="original", norms=(7.25, 8e6)),
+  ]
+  rows = cells(tables.generalization({"runs": runs}))
+  assert rows == [
+    ["original", ".5000", ".1000", "7.25 → 8·10⁶"],
+    ["both", ".8000 ± .1414", ".8000 ± .0000", "2.5 → 3·10¹²"],
+  ]
+
+
+def test_accuracy_between_two_exploration_rates():
+  """4 of 3 to 5 glimpses is half way between .8 and .9; nobody took 6."""
+  dynamic = [(0.0, 1.0, 0.2), (0.2, 5.0, 0.9), (0.1, 3.0, 0.8)]
+  [row] = cells(tables.dynamic({"runs": [run(0, (0.9, 0.8), dynamic=dynamic)]}))
+  assert row == ["both", ".8000", ".8500", ".9000", "–"]
+
+
+def test_only_the_rates_of_the_paper_are_beside_its_figures():
+  dynamic = [(0.15, 3.0, 0.8), (0.16, 3.1, 0.81)]
+  rows = cells(tables.dynamic_by_beta({"runs": [run(0, (0.9, 0.8), dynamic=dynamic)]}))
+  assert rows == [["both, β = 0.15", "3.19 → .9368", "3.00 → .8000"]]
+
+
+def test_what_does_not_vary_has_no_correlation():
+  """A collapsed u: null in JSON."""
+  one = run(0, (0.9, 0.8))
+  for point in one["fixed"]:
+    point["uncertainty_correlation"] = None
+  results = {
+    "config": {"train": {"num_glimpses": 6}},
+    "variants": [{"name": "released", "runs": [one]}],
+  }
+  [row] = cells(tables.departures(results))
+  assert row == ["released", ".900", ".800", "", ".100", "–"]
+
+
+def test_the_documents_have_the_tables_of_the_results():
+  """`python -m experiments.report` puts them there."""
+  for name in report.DOCUMENTS:
+    text = (report.ROOT / name).read_text()
+    assert text == report.with_tables(text), name
+
+
+def test_a_table_is_put_between_its_marks(tmp_path, monkeypatch):
+  monkeypatch.setattr(report, "RESULTS", tmp_path)
+  (tmp_path / "x.json").write_text(json.dumps({"runs": [run(0, (0.9, 0.8))]}))
+  marks = "a\n<!-- table: generalization of x.json -->\n{}\n<!-- end of table -->\nb"
+  text = report.with_tables(marks.format("old"))
+  assert "| both | .9000 | .8000 |" in text
+  assert "old" not in text
+  assert text.startswith("a\n<!-- table")
+  assert text.endswith("\n<!-- end of table -->\nb")
+  assert report.with_tables(text) == text
+
+
+@pytest.mark.parametrize(
+  ("mark", "message"),
+  [
+    ("nothing of x.json", "table nothing is unknown; the tables are convergence,"),
+    ("generalization of y.json", "y.json cannot be read"),
+  ],
+)
+def test_a_bad_mark_is_one_line(tmp_path, monkeypatch, mark, message):
+  monkeypatch.setattr(report, "RESULTS", tmp_path)
+  with pytest.raises(flags.RunError, match=message) as caught:
+    report.with_tables(f"<!-- table: {mark} -->\n\n<!-- end of table -->")
+  assert "\n" not in str(caught.value)
