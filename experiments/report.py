@@ -33,7 +33,7 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any], pathlib.Path], None]] = {
 """By the beginning of the name of a file."""
 
 _TABLE = re.compile(
-  r"(<!-- table: (?P<name>\w+) of (?P<file>[\w.]+) -->\n).*?(\n<!-- end of table -->)",
+  r"(<!-- table: (?P<name>\w+) of (?P<file>[\w.]+) -->\n).*?(<!-- end of table -->)",
   re.DOTALL,
 )
 
@@ -83,7 +83,7 @@ def with_tables(document: str) -> str:
       raise flags.RunError(
         f"table {name} is unknown; the tables are {', '.join(tables.TABLES)}"
       )
-    return f"{found[1]}{tables.TABLES[name](read_results(file))}{found[4]}"
+    return f"{found[1]}\n{tables.TABLES[name](read_results(file))}\n\n{found[4]}"
 
   return _TABLE.sub(table, document)
 
