@@ -137,23 +137,31 @@ def glimpse_generalization(
     runs: results of runs, as in `glimpse_generalization.json`.
     path: the PNG file to write.
   """
-  figure = _figure(11.0, 4.4)
-  accuracy, norm = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
+  figure = _figure(13.0, 4.2)
+  accuracy, dynamic, norm = figure.subplots(1, 3, width_ratios=(1.3, 1.0, 1.0))
   for name, group in _by_objective(runs).items():
     color = COLORS[name]
     _band(accuracy, group, "accuracy", color=color, label=name)
     _band(norm, group, "hidden_norm", color=color)
-    taken, right = (
-      np.array([[point[what] for point in run["dynamic"]] for run in group]).mean(0)
-      for what in ("mean_glimpses", "accuracy")
-    )
-    accuracy.plot(taken, right, "o", color=color, mec="white", mew=0.6, ms=5.5)
-  accuracy.plot([], [], "o", color=_INK, mec="white", label="dynamic, a dot for each β")
-  figure.legend(frameon=False, loc="outside upper left", ncols=5, fontsize=9)
+    for run in group:
+      taken, right = (
+        [point[what] for point in run["dynamic"]]
+        for what in ("mean_glimpses", "accuracy")
+      )
+      dynamic.plot(
+        taken, right, "o-", color=color, mec="white", mew=0.5, ms=4.5, lw=0.8
+      )
+  figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
   accuracy.set(ylabel="test accuracy", ylim=(0, 1.02))
-  accuracy.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  dynamic.set(ylabel="test accuracy", ylim=(0.6, 1.005))
   norm.set(ylabel="l2 norm of the internal state", yscale="log")
-  _mark_training(runs, accuracy, norm)
+  for axes in (accuracy, dynamic):
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  _mark_training(runs, accuracy, dynamic, norm)
+  dynamic.set(xlim=(1.5, 10.5), xlabel="glimpses on average, a dot for each β")
+  titles = ("a fixed number", "stopping by itself, each run", "internal state")
+  for axes, title in zip((accuracy, dynamic, norm), titles, strict=True):
+    axes.set_title(title, fontsize=9, color=_INK, loc="left")
   figure.savefig(path)
 
 
