@@ -134,7 +134,7 @@ def train_all(
     ramjax.train_chunks,
     config=config,
     optimizer=optimizer,
-    preprocess=dataset.preprocess,
+    preprocess=dataset.train_preprocess(config.train.max_shift),
     max_steps=steps_per_call,
     mesh=mesh,
   )
