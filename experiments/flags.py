@@ -12,11 +12,13 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 
 from experiments import compilation_cache, signals
+from experiments.recipes import RECIPES
 from ramjax import data, parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import (
   ERROR_GRADIENTS,
   INTRINSIC_STEPS,
+  LEARNING_RATE_SCHEDULES,
   LOCATION_DENSITIES,
   OBJECTIVES,
   Config,
@@ -63,6 +65,8 @@ def run(main: Callable[[], None]) -> None:
       _fail(
         name, UsageError(f"unexpected argument {rest[1]!r}; flags begin with --"), 2
       )
+    if "recipe" in FLAGS:
+      follow_recipe()
     return rest
 
   def guarded(argv: Sequence[str]) -> None:
@@ -122,6 +126,12 @@ def define_train_flags() -> None:
   flags.DEFINE_enum(
     "objective", objective.name, OBJECTIVES, "Which extra terms the objective has."
   )
+  flags.DEFINE_enum(
+    "recipe",
+    "paper",
+    list(RECIPES),
+    "Named values of other flags (experiments/recipes.py); those that are given win.",
+  )
   flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
   flags.DEFINE_string(
     "data_dir", None, "Folder with the four IDX files; by default they are looked for."
@@ -141,6 +151,7 @@ def define_train_flags() -> None:
     " larger than the memory.",
   )
   flags.DEFINE_float("learning_rate", train.learning_rate, "Adam's rate at the start.")
+  _define_optimizer_flags(train)
   flags.DEFINE_integer("num_glimpses", train.num_glimpses, "Glimpses in training, N.")
   flags.DEFINE_integer("patch_size", model.patch_size, "Side of a patch, in pixels.")
   flags.DEFINE_integer("num_scales", model.num_scales, "Patches in a glimpse.")
@@ -187,6 +198,9 @@ def define_train_flags() -> None:
     INTRINSIC_STEPS,
     "Whether the intrinsic term looks at the last prediction (as released) or at all.",
   )
+  flags.DEFINE_float(
+    "reinforce_weight", objective.reinforce_weight, "Factor on the REINFORCE term."
+  )
   flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
   flags.DEFINE_integer(
     "num_train_examples", None, "Use only so many training pictures; by default all."
@@ -198,6 +212,49 @@ def define_train_flags() -> None:
     "Stop after so many steps in a row whose loss or gradient was not finite.",
   )
   define_device_flags()
+
+
+def _define_optimizer_flags(train: TrainConfig) -> None:
+  """Defines the flags of what is not in the paper's setting: all are off by default."""
+  flags.DEFINE_enum(
+    "learning_rate_schedule",
+    train.learning_rate_schedule,
+    LEARNING_RATE_SCHEDULES,
+    "How the rate falls: by a factor after each epoch (as released), or along a cosine"
+    " to 0 at the end of the last epoch.",
+  )
+  flags.DEFINE_float(
+    "learning_rate_decay",
+    train.learning_rate_decay,
+    "The factor of the exponential schedule.",
+  )
+  flags.DEFINE_float(
+    "warmup_epochs", train.warmup_epochs, "Epochs in which the rate rises from 0."
+  )
+  flags.DEFINE_float(
+    "max_gradient_norm",
+    train.max_gradient_norm,
+    "Norm to which a gradient is clipped; 0 is no limit, as by default.",
+  )
+  flags.DEFINE_float(
+    "weight_decay", train.weight_decay, "Decay of the weights (AdamW); not of biases."
+  )
+  flags.DEFINE_float(
+    "average_decay",
+    train.average_decay,
+    "Decay of the average of the parameters that is evaluated; 0 is none.",
+  )
+  flags.DEFINE_integer(
+    "max_shift",
+    train.max_shift,
+    "Pixels by which a training picture is moved at most, at random.",
+  )
+
+
+def follow_recipe() -> None:
+  """Gives the flags that `--recipe` names its values, but for those that were given."""
+  for name, value in RECIPES[FLAGS.recipe].items():
+    FLAGS.set_default(name, value)  # a flag that was given keeps its value
 
 
 def define_device_flags() -> None:
@@ -300,6 +357,7 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       error_gradient=FLAGS.error_gradient,
       credit_last_location=FLAGS.credit_last_location,
       intrinsic_steps=FLAGS.intrinsic_steps,
+      reinforce_weight=FLAGS.reinforce_weight,
     ),
     train=TrainConfig(
       dataset=FLAGS.dataset,
@@ -309,6 +367,13 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       accumulation_steps=FLAGS.accumulation_steps,
       num_glimpses=FLAGS.num_glimpses,
       learning_rate=FLAGS.learning_rate,
+      learning_rate_schedule=FLAGS.learning_rate_schedule,
+      learning_rate_decay=FLAGS.learning_rate_decay,
+      warmup_epochs=FLAGS.warmup_epochs,
+      max_gradient_norm=FLAGS.max_gradient_norm or None,
+      weight_decay=FLAGS.weight_decay,
+      average_decay=FLAGS.average_decay,
+      max_shift=FLAGS.max_shift,
       seed=FLAGS.seed,
     ),
   )

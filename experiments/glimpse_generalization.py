@@ -151,15 +151,16 @@ def restore_params(
 ) -> Params:
   """The parameters of the newest checkpoint of a run, or of the best.
 
+  If the run keeps an average of them, they are that average.
+
   Raises:
     CheckpointError: if it has none yet, or it cannot be read.
   """
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
   init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
   with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-    return checkpoints.restore(
-      jax.eval_shape(init, jax.random.key(0)), best=best
-    ).params
+    state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
+  return ramjax.trained_params(state)
 
 
 def results_of(

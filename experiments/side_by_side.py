@@ -36,7 +36,8 @@ class Trained(NamedTuple):
   """R runs after their training.
 
   Attributes:
-    params: parameters, every array with a first axis [R].
+    params: parameters to be judged, see `ramjax.trained_params`; every array with a first
+      axis [R].
     accuracy: train accuracy of each step [R, steps].
   """
 
@@ -139,7 +140,7 @@ def train(
           f"  train accuracy {accuracy:.4f}  {seconds:.1f} s",
           flush=True,
         )
-  return Trained(runs.states.params, runs.accuracy)
+  return Trained(ramjax.trained_params(runs.states), runs.accuracy)
 
 
 class _Runs:
@@ -169,7 +170,7 @@ class _Runs:
         ramjax.train_chunks,
         config=config,
         optimizer=optimizer,
-        preprocess=dataset.preprocess,
+        preprocess=dataset.train_preprocess(config.train.max_shift),
         max_steps=self.steps_per_call,
         mesh=mesh,
       ),

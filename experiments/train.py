@@ -17,6 +17,7 @@ import numpy as np
 from absl import flags as absl_flags
 from jax.sharding import Mesh
 
+import ramjax
 from experiments import flags, plots, signals
 from experiments import workdir as workdir_lib
 from experiments.metrics import read_metrics
@@ -114,11 +115,11 @@ def train(
   programs = Programs(config, dataset, mesh, steps_per_call=steps_per_call)
   with resumed(config, workdir, programs, SkippedSteps(max_skipped_steps)) as run:
     _train_epochs(run, config.train.num_epochs)
-    scores = programs.test(run.state.params)
+    scores = programs.test(ramjax.trained_params(run.state))
     epoch = run.step // programs.steps_per_epoch
     run.metrics.write(step=run.step, epoch=epoch, split="test", values=scores)
   if parallel.is_first_process():
-    params = parallel.on_this_process(run.state.params)
+    params = parallel.on_this_process(ramjax.trained_params(run.state))
     _draw(config, dataset, workdir, run_keys(config.train.seed).test, params)
     print(
       f"test accuracy {scores['accuracy']:.4f} (N = {config.train.num_glimpses}, M = 1,"
@@ -138,7 +139,7 @@ def _train_epochs(run: Run, num_epochs: int) -> None:
   with run.progress, signals.Stop() as stop_signal:
     for epoch in range(epochs_done + 1, num_epochs + 1):
       _train_epoch(run, epoch, stop_signal)
-      scores = run.programs.validate(run.state.params)
+      scores = run.programs.validate(ramjax.trained_params(run.state))
       run.epoch_done(epoch, scores)
       run.save(accuracy=scores["accuracy"], required=epoch == num_epochs)
 

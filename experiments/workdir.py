@@ -24,7 +24,10 @@ from experiments.flags import RunError, UsageError
 from ramjax.config import Config, differing_fields
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
-"""Fields in which a resumed run may differ: the training remains the same."""
+"""Fields in which a resumed run may differ: the training remains the same.
+
+A run is longer than it was only if the rate of a step does not depend on the length.
+"""
 
 _UNFINISHED = ".new-"
 
@@ -91,6 +94,13 @@ def open_run(workdir: Workdir, config: Config) -> None:
       raise UsageError(
         f"{workdir.path} holds a run of another configuration: {', '.join(clashes)};"
         " give another --workdir, or the flags of that run"
+      )
+    other_length = config.train.num_epochs != found.train.num_epochs
+    if other_length and config.train.learning_rate_schedule == "cosine":
+      raise UsageError(
+        f"{workdir.path} holds a run whose rate falls along a cosine for"
+        f" {found.train.num_epochs} epochs; give --num_epochs={found.train.num_epochs},"
+        " or another --workdir"
       )
     if config.train.num_epochs < found.train.num_epochs:
       raise UsageError(

@@ -33,6 +33,7 @@ from ramjax.losses import (
 from ramjax.many import epoch_orders, init_train_states, train_chunks
 from ramjax.networks import Params, init_params, predict_error
 from ramjax.objective import LossParts, TermWeights, loss_parts, objective
+from ramjax.optimizer import keep_average, make_optimizer, make_schedule
 from ramjax.policy import location_log_prob, sample_location, uniform_location
 from ramjax.prediction import Prediction, predict
 from ramjax.rollout import Rollout, rollout
@@ -41,9 +42,9 @@ from ramjax.training import (
   TrainState,
   epoch_order,
   init_train_state,
-  make_optimizer,
   train_chunk,
   train_step,
+  trained_params,
 )
 
 __version__ = "0.1.0"
@@ -80,10 +81,12 @@ __all__ = [
   "init_train_states",
   "intrinsic_loss",
   "is_decided",
+  "keep_average",
   "location_log_prob",
   "look_until_decided",
   "loss_parts",
   "make_optimizer",
+  "make_schedule",
   "objective",
   "patch_origin",
   "predict",
@@ -97,6 +100,7 @@ __all__ = [
   "train_chunk",
   "train_chunks",
   "train_step",
+  "trained_params",
   "uncertainty_fit",
   "uncertainty_loss",
   "uniform_location",

@@ -28,6 +28,9 @@ INTRINSIC_STEPS = ("last", "all")
 LOCATION_DENSITIES = ("clipped", "raw")
 """Whose density REINFORCE differentiates, see `ModelConfig`."""
 
+LEARNING_RATE_SCHEDULES = ("exponential", "cosine")
+"""How the rate falls, see `TrainConfig`."""
+
 LOCATION_POLICIES = ("sample", "mean")
 """How the next location is chosen: drawn from the policy, or its mean."""
 
@@ -108,6 +111,9 @@ class ObjectiveConfig(fields.Checked):
       the last glimpse too, though nothing is seen there (as released).
     intrinsic_steps: the intrinsic term is that of the prediction after the `last`
       glimpse (as released), or the mean over the predictions after `all` of them.
+    reinforce_weight: factor on the REINFORCE term, which the location network alone
+      learns from; 1 as released. Adam makes steps of the same size with any factor, but
+      for the share that the term has of a norm that is clipped.
     prior: distribution over the classes that the intrinsic term prefers; None is
       the uniform one of the paper.
   """
@@ -119,6 +125,7 @@ class ObjectiveConfig(fields.Checked):
   error_gradient: str = fields.choice("all", ERROR_GRADIENTS)
   credit_last_location: bool = fields.boolean(True)
   intrinsic_steps: str = fields.choice("last", INTRINSIC_STEPS)
+  reinforce_weight: float = fields.number(1.0, low=0.0)
   prior: tuple[float, ...] | None = dataclasses.field(
     default=None, metadata={"check": _check_prior}
   )
@@ -156,8 +163,22 @@ class TrainConfig(fields.Checked):
     accumulation_steps: in how many parts a batch is worked on, one after the other,
       so that it may be larger than the memory; divides `batch_size`.
     num_glimpses: glimpses of a training rollout, N.
-    learning_rate: rate of Adam in the first epoch.
-    learning_rate_decay: factor on the rate after each epoch.
+    learning_rate: rate of Adam at the start.
+    learning_rate_schedule: `exponential`, by a factor after each epoch (as released), or
+      `cosine`, along half of a cosine to 0 at the end of the last epoch. See
+      `ramjax.make_schedule`.
+    learning_rate_decay: the factor of the exponential schedule.
+    warmup_epochs: epochs, or a fraction of one, in which the rate rises from 0 to what
+      the schedule has there.
+    max_gradient_norm: l2 norm of the whole gradient beyond which it is scaled down to
+      it; None is no limit.
+    weight_decay: rate at which weights decay, in units of the learning rate (AdamW).
+      Biases do not.
+    average_decay: decay of the exponential moving average of the parameters that the run
+      is evaluated with, see `ramjax.keep_average`; 0 is no average, but the last
+      parameters.
+    max_shift: pixels by which a training picture is moved at most, up or down and left or
+      right, at random at each step; see `ramjax.data.shift`. Never in evaluation.
     seed: seed of initialisation, batches, first locations and policy.
   """
 
@@ -168,7 +189,13 @@ class TrainConfig(fields.Checked):
   accumulation_steps: int = fields.integer(1, low=1)
   num_glimpses: int = fields.integer(6, low=1)
   learning_rate: float = fields.number(3e-4, above=0.0)
+  learning_rate_schedule: str = fields.choice("exponential", LEARNING_RATE_SCHEDULES)
   learning_rate_decay: float = fields.number(0.95, above=0.0)
+  warmup_epochs: float = fields.number(0.0, low=0.0)
+  max_gradient_norm: float | None = fields.number(None, above=0.0, optional=True)
+  weight_decay: float = fields.number(0.0, low=0.0)
+  average_decay: float = fields.number(0.0, low=0.0, below=1.0)
+  max_shift: int = fields.integer(0, low=0)
   seed: int = fields.integer(0, low=0, high=2**32 - 1)  # JAX would drop higher bits
 
   def __post_init__(self) -> None:
@@ -185,7 +212,8 @@ class Config(fields.Checked):
   """One run: the model, its objective and its training.
 
   Raises:
-    ConfigError: also if the prior does not have one entry a class.
+    ConfigError: also if the prior does not have one entry a class, or if pictures could
+      be moved out of sight.
   """
 
   model: ModelConfig = ModelConfig()
@@ -207,6 +235,12 @@ class Config(fields.Checked):
     if prior is not None and len(prior) != self.model.num_classes:
       raise ConfigError(
         f"prior must have {self.model.num_classes} entries, one a class, not {len(prior)}"
+      )
+    side = min(self.model.image_shape[:2])
+    if self.train.max_shift >= side:
+      raise ConfigError(
+        f"max_shift must be less than {side}, the shorter side of the pictures, not"
+        f" {self.train.max_shift}"
       )
 
   def to_dict(self) -> dict[str, Any]:

@@ -34,11 +34,21 @@ def integer(
 
 
 def number(
-  default: float, *, above: float | None = None, low: float | None = None
+  default: float | None,
+  *,
+  above: float | None = None,
+  low: float | None = None,
+  below: float | None = None,
+  optional: bool = False,
 ) -> Any:
-  """A field that holds a finite number, greater than `above`, at least `low`."""
+  """A field that holds a finite number (or None, if optional) within bounds.
 
-  def check(name: str, value: Any) -> float:
+  It is greater than `above`, at least `low`, and less than `below`.
+  """
+
+  def check(name: str, value: Any) -> float | None:
+    if value is None and optional:
+      return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
       raise ConfigError(f"{name} must be a number, not {value!r}")
     try:
@@ -51,6 +61,8 @@ def number(
       raise ConfigError(f"{name} must be greater than {above:g}, not {value}")
     if low is not None and value < low:
       raise ConfigError(f"{name} must be at least {low:g}, not {value}")
+    if below is not None and value >= below:
+      raise ConfigError(f"{name} must be less than {below:g}, not {value}")
     return value
 
   return dataclasses.field(default=default, metadata={"check": check})

@@ -135,7 +135,8 @@ def objective(
   parts = loss_parts(error_params, rollout, label, config=config)
   accuracy = losses.reward(rollout.logits_t[-1], label)
   means = jax.tree.map(lambda values: jnp.average(values, weights=weight), parts)
-  loss = means.classification + means.reinforce + means.baseline + means.error_fit
+  loss = means.classification + config.reinforce_weight * means.reinforce
+  loss += means.baseline + means.error_fit
   extra = means.uncertainty, means.intrinsic
   for factor, mean in zip(term_weights or TermWeights.of(config), extra, strict=True):
     if isinstance(factor, jax.Array) or factor != 0.0:  # what is lacking costs nothing

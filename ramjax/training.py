@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from ramjax import networks
-from ramjax.config import Config, ConfigError, TrainConfig
+from ramjax.config import Config, ConfigError
 from ramjax.objective import TermWeights, objective
+from ramjax.optimizer import find_average
 from ramjax.rollout import picture_keys, rollout
 
 Metrics = dict[str, jax.Array]
@@ -39,24 +40,6 @@ class TrainState(NamedTuple):
   opt_state: optax.OptState
 
 
-def make_optimizer(
-  config: TrainConfig, *, steps_per_epoch: int
-) -> optax.GradientTransformation:
-  """Adam whose rate falls by a factor at the end of each epoch, as released.
-
-  Args:
-    config: the rate and its decay.
-    steps_per_epoch: number of steps in an epoch.
-
-  Returns:
-    The optimiser.
-  """
-  schedule = optax.exponential_decay(
-    config.learning_rate, steps_per_epoch, config.learning_rate_decay, staircase=True
-  )
-  return optax.adam(schedule)
-
-
 def init_train_state(
   key: jax.Array, *, config: Config, optimizer: optax.GradientTransformation
 ) -> TrainState:
@@ -73,6 +56,20 @@ def init_train_state(
   init_key, step_key = jax.random.split(key)
   params = networks.init_params(init_key, config.model)
   return TrainState(jnp.int32(0), step_key, params, optimizer.init(params))
+
+
+def trained_params(state: TrainState) -> networks.Params:
+  """The parameters that a state is to be judged by and used with.
+
+  Args:
+    state: the state of a run, or of R runs (see `ramjax.many`).
+
+  Returns:
+    The average of the parameters, where the optimiser keeps one (`average_decay`, or
+    `ramjax.keep_average`); else the last parameters.
+  """
+  average = find_average(state.opt_state)
+  return state.params if average is None else average
 
 
 def _gradient(

@@ -24,6 +24,13 @@ def test_defaults_are_the_papers_setting():
   assert config.objective.credit_last_location is True
   assert config.objective.intrinsic_steps == "last"
   assert config.model.location_density == "clipped"
+  assert config.objective.reinforce_weight == 1
+  assert config.train.learning_rate_schedule == "exponential"
+  assert config.train.warmup_epochs == 0
+  assert config.train.max_gradient_norm is None
+  assert config.train.weight_decay == 0
+  assert config.train.average_decay == 0
+  assert config.train.max_shift == 0
 
 
 @pytest.mark.parametrize(
@@ -64,6 +71,16 @@ def test_defaults_are_the_papers_setting():
     (TrainConfig, "num_glimpses", 0),
     (TrainConfig, "learning_rate", 0.0),
     (TrainConfig, "learning_rate", float("nan")),
+    (TrainConfig, "learning_rate_schedule", "linear"),
+    (TrainConfig, "warmup_epochs", -0.5),
+    (TrainConfig, "max_gradient_norm", 0.0),
+    (TrainConfig, "max_gradient_norm", float("inf")),
+    (TrainConfig, "weight_decay", -1e-4),
+    (TrainConfig, "average_decay", 1.0),
+    (TrainConfig, "average_decay", -0.1),
+    (TrainConfig, "max_shift", -1),
+    (TrainConfig, "max_shift", 1.5),
+    (ObjectiveConfig, "reinforce_weight", -1.0),
     (TrainConfig, "seed", -1),
     (TrainConfig, "dataset", ""),
     (TrainConfig, "num_train_examples", 0),
@@ -80,6 +97,13 @@ def test_a_prior_has_one_entry_a_class():
     Config(objective=ObjectiveConfig(prior=(0.5, 0.5)))
 
 
+def test_a_picture_is_not_moved_out_of_sight():
+  model = ModelConfig(image_shape=(40, 5, 1))
+  assert Config(model=model, train=TrainConfig(max_shift=4)).train.max_shift == 4
+  with pytest.raises(ConfigError, match=r"^max_shift must be less than 5, the shorter"):
+    Config(model=model, train=TrainConfig(max_shift=5))
+
+
 def test_parts_divide_the_batch():
   assert TrainConfig(batch_size=48, accumulation_steps=3).accumulation_steps == 3
   with pytest.raises(
@@ -92,7 +116,7 @@ def test_json_round_trip_is_exact():
   config = Config(
     model=ModelConfig(image_shape=(60, 40, 3), num_classes=2, location_std=0.03),
     objective=ObjectiveConfig(name="intrinsic", prior=(0.25, 0.75)),
-    train=TrainConfig(num_train_examples=100, seed=7),
+    train=TrainConfig(num_train_examples=100, seed=7, max_gradient_norm=5),
   )
   assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -118,6 +142,9 @@ def test_a_damaged_dictionary_is_refused(change):
     ("model", "location_density"),
     ("objective", "credit_last_location"),
     ("objective", "intrinsic_steps"),
+    ("objective", "reinforce_weight"),
+    ("train", "learning_rate_schedule"),
+    ("train", "average_decay"),
   ],
 )
 def test_a_configuration_from_before_a_field_was_there_is_refused(part, field):

@@ -1,5 +1,6 @@
 """The binaries, end to end, on a slice of real MNIST; and every bad command line."""
 
+import dataclasses
 import json
 import math
 import os
@@ -19,8 +20,9 @@ from experiments import skipped as skipped_lib
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
 from experiments.programs import run_keys
+from experiments.recipes import RECIPES
 from ramjax import data
-from ramjax.config import Config, ModelConfig, TrainConfig
+from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 
 pytestmark = pytest.mark.slow
 
@@ -271,6 +273,14 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     "error_gradient": "state",
     "credit_last_location": False,
     "intrinsic_steps": "all",
+    "reinforce_weight": 0.5,
+    "learning_rate_schedule": "cosine",
+    "learning_rate_decay": 0.9,
+    "warmup_epochs": 0.5,
+    "max_gradient_norm": 3.0,
+    "weight_decay": 0.01,
+    "average_decay": 0.9,
+    "max_shift": 1,
     "dataset": "translated_mnist",
     "seed": 9,
     "num_train_examples": 32,
@@ -287,6 +297,48 @@ def test_every_flag_reaches_the_configuration(tmp_path):
   found = {**content["model"], **content["objective"], **content["train"]}
   assert {name: found[name] for name in flags} == flags
   assert found["image_shape"] == [60, 60, 1]
+
+
+def test_a_recipe_is_what_is_not_given(tmp_path):
+  """A flag that is given wins, its default value too; what is recorded is the whole."""
+  given = ("--batch_size=64", "--lambda_intrinsic=0.1", "--max_gradient_norm=0")
+  small = ("--num_glimpses=1", "--hidden_size=8", "--num_train_examples=64")
+  done = run(
+    "train",
+    f"--workdir={tmp_path / 'run'}",
+    "--recipe=tuned",
+    "--num_epochs=0",
+    *given,
+    *small,
+  )
+  assert done.returncode == 0, done.stderr
+  content = json.loads((tmp_path / "run" / "config.json").read_text())
+  expected = Config(
+    model=ModelConfig(hidden_size=8),
+    objective=ObjectiveConfig(lambda_intrinsic=0.1, error_gradient="state"),
+    train=TrainConfig(
+      num_epochs=0,
+      num_glimpses=1,
+      num_train_examples=64,
+      batch_size=64,
+      learning_rate=1e-3,
+      learning_rate_schedule="cosine",
+    ),
+  )
+  assert Config.from_dict(content["config"]) == expected
+  assert "--recipe=tuned" in content["command"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_flags_that_make_a_configuration(name):
+  """They are applied before anything is checked, and then a bad one is an error."""
+  parts = {"objective": ObjectiveConfig(), "train": TrainConfig()}
+  left = dict(RECIPES[name])
+  for part, default in parts.items():
+    known = {field: left.pop(field) for field in list(left) if hasattr(default, field)}
+    parts[part] = dataclasses.replace(default, **known)
+  assert not left
+  assert Config(**parts) == Config() or name != "paper"
 
 
 def small_run(mnist, **train_options):
@@ -439,6 +491,8 @@ BAD_TRAIN = [
   (["--lambda=1"], "Unknown command line flag 'lambda'", 2),
   (["both"], "unexpected argument 'both'", 2),
   (["--data_dir=/nowhere"], "/nowhere does not hold the four IDX files of mnist", 1),
+  (["--recipe=best"], "recipe", 2),
+  (["--max_shift=28"], "max_shift must be less than 28", 2),
   (["--seed=4294967296"], "seed must be at most 4294967295", 2),
 ]
 

@@ -23,6 +23,7 @@ ORDER = [
   "backprop",
   "rollout",
   "objective",
+  "optimizer",
   "training",
   "many",
   "dynamic",

@@ -25,15 +25,29 @@ def bound(function, config, optimizer, dataset):
       function,
       config=config,
       optimizer=optimizer,
-      preprocess=dataset.preprocess,
+      preprocess=dataset.train_preprocess(config.train.max_shift),
       max_steps=STEPS,
     )
   )
 
 
-def test_each_run_is_the_run_that_it_is_alone(mnist):
+TUNED = {
+  "learning_rate_schedule": "cosine",
+  "warmup_epochs": 0.002,
+  "max_gradient_norm": 5.0,
+  "weight_decay": 0.1,
+  "average_decay": 0.8,
+  "max_shift": 2,
+}
+
+
+@pytest.mark.parametrize("options", [{}, TUNED], ids=["paper", "tuned"])
+def test_each_run_is_the_run_that_it_is_alone(options, mnist):
   """Two seeds with one objective each, over the first steps, to rounding."""
-  optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=1000)
+  common = dataclasses.replace(
+    CONFIG, train=dataclasses.replace(CONFIG.train, **options)
+  )
+  optimizer = ramjax.make_optimizer(common.train, steps_per_epoch=1000)
   train = jax.tree.map(jnp.asarray, mnist.train)
   objectives = [ObjectiveConfig(name=name) for name in OBJECTIVES]
   keys = jax.random.split(jax.random.key(0), len(objectives))
@@ -41,8 +55,8 @@ def test_each_run_is_the_run_that_it_is_alone(mnist):
   orders = ramjax.epoch_orders(
     keys, 2, num_examples=len(train.labels), batch_size=CONFIG.train.batch_size
   )
-  init = functools.partial(ramjax.init_train_states, config=CONFIG, optimizer=optimizer)
-  states, metrics = bound(ramjax.train_chunks, CONFIG, optimizer, mnist)(
+  init = functools.partial(ramjax.init_train_states, config=common, optimizer=optimizer)
+  states, metrics = bound(ramjax.train_chunks, common, optimizer, mnist)(
     jax.jit(init)(keys),
     *train,
     orders,
@@ -51,7 +65,7 @@ def test_each_run_is_the_run_that_it_is_alone(mnist):
     jax.tree.map(lambda *values: jnp.array(values), *weights),
   )
   for run, (key, objective) in enumerate(zip(keys, objectives, strict=True)):
-    config = dataclasses.replace(CONFIG, objective=objective)
+    config = dataclasses.replace(common, objective=objective)
     np.testing.assert_array_equal(
       orders[run],
       ramjax.epoch_order(
@@ -74,8 +88,8 @@ def test_each_run_is_the_run_that_it_is_alone(mnist):
       )
     jax.tree.map(
       lambda many, one, run=run: np.testing.assert_allclose(many[run], one, atol=1e-4),
-      states.params,
-      state.params,
+      (states.params, ramjax.trained_params(states)),
+      (state.params, ramjax.trained_params(state)),
     )
   assert len(set(np.asarray(metrics["loss"][:, 0]).tolist())) == len(keys)
 

@@ -1,5 +1,6 @@
 """An interrupted run ends as one that nobody has touched: parameters, metrics, files."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -20,8 +21,9 @@ import ramjax
 from experiments import flags, signals
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
+from experiments.glimpse_generalization import restore_params
 from experiments.metrics import Metrics, read_metrics
-from experiments.programs import chunks
+from experiments.programs import chunks, run_keys
 from ramjax import data
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig
@@ -77,14 +79,18 @@ def train(dataset, folder, config=CONFIG):
   train_lib.train(config, dataset, place, steps_per_call=STEPS_PER_CALL)
 
 
-def end_of(folder):
-  """Digest of the last state, its step, and the metrics but for what a clock says."""
-  optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=STEPS_PER_EPOCH)
-  init = functools.partial(ramjax.init_train_state, config=CONFIG, optimizer=optimizer)
+def last_state(folder, config=CONFIG):
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=STEPS_PER_EPOCH)
+  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
   like = jax.eval_shape(lambda: init(jax.random.key(0)))
   with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-    digest = state_digest(checkpoints.restore(like))
-    step = checkpoints.latest_step
+    return checkpoints.restore(like)
+
+
+def end_of(folder, config=CONFIG):
+  """Digest of the last state, its step, and the metrics but for what a clock says."""
+  state = last_state(folder, config)
+  digest, step = state_digest(state), int(state.step)
   lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
   for line in lines:
     line.pop("examples_per_second", None)
@@ -152,6 +158,63 @@ def test_signals_within_epochs_and_between_them(
   assert "resuming after epoch 1, step 5" in printed
   assert "resuming within epoch 2, step 7" in printed
   assert epochs_printed(printed) == expected  # the train accuracy is of the whole epoch
+
+
+def test_an_average_outlives_an_interruption_and_is_what_is_evaluated(
+  dataset, tmp_path, monkeypatch
+):
+  """With all that may be added to the optimiser, and pictures that are moved."""
+  options = {"max_gradient_norm": 5.0, "weight_decay": 0.1, "average_decay": 0.8}
+  options |= {"learning_rate_schedule": "cosine", "warmup_epochs": 0.5, "max_shift": 2}
+  options |= {"learning_rate": 0.01}
+  config = dataclasses.replace(
+    CONFIG, train=dataclasses.replace(CONFIG.train, **options)
+  )
+  drawn = []
+  monkeypatch.setattr(train_lib, "_draw", lambda *given: drawn.append(given[-1]))
+  train(dataset, tmp_path / "untouched", config)
+  folder = tmp_path / "run"
+  with monkeypatch.context() as patch:
+    signal_after(patch, 1, signal.SIGTERM)
+    with pytest.raises(signals.Interrupted, match="saved at step 2"):
+      train(dataset, folder, config)
+  train(dataset, folder, config)
+  assert end_of(folder, config) == end_of(tmp_path / "untouched", config)
+
+  state = last_state(folder, config)
+  average = ramjax.trained_params(state)
+  assert state_digest(average) != state_digest(state.params)
+  restored = restore_params(workdir_lib.Workdir(folder), config)
+  assert {state_digest(params) for params in (*drawn, restored)} == {
+    state_digest(average)
+  }
+  lines = {line["split"]: line for line in end_of(folder, config)[2]}
+  keys = run_keys(config.train.seed)
+  for key, split in ((keys.validation, "validation"), (keys.test, "test")):
+    found = ramjax.validate(
+      key,
+      average,
+      *getattr(dataset, split),
+      config=config,
+      preprocess=dataset.preprocess,
+    )
+    assert lines[split]["loss"] == pytest.approx(float(found["loss"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 3])
+def test_a_run_whose_rate_falls_to_nothing_has_the_length_that_it_has(
+  num_epochs, tmp_path
+):
+  cosine = dataclasses.replace(CONFIG.train, learning_rate_schedule="cosine")
+  place = workdir_lib.Workdir(tmp_path)
+  workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=cosine))
+  other = dataclasses.replace(cosine, num_epochs=num_epochs)
+  with pytest.raises(flags.UsageError) as caught:
+    workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=other))
+  assert str(caught.value) == (
+    f"{tmp_path} holds a run whose rate falls along a cosine for 2 epochs;"
+    " give --num_epochs=2, or another --workdir"
+  )
 
 
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(whole, dataset, tmp_path):

@@ -2,7 +2,7 @@
 
 from ramjax.data.datasets import DATASETS, Dataset, Split, check_split, load_dataset
 from ramjax.data.idx import DataError
-from ramjax.data.transforms import normalize, translate
+from ramjax.data.transforms import normalize, shift, translate
 
 __all__ = [
   "DATASETS",
@@ -12,5 +12,6 @@ __all__ = [
   "check_split",
   "load_dataset",
   "normalize",
+  "shift",
   "translate",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from ramjax.config import ConfigError
 from ramjax.data import sources
 from ramjax.data.idx import DataError
-from ramjax.data.transforms import Transform, keep, normalize, translate
+from ramjax.data.transforms import Transform, keep, normalize, shift, translate
 
 _TRANSFORMED: Mapping[str, tuple[str, Transform]] = {
   "translated_mnist": ("mnist", translate),
@@ -79,6 +79,27 @@ class Dataset(NamedTuple):
   def preprocess(self, key: jax.Array, image: jax.Array) -> jax.Array:
     """A stored picture [H, W, C], transformed, from uint8 to normalised float32."""
     return normalize(self.transform(key, image), mean=self.mean, std=self.std)
+
+  def train_preprocess(self, max_shift: int) -> Transform:
+    """What stands in the place of `preprocess` in training, and there alone.
+
+    Args:
+      max_shift: by how many pixels the transformed picture is moved at most, see
+        `ramjax.data.shift`; with 0 this is `preprocess` itself.
+
+    Returns:
+      From a key [] and a stored picture [H, W, C] to a normalised float32 picture.
+    """
+    if max_shift == 0:
+      return self.preprocess
+
+    def preprocess(key: jax.Array, image: jax.Array) -> jax.Array:
+      transform_key, shift_key = jax.random.split(key)
+      picture = self.transform(transform_key, image)
+      moved = shift(shift_key, picture, max_shift=max_shift)
+      return normalize(moved, mean=self.mean, std=self.std)
+
+    return preprocess
 
 
 def check_split(split: Split, *, name: str, num_classes: int) -> Split:
