@@ -8,6 +8,7 @@ step, or one clear line.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -18,7 +19,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from logging import LogRecord, getLogger
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -34,6 +35,8 @@ _KEPT = 2
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _LEFTOVER = re.compile(r"[0-9]+\.(deleted|orbax-checkpoint-tmp.*)")
 _SET_ASIDE = re.compile(r"damaged-[0-9]+(-[0-9]+)?")
+_PATIENCE = 60.0
+"""Seconds that a failed save or load waits for what it has begun to end."""
 _NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors in reading that are the machine's, or its owner's, and not the checkpoint's."""
 
@@ -342,6 +345,7 @@ def _lock(directory: pathlib.Path) -> int:
 def _alone() -> Iterator[None]:
   """A save or load by this process, whatever others do; failures are raised, not logged."""
   from orbax.checkpoint import v1 as ocp
+  from orbax.checkpoint._src import asyncio_utils
   from orbax.checkpoint.experimental.v1._src.saving import execution
 
   process = jax.process_index()
@@ -353,6 +357,8 @@ def _alone() -> Iterator[None]:
   # active, and would wait for them.
   compare = execution._check_directory_consistency
   execution._check_directory_consistency = lambda directory: None
+  run_sync = asyncio_utils.run_sync
+  asyncio_utils.run_sync = lambda coroutine: run_sync(_to_the_end(coroutine))
   logger = logging.get_absl_logger()
   logger.addFilter(_is_not_of_orbax)
   try:
@@ -360,7 +366,24 @@ def _alone() -> Iterator[None]:
       yield
   finally:
     execution._check_directory_consistency = compare
+    asyncio_utils.run_sync = run_sync
     logger.removeFilter(_is_not_of_orbax)
+
+
+async def _to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+  """The result of a coroutine; its failure only when all that it has begun has ended.
+
+  Orbax 0.12 writes all arrays at once and closes the event loop at the first failure, but
+  TensorStore's threads go on: they would put files back into a folder that is removed,
+  and report to a loop that is gone, with a traceback each.
+  """
+  try:
+    return await coroutine
+  except Exception:
+    begun = asyncio.all_tasks() - {asyncio.current_task()}
+    ended = asyncio.gather(*begun, return_exceptions=True)
+    await asyncio.wait({ended}, timeout=_PATIENCE)
+    raise
 
 
 def _forget_failures() -> None:

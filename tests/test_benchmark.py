@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from experiments import benchmark, flags
@@ -143,7 +144,7 @@ def run(*arguments):
   ],
 )
 def test_a_bad_command_line_is_one_line(argument, message):
-  ended = run(argument)
+  ended = forked.run("benchmark", argument)
   assert ended.returncode == (1 if "compare" in argument else 2)
   assert message in ended.stderr
   assert len(ended.stderr.splitlines()) == 1

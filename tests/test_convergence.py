@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import forked
 import numpy as np
 import pytest
 
@@ -114,7 +115,7 @@ def test_the_binary_writes_what_it_has_found(tmp_path):
   ],
 )
 def test_a_bad_command_line_is_one_line(argument, message):
-  ended = run(argument)
+  ended = forked.run("convergence", argument)
   assert ended.returncode == 2
   assert message in ended.stderr
   assert len(ended.stderr.splitlines()) == 1

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import forked
 import jax
 import numpy as np
 import pytest
@@ -64,6 +65,11 @@ def run(binary, *arguments, cwd=ROOT, **environment):
 
 def train(workdir, *arguments, **options):
   return run("train", f"--workdir={workdir}", *SMALL, *arguments, **options)
+
+
+def refuse(workdir, *arguments):
+  """A training that ends before it computes anything."""
+  return forked.run("train", f"--workdir={workdir}", *SMALL, *arguments)
 
 
 def lines_of(workdir):
@@ -184,7 +190,7 @@ def test_another_configuration_is_refused_and_nothing_written(trained):
 
 def test_fewer_epochs_than_the_run_has_are_refused(trained):
   workdir, _ = trained
-  refused = train(workdir, "--num_epochs=1")
+  refused = refuse(workdir, "--num_epochs=1")
   assert refused.returncode == 2
   assert "holds a run of 2 epochs; give at least --num_epochs=2" in refused.stderr
 
@@ -462,7 +468,7 @@ def test_help_lists_the_flags():
     ("train", "lambda_intrinsic"),
     ("glimpse_generalization", "betas"),
   ):
-    shown = run(binary, "--help")
+    shown = forked.run(binary, "--help")
     assert shown.returncode == 0
     assert f"--{flag}" in shown.stdout
 
@@ -499,7 +505,7 @@ BAD_TRAIN = [
 
 @pytest.mark.parametrize(("arguments", "message", "status"), BAD_TRAIN)
 def test_a_bad_command_line_is_one_line(arguments, message, status, tmp_path):
-  refused = train(tmp_path / "run", *arguments)
+  refused = refuse(tmp_path / "run", *arguments)
   assert refused.returncode == status, refused.stderr
   assert message in refused.stderr
   assert refused.stderr.startswith("train: ")
@@ -524,7 +530,7 @@ def test_a_workdir_that_will_not_do(kind, tmp_path):
   else:
     workdir.mkdir()
     (workdir / "config.json").write_text('{"config": {')
-  refused = train(workdir)
+  refused = refuse(workdir)
   assert refused.returncode in (1, 2)
   assert refused.stderr.startswith("train: ")
   assert refused.stderr.count("\n") == 1, refused.stderr
@@ -552,7 +558,7 @@ BAD_EVALUATION = [
 def test_a_bad_evaluation_is_one_line(arguments, message, status, trained):
   workdir, _ = trained
   arguments = [argument.replace("RUN", str(workdir)) for argument in arguments]
-  refused = run("glimpse_generalization", *arguments)
+  refused = forked.run("glimpse_generalization", *arguments)
   assert refused.returncode == status, refused.stderr
   assert message in refused.stderr
   assert refused.stderr.startswith("glimpse_generalization: ")

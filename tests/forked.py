@@ -1,0 +1,42 @@
+"""Binaries in forks of a process that has imported everything and computed nothing.
+
+A start of Python with JAX takes two seconds, and refusing a command line takes none.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import tempfile
+
+_BINARIES = ("benchmark", "convergence", "glimpse_generalization", "train")
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([f"experiments.{name}" for name in _BINARIES])
+
+
+def run(binary, *arguments, seconds=60):
+  """What `python -m experiments.<binary> <arguments>` does, with its output."""
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    process = _CONTEXT.Process(
+      target=_live, args=(f"experiments.{binary}", arguments, folder)
+    )
+    process.start()
+    process.join(seconds)
+    try:
+      if process.is_alive():
+        raise subprocess.TimeoutExpired([binary, *arguments], seconds)
+    finally:
+      process.kill()
+    stdout, stderr = ((folder / stream).read_text() for stream in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(arguments, process.exitcode, stdout, stderr)
+
+
+def _live(module, arguments, folder):
+  for descriptor, stream in ((1, "stdout"), (2, "stderr")):
+    os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT), descriptor)
+  sys.argv = [module, *arguments]
+  sys.modules.pop(module, None)  # runpy warns of what it runs a second time
+  runpy.run_module(module, run_name="__main__", alter_sys=True)
