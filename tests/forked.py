@@ -11,7 +11,16 @@ import subprocess
 import sys
 import tempfile
 
-_BINARIES = ("benchmark", "convergence", "glimpse_generalization", "train")
+_BINARIES = (
+  "benchmark",
+  "calibration",
+  "convergence",
+  "glimpse_generalization",
+  "report",
+  "same_glimpses",
+  "stability",
+  "train",
+)
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([f"experiments.{name}" for name in _BINARIES])
 

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from experiments import departures, same_glimpses, side_by_side, stability, study
@@ -154,8 +155,27 @@ def test_as_many_glimpses_in_the_test(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  ("binary", "argument", "message"),
+  [
+    ("stability", "--lambdas=0.1,-1", "lambda_intrinsic must be at least 0, not -1.0"),
+    ("stability", "--lambda_intrinsic=0.1", "lambda_intrinsic must not be given"),
+    ("stability", "--num_seeds=0", "num_seeds must be at least 1, not 0"),
+    ("same_glimpses", "--num_glimpses=6", "num_glimpses must not be given"),
+    ("same_glimpses", "--glimpses=0", "num_glimpses must be at least 1, not 0"),
+    ("calibration", "--max_glimpses=6", "--workdir must name a trained run"),
+    ("report", "--chek", "Unknown command line flag 'chek'"),
+  ],
+)
+def test_a_bad_command_line_is_one_line(binary, argument, message):
+  ended = forked.run(binary, argument)
+  assert ended.returncode == 2, ended.stderr
+  assert message in ended.stderr
+  assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_a_whole_study(tmp_path):
-  """As the binary is called; a bad command line is in `tests/test_experiments.py`."""
   ended = subprocess.run(
     [
       sys.executable,
