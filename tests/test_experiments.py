@@ -239,6 +239,24 @@ def test_generalization_writes_its_contract(evaluated):
   assert image.startswith(b"\x89PNG")
 
 
+def test_calibration_is_that_of_the_evaluated_model(evaluated):
+  """The same rollouts as in the evaluation, so the same accuracies and norms."""
+  workdir, _ = evaluated
+  done = run("calibration", f"--workdir={workdir}", "--max_glimpses=4")
+  assert done.returncode == 0, done.stderr
+  [run_of_both] = json.loads((workdir / "calibration.json").read_text())["runs"]
+  expected = json.loads((workdir / "glimpse_generalization.json").read_text())
+  for found, point in zip(
+    run_of_both["fixed"], expected["runs"][0]["fixed"][:4], strict=True
+  ):
+    for name in ("num_glimpses", "accuracy", "hidden_norm"):
+      assert found[name] == pytest.approx(point[name], rel=1e-4)
+    assert 0 < found["calibration_error"] < 1
+    assert found["uncertainty_deviation"] > 0
+  assert (workdir / "calibration.png").stat().st_size > 10_000
+  assert "calibration error, N = 2" in done.stdout
+
+
 def test_the_evaluation_is_that_of_the_trained_model(evaluated):
   """With the glimpses of the training, it is as good as the run said."""
   workdir, _ = evaluated
