@@ -1,7 +1,10 @@
 """Checkpoints: what is read is what was written, or one clear line."""
 
+import asyncio
 import contextlib
+import errno
 import functools
+import itertools
 import math
 import os
 import pathlib
@@ -430,6 +433,30 @@ def test_a_failed_save_leaves_what_was_there_and_the_next_one_works(tmp_path, ca
     checkpoints.save(big(4))
     assert checkpoints.steps == [1, 4]
     assert state_digest(checkpoints.restore(big(0))) == state_digest(big(4))
+
+
+def test_a_save_fails_when_all_that_it_has_begun_has_ended(
+  state, tmp_path, monkeypatch
+):
+  """Else TensorStore's threads fill the folder that is being removed."""
+  from orbax.checkpoint._src.serialization.type_handlers import NumpyHandler
+
+  begun, ended = itertools.count(), []
+
+  async def only_the_first_fails(*_):
+    number = next(begun)
+    if not number:
+      raise OSError(errno.ENOSPC, "full")
+    await asyncio.sleep(0.05)
+    ended.append(number)
+
+  monkeypatch.setattr(NumpyHandler, "_open_and_write", only_the_first_fails)
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(CheckpointError, match=r"7 cannot be written to .*: No space left"),
+  ):
+    checkpoints.save(state)
+  assert len(ended) == next(begun) - 1 > 0
 
 
 def test_a_full_disk(tmp_path):
