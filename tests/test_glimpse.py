@@ -44,7 +44,7 @@ coordinates = st.one_of(
   width=st.integers(1, 40),
   channels=st.integers(1, 3),
   patch_size=st.integers(1, 9),
-  num_scales=st.integers(1, 3),
+  num_scales=st.integers(1, 4),
   scale_factor=st.integers(1, 3),
   fill_value=st.sampled_from([0.0, -0.5]),
   locations=st.lists(st.tuples(coordinates, coordinates), min_size=5, max_size=5),
