@@ -134,7 +134,7 @@ class LSTMCore(nn.Module):
 
   @nn.compact
   def __call__(self, state: CoreState, features: jax.Array) -> CoreState:
-    cell = nn.OptimizedLSTMCell(
+    cell = nn.LSTMCell(
       self.hidden_size,
       kernel_init=_uniform(features.shape[-1]),
       recurrent_kernel_init=_uniform(self.hidden_size),

@@ -24,6 +24,8 @@ def test_defaults_are_the_papers_setting():
   assert config.objective.credit_last_location is True
   assert config.objective.intrinsic_steps == "last"
   assert config.model.location_density == "clipped"
+  assert config.model.core == "rnn"
+  assert config.model.first_location == "random"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,8 @@ def test_defaults_are_the_papers_setting():
     (ObjectiveConfig, "credit_last_location", "false"),
     (ObjectiveConfig, "intrinsic_steps", "first"),
     (ModelConfig, "location_density", "clip"),
+    (ModelConfig, "core", "gru"),
+    (ModelConfig, "first_location", "center"),
     (ObjectiveConfig, "lambda_intrinsic", float("nan")),
     (ObjectiveConfig, "lambda_uncertainty", -1.0),
     (ObjectiveConfig, "regularizer_scale", float("inf")),
@@ -115,6 +119,8 @@ def test_a_damaged_dictionary_is_refused(change):
 @pytest.mark.parametrize(
   ("part", "field"),
   [
+    ("model", "core"),
+    ("model", "first_location"),
     ("model", "location_density"),
     ("objective", "credit_last_location"),
     ("objective", "intrinsic_steps"),

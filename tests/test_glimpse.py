@@ -44,7 +44,7 @@ coordinates = st.one_of(
   width=st.integers(1, 40),
   channels=st.integers(1, 3),
   patch_size=st.integers(1, 9),
-  num_scales=st.integers(1, 4),
+  num_scales=st.integers(1, 3),
   scale_factor=st.integers(1, 3),
   fill_value=st.sampled_from([0.0, -0.5]),
   locations=st.lists(st.tuples(coordinates, coordinates), min_size=5, max_size=5),
@@ -85,6 +85,17 @@ def test_scales_show_the_same_centre_at_growing_width():
   seen = extract_glimpse(image, jnp.zeros(2), patch_size=4, num_scales=3)
   assert seen.shape == (3, 4, 4, 1)
   assert seen[:, 2, 2, 0].tolist() == [17.0, 1 + 16 / 4, 1 + 16 / 16]
+
+
+@pytest.mark.parametrize("location", [(-1.0, 1.0), (0.97, -0.4), (0.1, 0.2)])
+def test_four_scales_of_which_the_last_is_wider_than_the_picture(location):
+  """The glimpse of the cluttered tasks, and one scale more: up to 96 of 60 pixels."""
+  image = np.random.RandomState(0).randn(60, 52, 1).astype(np.float32)
+  sizes = {"patch_size": 12, "num_scales": 4, "scale_factor": 2, "fill_value": -0.4}
+  location = np.array(location, np.float32)
+  seen = extract_glimpse(jnp.asarray(image), jnp.asarray(location), **sizes)
+  assert seen.shape == (4, 12, 12, 1)
+  np.testing.assert_allclose(seen, oracle(image, location, **sizes), atol=1e-6)
 
 
 def test_patch_origin_is_where_the_sensor_looks():

@@ -31,8 +31,12 @@ def bound(function, config, optimizer, dataset):
   )
 
 
-def test_each_run_is_the_run_that_it_is_alone(mnist):
+@pytest.mark.parametrize("core", ["rnn", "lstm"])
+def test_each_run_is_the_run_that_it_is_alone(core, mnist):
   """Two seeds with one objective each, over the first steps, to rounding."""
+  shared = dataclasses.replace(
+    CONFIG, model=dataclasses.replace(CONFIG.model, core=core)
+  )
   optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=1000)
   train = jax.tree.map(jnp.asarray, mnist.train)
   objectives = [ObjectiveConfig(name=name) for name in OBJECTIVES]
@@ -41,8 +45,8 @@ def test_each_run_is_the_run_that_it_is_alone(mnist):
   orders = ramjax.epoch_orders(
     keys, 2, num_examples=len(train.labels), batch_size=CONFIG.train.batch_size
   )
-  init = functools.partial(ramjax.init_train_states, config=CONFIG, optimizer=optimizer)
-  states, metrics = bound(ramjax.train_chunks, CONFIG, optimizer, mnist)(
+  init = functools.partial(ramjax.init_train_states, config=shared, optimizer=optimizer)
+  states, metrics = bound(ramjax.train_chunks, shared, optimizer, mnist)(
     jax.jit(init)(keys),
     *train,
     orders,
@@ -51,7 +55,7 @@ def test_each_run_is_the_run_that_it_is_alone(mnist):
     jax.tree.map(lambda *values: jnp.array(values), *weights),
   )
   for run, (key, objective) in enumerate(zip(keys, objectives, strict=True)):
-    config = dataclasses.replace(CONFIG, objective=objective)
+    config = dataclasses.replace(shared, objective=objective)
     np.testing.assert_array_equal(
       orders[run],
       ramjax.epoch_order(
