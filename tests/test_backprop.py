@@ -42,8 +42,9 @@ def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
   return loss, params
 
 
-@pytest.mark.parametrize("num_glimpses", [1, 2, 6])
-@pytest.mark.parametrize("num_scales", [1, 4])
+@pytest.mark.parametrize(
+  ("num_glimpses", "num_scales"), [(1, 1), (2, 2), (6, 1), (6, 4)]
+)
 def test_gradient_in_the_parameters_is_that_of_autodiff(num_glimpses, num_scales):
   """Every layer's, also where the last glimpse is the first."""
   sizes = {"num_glimpses": num_glimpses, "num_scales": num_scales}
@@ -82,26 +83,36 @@ def test_many_models_at_once():
 def test_the_gradient_of_an_lstm_is_the_slope():
   """Finite differences along a direction of its core, whose gates are smooth.
 
-  Locations that do not depend on the state stay where they are.
+  Locations that do not depend on the state stay where they are, and in the loss of the
+  classification nothing is stopped.
   """
-  loss, params = make_loss(num_glimpses=3, core="lstm")
+  model = ramjax.ModelConfig(
+    image_shape=(20, 24, 1), hidden_size=32, branch_size=16, core="lstm"
+  )
+  params = ramjax.init_params(jax.random.key(0), model)
   blind = jax.tree.map(jnp.zeros_like, params.ram["location"])
-  first = jnp.zeros((5, 2))
 
   @jax.jit
-  def of_core(core):
+  def loss(core):
     ram = {**params.ram, "core": core, "location": blind}
-    return loss(params._replace(ram=ram), IMAGES, first)
+    looked = ramjax.rollout(
+      jax.random.key(2),
+      params._replace(ram=ram),
+      IMAGES,
+      config=model,
+      num_glimpses=4,
+    )
+    return ramjax.classification_loss(looked.logits_t[-1], LABELS).mean()
 
   core = params.ram["core"]
-  gradient = jax.jit(jax.grad(of_core))(core)
+  gradient = jax.jit(jax.grad(loss))(core)
   length = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
-  step = jax.tree.map(lambda g: 0.02 * g / length, gradient)
+  step = jax.tree.map(lambda g: 0.1 * g / length, gradient)
   ahead, behind = (
-    of_core(jax.tree.map(move, core, step)) for move in (jnp.add, jnp.subtract)
+    loss(jax.tree.map(move, core, step)) for move in (jnp.add, jnp.subtract)
   )
-  assert length > 0.1
-  np.testing.assert_allclose((ahead - behind) / 0.04, length, rtol=1e-2)
+  assert length > 0.01
+  np.testing.assert_allclose((ahead - behind) / 0.2, length, rtol=1e-2)
 
 
 def test_an_lstm_has_forward_mode_without_being_told():

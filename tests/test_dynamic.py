@@ -16,7 +16,6 @@ LSTM = dataclasses.replace(CONFIG, core="lstm")
 KEY = jax.random.key(3)
 MOST = 12
 BETA = 0.06
-LSTM_BETA = 0.06
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +80,8 @@ def test_a_picture_keeps_its_own_memory():
   """The memory of an LSTM goes the way of its state, whoever is decided before."""
   params = ramjax.init_params(jax.random.key(0), LSTM)
   images = pictures(161)
-  found = look(KEY, params, images, beta=LSTM_BETA, config=LSTM)
-  expected = full_unroll(KEY, params, images, beta=LSTM_BETA, config=LSTM)
+  found = look(KEY, params, images, config=LSTM)
+  expected = full_unroll(KEY, params, images, config=LSTM)
   assert len(set(np.asarray(expected.num_glimpses))) > 6
   np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
   np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-4)

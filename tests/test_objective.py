@@ -77,12 +77,11 @@ def test_each_part_reaches_what_it_should_and_nothing_else(
   assert reached(jax.jit(jax.grad(loss))(params)) == expected
 
 
-@pytest.mark.parametrize("error_gradient", ["all", "state"])
-def test_each_part_reaches_the_same_networks_with_an_lstm(error_gradient, batch):
+def test_each_part_reaches_the_same_networks_with_an_lstm(batch):
   """Its memory is a second way through time, and none round a stopped gradient."""
   images, labels = batch
   model = dataclasses.replace(MODEL, core="lstm")
-  config = ObjectiveConfig(error_gradient=error_gradient)
+  config = ObjectiveConfig()
 
   def sums(params):
     looked = rollout(jax.random.key(3), params, images, config=model, num_glimpses=3)
@@ -96,7 +95,7 @@ def test_each_part_reaches_the_same_networks_with_an_lstm(error_gradient, batch)
     "reinforce": {"location"},
     "baseline": {"baseline"},
     "error_fit": {"error"},
-    "uncertainty": SEEING | {"error"} if error_gradient == "all" else SEEING,
+    "uncertainty": SEEING | {"error"},
     "intrinsic": SEEING,
   }
   # h_0 = 0, so that what the weights of h receive has come through time.
