@@ -93,7 +93,8 @@ def gflop(
   patches = model.num_scales * model.patch_size**2 * channels
   first = (patches + 2) * model.branch_size
   features = 2 * model.branch_size * model.hidden_size
-  core = 2 * model.hidden_size**2
+  layers = 4 if model.core == "lstm" else 1
+  core = layers * 2 * model.hidden_size**2
   policy_and_baseline = 3 * model.hidden_size
   classes = (2 * model.hidden_size + model.num_classes) * model.num_classes
   forward = first + features + core + policy_and_baseline + classes

@@ -16,7 +16,9 @@ from experiments.recipes import RECIPES
 from ramjax import data, parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import (
+  CORES,
   ERROR_GRADIENTS,
+  FIRST_LOCATIONS,
   INTRINSIC_STEPS,
   LEARNING_RATE_SCHEDULES,
   LOCATION_DENSITIES,
@@ -166,7 +168,24 @@ def define_train_flags() -> None:
     "Whether REINFORCE takes the density of the clipped location (as released) or of"
     " the raw sample.",
   )
-  flags.DEFINE_integer("hidden_size", model.hidden_size, "Width of the internal state.")
+  flags.DEFINE_integer(
+    "branch_size", model.branch_size, "Width of the glimpse network's first layers."
+  )
+  flags.DEFINE_integer(
+    "hidden_size", model.hidden_size, "Width of glimpse feature and internal state."
+  )
+  flags.DEFINE_enum(
+    "core",
+    model.core,
+    CORES,
+    "What carries the state: one layer (as released) or LSTM.",
+  )
+  flags.DEFINE_enum(
+    "first_location",
+    model.first_location,
+    FIRST_LOCATIONS,
+    "Where the first glimpse is taken: anywhere (as released) or in the middle.",
+  )
   flags.DEFINE_float(
     "lambda_uncertainty", objective.lambda_uncertainty, "The paper's lambda_1."
   )
@@ -345,7 +364,10 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       patch_size=FLAGS.patch_size,
       num_scales=FLAGS.num_scales,
       scale_factor=FLAGS.scale_factor,
+      branch_size=FLAGS.branch_size,
       hidden_size=FLAGS.hidden_size,
+      core=FLAGS.core,
+      first_location=FLAGS.first_location,
       location_std=FLAGS.location_std,
       location_density=FLAGS.location_density,
     ),

@@ -26,7 +26,7 @@ from experiments.run import Run, resumed
 from experiments.skipped import SkippedSteps, chunk_means
 from ramjax import data, evaluation, parallel
 from ramjax.config import Config, ConfigError
-from ramjax.networks import Params
+from ramjax.networks import Params, num_parameters
 
 _NUM_PICTURED = 8
 
@@ -114,6 +114,8 @@ def train(
   mesh = mesh or parallel.make_mesh(num_devices=1)
   programs = Programs(config, dataset, mesh, steps_per_call=steps_per_call)
   with resumed(config, workdir, programs, SkippedSteps(max_skipped_steps)) as run:
+    if parallel.is_first_process():
+      print(f"{num_parameters(run.state.params):,} parameters", flush=True)
     _train_epochs(run, config.train.num_epochs)
     scores = programs.test(ramjax.trained_params(run.state))
     epoch = run.step // programs.steps_per_epoch

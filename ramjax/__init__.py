@@ -31,7 +31,7 @@ from ramjax.losses import (
   uncertainty_loss,
 )
 from ramjax.many import epoch_orders, init_train_states, train_chunks
-from ramjax.networks import Params, init_params, predict_error
+from ramjax.networks import Params, init_params, num_parameters, predict_error
 from ramjax.objective import LossParts, TermWeights, loss_parts, objective
 from ramjax.optimizer import keep_average, make_optimizer, make_schedule
 from ramjax.policy import location_log_prob, sample_location, uniform_location
@@ -87,6 +87,7 @@ __all__ = [
   "loss_parts",
   "make_optimizer",
   "make_schedule",
+  "num_parameters",
   "objective",
   "patch_origin",
   "predict",

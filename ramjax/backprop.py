@@ -33,7 +33,7 @@ def unroll_by_hand(
   *,
   config: ModelConfig,
 ) -> Unrolled:
-  """`ramjax.unroll.unroll`, with a faster gradient in the parameters.
+  """`ramjax.unroll.unroll` of the released core, with a faster gradient in the parameters.
 
   Where pictures or first locations are differentiated, too, autodiff does it all.
   Forward-mode differentiation is not defined.
@@ -43,7 +43,7 @@ def unroll_by_hand(
     images: pictures [B, H, W, C].
     first_location: where the first glimpse is taken [B, 2].
     noise_t: standard normal noise of the policy [T, B, 2].
-    config: the shape of the model.
+    config: the shape of the model, whose core is an RNN.
 
   Returns:
     The unroll.

@@ -25,6 +25,12 @@ ERROR_GRADIENTS = ("all", "state")
 INTRINSIC_STEPS = ("last", "all")
 """Which predictions the intrinsic term looks at, see `ObjectiveConfig`."""
 
+CORES = ("rnn", "lstm")
+"""The recurrent cores, see `ModelConfig`."""
+
+FIRST_LOCATIONS = ("random", "centre")
+"""Where the first glimpse is taken, see `ModelConfig`."""
+
 LOCATION_DENSITIES = ("clipped", "raw")
 """Whose density REINFORCE differentiates, see `ModelConfig`."""
 
@@ -70,6 +76,10 @@ class ModelConfig(fields.Checked):
     scale_factor: ratio s between the sides of neighbouring scales.
     branch_size: width of the first layer of the two glimpse branches (what, where).
     hidden_size: width of the glimpse feature and of the internal state h.
+    core: what carries the state from glimpse to glimpse: `rnn`, one layer with a relu
+      (as released), or `lstm`, Flax's own cell, whose memory has the width of h, too.
+    first_location: where the first glimpse is taken: `random`, uniformly in [-1, 1]²
+      (as released), or `centre`, in the middle of the picture.
     location_std: standard deviation of the location policy, in location units.
       The released code has 0.10 on 28x28 and 0.03 on 60x60 pictures.
     location_density: which sample's log-density a rollout records for REINFORCE:
@@ -87,6 +97,8 @@ class ModelConfig(fields.Checked):
   scale_factor: int = fields.integer(2, low=1)
   branch_size: int = fields.integer(128, low=1)
   hidden_size: int = fields.integer(256, low=1)
+  core: str = fields.choice("rnn", CORES)
+  first_location: str = fields.choice("random", FIRST_LOCATIONS)
   location_std: float = fields.number(0.10, above=0.0)
   location_density: str = fields.choice("clipped", LOCATION_DENSITIES)
   fill_value: float = fields.number(0.0)

@@ -42,7 +42,7 @@ class Decision(NamedTuple):
 class _Looking(NamedTuple):
   """B pictures between two glimpses."""
 
-  hidden: jax.Array  # [B, hidden_size]
+  state: networks.CoreState  # [B, hidden_size]
   location: jax.Array  # [B, 2], of the next glimpse
   decided: jax.Array  # [B]
 
@@ -105,19 +105,19 @@ def look_until_decided(
     """Glimpse t at `size` pictures; those whose index is B are not there."""
     there = jnp.minimum(index, batch - 1)
     noise_t = policy_noise(policy_key[there], t[None], location_policy=location_policy)
-    hidden, location, _, _ = take_glimpse(
+    state, location, _, _ = take_glimpse(
       params.ram,
       take_pictures(images, there),
-      looking.hidden[there],
+      jax.tree.map(lambda all_of_them: all_of_them[there], looking.state),
       looking.location[there],
       noise_t[0],
       config=config,
     )
-    decided = stopping.is_decided(*read(hidden), beta=beta)
+    decided = stopping.is_decided(*read(state.hidden), beta=beta)
     return jax.tree.map(
       lambda all_of_them, block: all_of_them.at[index].set(block),  # B is dropped
       looking,
-      _Looking(hidden, location, decided),
+      _Looking(state, location, decided),
     )
 
   def look(
@@ -156,7 +156,7 @@ def look_until_decided(
     return (t < max_glimpses) & ~jnp.all(looking.decided)
 
   start = _Looking(
-    hidden=jnp.zeros((batch, config.hidden_size)),
+    state=networks.initial_state(config, batch=(batch,)),
     location=first_location,
     decided=jnp.zeros(batch, jnp.bool_),
   )
@@ -164,4 +164,4 @@ def look_until_decided(
     goes_on, look, (jnp.int32(0), jnp.zeros(batch, jnp.int32), start)
   )
   # States stay as they were when the picture was decided, so that they are read again.
-  return Decision(*read(looking.hidden), num_glimpses)
+  return Decision(*read(looking.state.hidden), num_glimpses)

@@ -2,9 +2,12 @@
 
 The model is that of Mnih et al. (2014), section 4, https://arxiv.org/abs/1406.6247;
 its sizes and its initialisation are those of the paper's released code. Every network
-takes any leading axes, so that a batch is one matrix product.
+takes any leading axes, so that a batch is one matrix product. What the core carries from
+glimpse to glimpse is a `CoreState`; everything else reads its h alone.
 """
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import chex
@@ -14,14 +17,23 @@ import jax.numpy as jnp
 
 from ramjax.config import ModelConfig
 
+_FORGET_BIAS = 1.0
+"""What is added to the bias of an LSTM's forget gate, see BUILD_NOTES.md, section 3."""
 
-def _dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
-  """A fully connected layer, weights and biases uniform in ±1/sqrt(fan_in)."""
+
+def _uniform(fan_in: int) -> Callable[..., jax.Array]:
+  """The initialiser of weights and biases, uniform in ±1/sqrt(fan_in)."""
   bound = fan_in**-0.5
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
+  return init
+
+
+def _dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
+  """A fully connected layer, weights and biases uniform in ±1/sqrt(fan_in)."""
+  init = _uniform(fan_in)
   return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
 
 
@@ -62,8 +74,34 @@ class GlimpseNetwork(nn.Module):
     return features
 
 
-class CoreNetwork(nn.Module):
-  """The recurrent core: h_t = relu(fc(g_t) + fc(h_{t-1})).
+class CoreState(NamedTuple):
+  """What the core carries from glimpse to glimpse.
+
+  Attributes:
+    hidden: the internal state h, which all other networks read.
+    cell: the memory c of an LSTM; None for an RNN, which has no other state.
+  """
+
+  hidden: jax.Array  # [..., hidden_size]
+  cell: jax.Array | None = None  # [..., hidden_size]
+
+
+def initial_state(config: ModelConfig, *, batch: tuple[int, ...] = ()) -> CoreState:
+  """The state before the first glimpse, which is 0.
+
+  Args:
+    config: the shape of the model.
+    batch: the leading axes [...] of the state.
+
+  Returns:
+    A state [..., hidden_size], of the core that the configuration names.
+  """
+  zeros = jnp.zeros((*batch, config.hidden_size))
+  return CoreState(zeros, zeros if config.core == "lstm" else None)
+
+
+class RNNCore(nn.Module):
+  """The released core: h_t = relu(fc(g_t) + fc(h_{t-1})).
 
   Attributes:
     hidden_size: width of the internal state h.
@@ -72,11 +110,42 @@ class CoreNetwork(nn.Module):
   hidden_size: int
 
   @nn.compact
-  def __call__(self, hidden: jax.Array, features: jax.Array) -> jax.Array:
-    return nn.relu(
-      _dense(self.hidden_size, features.shape[-1], "glimpse")(features)
-      + _dense(self.hidden_size, self.hidden_size, "hidden")(hidden)
+  def __call__(self, state: CoreState, features: jax.Array) -> CoreState:
+    return CoreState(
+      nn.relu(
+        _dense(self.hidden_size, features.shape[-1], "glimpse")(features)
+        + _dense(self.hidden_size, self.hidden_size, "hidden")(state.hidden)
+      )
     )
+
+
+class LSTMCore(nn.Module):
+  """Flax's LSTM cell (Hochreiter and Schmidhuber, 1997) as the core.
+
+  With s the logistic function and four layers fc_k(g, h) = W_k g + V_k h + b_k,
+
+    c_t = s(fc_f) c_{t-1} + s(fc_i) tanh(fc_g),  h_t = s(fc_o) tanh(c_t).
+
+  Attributes:
+    hidden_size: width of the internal state h and of the memory c.
+  """
+
+  hidden_size: int
+
+  @nn.compact
+  def __call__(self, state: CoreState, features: jax.Array) -> CoreState:
+    cell = nn.LSTMCell(
+      self.hidden_size,
+      kernel_init=_uniform(features.shape[-1]),
+      recurrent_kernel_init=_uniform(self.hidden_size),
+      bias_init=_uniform(self.hidden_size),
+      name="lstm",
+    )
+    (memory, hidden), _ = cell((state.cell, state.hidden), features)
+    return CoreState(hidden, memory)
+
+
+_CORES = {"rnn": RNNCore, "lstm": LSTMCore}
 
 
 class LocationNetwork(nn.Module):
@@ -121,18 +190,18 @@ class RecurrentAttentionModel(nn.Module):
 
   def setup(self) -> None:
     self.glimpse = GlimpseNetwork(self.config.branch_size, self.config.hidden_size)
-    self.core = CoreNetwork(self.config.hidden_size)
+    self.core = _CORES[self.config.core](self.config.hidden_size)
     self.location = LocationNetwork()
     self.action = _dense(self.config.num_classes, self.config.hidden_size)
     self.baseline = BaselineNetwork()
 
   def step(
-    self, hidden: jax.Array, glimpse: jax.Array, location: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
+    self, state: CoreState, glimpse: jax.Array, location: jax.Array
+  ) -> tuple[CoreState, jax.Array]:
     """Takes in one glimpse.
 
     Args:
-      hidden: internal state [..., hidden_size] before it.
+      state: what the core carries [..., hidden_size] before it.
       glimpse: patches [..., num_scales, g, g, C].
       location: where they were cut [..., 2].
 
@@ -140,19 +209,19 @@ class RecurrentAttentionModel(nn.Module):
       The state after it [..., hidden_size], and the mean of the policy for the next
       location [..., 2].
     """
-    hidden = self.core(hidden, self.glimpse(glimpse, location))
-    return hidden, self.location(hidden)
+    state = self.core(state, self.glimpse(glimpse, location))
+    return state, self.location(state.hidden)
 
   def read(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Logits of the prediction [..., K] and the predicted reward [...] of states."""
     return self.action(hidden), self.baseline(hidden)
 
   def __call__(
-    self, hidden: jax.Array, glimpse: jax.Array, location: jax.Array
-  ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    self, state: CoreState, glimpse: jax.Array, location: jax.Array
+  ) -> tuple[CoreState, jax.Array, jax.Array, jax.Array]:
     """A step and its readouts; touches every parameter, for initialisation."""
-    hidden, mean = self.step(hidden, glimpse, location)
-    return hidden, mean, *self.read(hidden)
+    state, mean = self.step(state, glimpse, location)
+    return state, mean, *self.read(state.hidden)
 
 
 class Params(NamedTuple):
@@ -178,12 +247,28 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
     Parameters, float32.
   """
   ram_key, error_key = jax.random.split(key)
-  hidden = jnp.zeros(config.hidden_size)
+  state = initial_state(config)
   side, channels = config.patch_size, config.image_shape[-1]
   glimpse = jnp.zeros((config.num_scales, side, side, channels))
-  ram = RecurrentAttentionModel(config).init(ram_key, hidden, glimpse, jnp.zeros(2))
-  error = ErrorNetwork().init(error_key, hidden, jnp.zeros(config.num_classes))
-  return Params(ram=ram["params"], error=error["params"])
+  ram = RecurrentAttentionModel(config).init(ram_key, state, glimpse, jnp.zeros(2))
+  error = ErrorNetwork().init(error_key, state.hidden, jnp.zeros(config.num_classes))
+  params = Params(ram=ram["params"], error=error["params"])
+  if config.core == "lstm":
+    # Flax has one initialiser for the biases of all gates.
+    params.ram["core"]["lstm"]["hf"]["bias"] += _FORGET_BIAS
+  return params
+
+
+def num_parameters(params: chex.ArrayTree) -> int:
+  """Number of parameters, each entry of each array counted.
+
+  Args:
+    params: parameters, or a part of them; their shapes will do.
+
+  Returns:
+    The number of all together.
+  """
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def predict_error(

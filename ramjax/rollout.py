@@ -72,7 +72,7 @@ def begin(
     images: pictures [B, H, W, C], float.
     config: the shape of the model.
     location_policy: `sample` or `mean`, see `rollout`.
-    first_location: (x, y) [2] or [B, 2]; None draws it uniformly in [-1, 1]².
+    first_location: (x, y) [2] or [B, 2]; None is where `config.first_location` says.
 
   Returns:
     First locations [B, 2], and keys [B] for `policy_noise`.
@@ -94,7 +94,10 @@ def begin(
   chex.assert_shape(key, (batch,))
   first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
   if first_location is None:
-    first_location = jax.vmap(policy.uniform_location)(first_key)
+    if config.first_location == "centre":
+      first_location = jnp.zeros(2)
+    else:
+      first_location = jax.vmap(policy.uniform_location)(first_key)
   chex.assert_axis_dimension(first_location, -1, 2)
   return jnp.broadcast_to(first_location, (batch, 2)), policy_key
 
@@ -148,10 +151,11 @@ def rollout(
     num_glimpses: number of glimpses T, at least 1.
     location_policy: `sample` draws the next location from the policy, `mean` looks
       where its mean is.
-    first_location: (x, y) [2] or [B, 2] of the first glimpse; None draws it
-      uniformly in [-1, 1]².
+    first_location: (x, y) [2] or [B, 2] of the first glimpse; None is where
+      `config.first_location` says.
     autodiff: whether JAX differentiates the unroll by itself. That is slower than the
-      gradient written by hand, and needed for forward-mode differentiation.
+      gradient written by hand, and needed for forward-mode differentiation. It always
+      does so with an LSTM, for which there is no gradient by hand.
 
   Returns:
     The rollout, differentiable in the parameters.
@@ -173,7 +177,7 @@ def rollout(
     policy_key, jnp.arange(num_glimpses), location_policy=location_policy
   )
   inputs = params.ram, images, first_location, noise_t
-  if autodiff:
+  if autodiff or config.core != "rnn":
     unrolled, _ = unroll(*inputs, config=config)
   else:
     unrolled = unroll_by_hand(*inputs, config=config)

@@ -1,8 +1,8 @@
 """The recurrent part of the model: glimpse after glimpse, each where the last one said.
 
 `unroll` is the definition, a plain `lax.scan` that JAX differentiates by itself.
-`ramjax.backprop` has the same unroll with its gradient written by hand, and training
-uses that one.
+`ramjax.backprop` has the same unroll with the gradient of the released core written by
+hand, and training uses that one where it can.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, cast
 
 import chex
 import jax
-import jax.numpy as jnp
 
 from ramjax import glimpse, networks, policy
 from ramjax.config import ModelConfig
@@ -37,18 +36,18 @@ class Unrolled(NamedTuple):
 def take_glimpse(
   ram_params: chex.ArrayTree,
   images: jax.Array,
-  hidden: jax.Array,
+  state: networks.CoreState,
   location: jax.Array,
   noise: jax.Array,
   *,
   config: ModelConfig,
-) -> tuple[jax.Array, jax.Array, jax.Array, networks.GlimpseActivations]:
+) -> tuple[networks.CoreState, jax.Array, jax.Array, networks.GlimpseActivations]:
   """One glimpse at each of B pictures.
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
     images: pictures [B, H, W, C].
-    hidden: internal states before the glimpse [B, hidden_size].
+    state: what the core carries before the glimpse [B, hidden_size].
     location: where it is taken [B, 2].
     noise: standard normal noise of the policy [B, 2].
     config: the shape of the model.
@@ -64,9 +63,9 @@ def take_glimpse(
     scale_factor=config.scale_factor,
     fill_value=config.fill_value,
   )
-  (hidden, mean), sown = networks.RecurrentAttentionModel(config).apply(
+  (state, mean), sown = networks.RecurrentAttentionModel(config).apply(
     {"params": ram_params},
-    hidden,
+    state,
     jax.vmap(look)(images, location),
     location,
     method="step",
@@ -74,7 +73,7 @@ def take_glimpse(
   )
   next_location = policy.perturb_location(mean, noise, std=config.location_std)
   activations = cast(Any, sown)["activations"]["glimpse"]["layers"]
-  return hidden, next_location, mean, activations
+  return state, next_location, mean, activations
 
 
 def unroll(
@@ -99,13 +98,13 @@ def unroll(
   """
 
   def step(carry, noise):
-    hidden, location = carry
-    hidden, next_location, mean, activations = take_glimpse(
-      ram_params, images, hidden, location, noise, config=config
+    state, location = carry
+    state, next_location, mean, activations = take_glimpse(
+      ram_params, images, state, location, noise, config=config
     )
-    unrolled = Unrolled(location, next_location, mean, hidden)
-    return (hidden, next_location), (unrolled, activations)
+    unrolled = Unrolled(location, next_location, mean, state.hidden)
+    return (state, next_location), (unrolled, activations)
 
-  start = jnp.zeros((images.shape[0], config.hidden_size)), first_location
+  start = networks.initial_state(config, batch=images.shape[:1]), first_location
   _, (unrolled, activations) = jax.lax.scan(step, start, noise_t)
   return unrolled, activations

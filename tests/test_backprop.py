@@ -1,10 +1,11 @@
-"""The gradient written by hand is that of the plain scan."""
+"""The gradient written by hand is that of the plain scan, which an LSTM uses itself."""
 
 import functools
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import ramjax
@@ -14,10 +15,14 @@ IMAGES = jax.random.normal(jax.random.key(1), (5, 20, 24, 1))
 LABELS = jnp.array([0, 1, 2, 3, 4])
 
 
-def make_loss(num_glimpses=6, num_scales=1, **options):
+def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
   """A loss of parameters, pictures and first locations, and parameters for it."""
   model = ramjax.ModelConfig(
-    image_shape=(20, 24, 1), hidden_size=32, branch_size=16, num_scales=num_scales
+    image_shape=(20, 24, 1),
+    hidden_size=32,
+    branch_size=16,
+    num_scales=num_scales,
+    core=core,
   )
   params = ramjax.init_params(jax.random.key(0), model)
 
@@ -37,8 +42,9 @@ def make_loss(num_glimpses=6, num_scales=1, **options):
   return loss, params
 
 
-@pytest.mark.parametrize("num_glimpses", [1, 2, 6])
-@pytest.mark.parametrize("num_scales", [1, 2])
+@pytest.mark.parametrize(
+  ("num_glimpses", "num_scales"), [(1, 1), (2, 2), (6, 1), (6, 4)]
+)
 def test_gradient_in_the_parameters_is_that_of_autodiff(num_glimpses, num_scales):
   """Every layer's, also where the last glimpse is the first."""
   sizes = {"num_glimpses": num_glimpses, "num_scales": num_scales}
@@ -72,6 +78,51 @@ def test_many_models_at_once():
   both = jax.vmap(gradient)(jax.tree.map(lambda *p: jnp.stack(p), params, other))
   expected = jax.tree.map(lambda *g: jnp.stack(g), gradient(params), gradient(other))
   chex.assert_trees_all_close(both, expected, rtol=1e-4, atol=2e-6)
+
+
+def test_the_gradient_of_an_lstm_is_the_slope():
+  """Finite differences along a direction of its core, whose gates are smooth.
+
+  Locations that do not depend on the state stay where they are, and in the loss of the
+  classification nothing is stopped.
+  """
+  model = ramjax.ModelConfig(
+    image_shape=(20, 24, 1), hidden_size=32, branch_size=16, core="lstm"
+  )
+  params = ramjax.init_params(jax.random.key(0), model)
+  blind = jax.tree.map(jnp.zeros_like, params.ram["location"])
+
+  @jax.jit
+  def loss(core):
+    ram = {**params.ram, "core": core, "location": blind}
+    looked = ramjax.rollout(
+      jax.random.key(2),
+      params._replace(ram=ram),
+      IMAGES,
+      config=model,
+      num_glimpses=4,
+    )
+    return ramjax.classification_loss(looked.logits_t[-1], LABELS).mean()
+
+  core = params.ram["core"]
+  gradient = jax.jit(jax.grad(loss))(core)
+  length = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
+  step = jax.tree.map(lambda g: 0.1 * g / length, gradient)
+  ahead, behind = (
+    loss(jax.tree.map(move, core, step)) for move in (jnp.add, jnp.subtract)
+  )
+  assert length > 0.01
+  np.testing.assert_allclose((ahead - behind) / 0.2, length, rtol=1e-2)
+
+
+def test_an_lstm_has_forward_mode_without_being_told():
+  """There is no gradient by hand in its way."""
+  loss, params = make_loss(num_glimpses=2, core="lstm")
+  tangent = jax.tree.map(jnp.ones_like, params)
+  _, slope = jax.jvp(
+    lambda p: loss(p, IMAGES, jnp.zeros((5, 2))), (params,), (tangent,)
+  )
+  assert slope != 0
 
 
 def test_forward_mode_needs_autodiff():

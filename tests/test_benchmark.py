@@ -26,6 +26,10 @@ def test_the_arithmetic_of_a_step_counted_by_hand():
   assert gflop(ModelConfig(), examples=1, num_glimpses=1) == pytest.approx(
     2e-9 * forward
   )
+  lstm = ModelConfig(core="lstm")
+  assert gflop(lstm, examples=1, num_glimpses=1) == pytest.approx(
+    2e-9 * (glimpse + 4 * core + heads)
+  )
   no_input_gradient = 64 * 128 + 2 * 128 + 256 * 2 + 256 * 1
   step = gflop(ModelConfig(), examples=32, num_glimpses=6, backward=True)
   assert step == pytest.approx(2e-9 * 192 * (3 * forward - no_input_gradient))

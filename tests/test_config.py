@@ -31,6 +31,8 @@ def test_defaults_are_the_papers_setting():
   assert config.train.weight_decay == 0
   assert config.train.average_decay == 0
   assert config.train.max_shift == 0
+  assert config.model.core == "rnn"
+  assert config.model.first_location == "random"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,8 @@ def test_defaults_are_the_papers_setting():
     (ObjectiveConfig, "credit_last_location", "false"),
     (ObjectiveConfig, "intrinsic_steps", "first"),
     (ModelConfig, "location_density", "clip"),
+    (ModelConfig, "core", "gru"),
+    (ModelConfig, "first_location", "center"),
     (ObjectiveConfig, "lambda_intrinsic", float("nan")),
     (ObjectiveConfig, "lambda_uncertainty", -1.0),
     (ObjectiveConfig, "regularizer_scale", float("inf")),
@@ -139,6 +143,8 @@ def test_a_damaged_dictionary_is_refused(change):
 @pytest.mark.parametrize(
   ("part", "field"),
   [
+    ("model", "core"),
+    ("model", "first_location"),
     ("model", "location_density"),
     ("objective", "credit_last_location"),
     ("objective", "intrinsic_steps"),

@@ -1,5 +1,6 @@
 """Looking until decided: the answers of the full unroll, for the glimpses it takes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,6 +12,7 @@ from ramjax import dynamic
 from ramjax.config import ConfigError, ModelConfig
 
 CONFIG = ModelConfig(image_shape=(20, 30, 1), hidden_size=32, branch_size=16)
+LSTM = dataclasses.replace(CONFIG, core="lstm")
 KEY = jax.random.key(3)
 MOST = 12
 BETA = 0.06
@@ -25,29 +27,31 @@ def pictures(num):
   return jax.random.normal(jax.random.key(1), (num, *CONFIG.image_shape))
 
 
-@functools.partial(jax.jit, static_argnames=("location_policy", "max_glimpses"))
-def look(key, params, images, beta=BETA, location_policy="sample", max_glimpses=MOST):
+@functools.partial(
+  jax.jit, static_argnames=("config", "location_policy", "max_glimpses")
+)
+def look(key, params, images, beta=BETA, config=CONFIG, max_glimpses=MOST, **options):
   return ramjax.look_until_decided(
     key,
     params,
     images,
     beta=beta,
-    config=CONFIG,
+    config=config,
     max_glimpses=max_glimpses,
-    location_policy=location_policy,
+    **options,
   )
 
 
-@functools.partial(jax.jit, static_argnames="location_policy")
-def full_unroll(key, params, images, beta=BETA, location_policy="sample"):
+@functools.partial(jax.jit, static_argnames=("config", "location_policy"))
+def full_unroll(key, params, images, beta=BETA, config=CONFIG, **options):
   """All glimpses at all pictures, and what the stopping rule makes of them."""
   looked = ramjax.rollout(
     key,
     params,
     images,
-    config=CONFIG,
+    config=config,
     num_glimpses=MOST,
-    location_policy=location_policy,
+    **options,
   )
   taken = ramjax.stopping_time(looked.probs_t, looked.predicted_error_t, beta=beta)
   at_stop = jax.vmap(ramjax.at_stop, (-1, None), -1)
@@ -70,6 +74,17 @@ def test_the_answers_are_those_of_the_full_unroll(params, num_images, location_p
   np.testing.assert_allclose(
     found.predicted_error, expected.predicted_error, rtol=1e-4, atol=1e-6
   )
+
+
+def test_a_picture_keeps_its_own_memory():
+  """The memory of an LSTM goes the way of its state, whoever is decided before."""
+  params = ramjax.init_params(jax.random.key(0), LSTM)
+  images = pictures(161)
+  found = look(KEY, params, images, config=LSTM)
+  expected = full_unroll(KEY, params, images, config=LSTM)
+  assert len(set(np.asarray(expected.num_glimpses))) > 6
+  np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
+  np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-4)
 
 
 def test_these_pictures_are_decided_at_all_times(params):

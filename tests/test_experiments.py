@@ -95,6 +95,14 @@ def test_the_last_line_is_the_test_accuracy(trained):
   assert "\x1b" not in done.stdout  # no bar where there is no terminal
 
 
+def test_the_number_of_parameters_is_among_the_first_lines(trained):
+  """64·128 + 128 + 2·128 + 128 + 2 (128·64 + 64) of the glimpse network, and so on."""
+  _, done = trained
+  glimpse, core = 8320 + 384 + 2 * (128 * 64 + 64), 2 * (64 * 64 + 64)
+  heads = (64 + 1) * (2 + 1 + 10) + (74 + 1) * 10
+  assert done.stdout.splitlines()[1] == f"{glimpse + core + heads:,} parameters"
+
+
 def test_what_a_run_leaves(trained):
   workdir, _ = trained
   config = json.loads((workdir / "config.json").read_text())
@@ -285,12 +293,15 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     "accumulation_steps": 2,
     "learning_rate": 0.002,
     "num_glimpses": 2,
-    "patch_size": 5,
-    "num_scales": 2,
+    "patch_size": 2,
+    "num_scales": 4,
     "scale_factor": 3,
     "location_std": 0.2,
     "location_density": "raw",
+    "branch_size": 6,
     "hidden_size": 8,
+    "core": "lstm",
+    "first_location": "centre",
     "lambda_uncertainty": 0.5,
     "lambda_intrinsic": 0.25,
     "regularizer_scale": 2.0,

@@ -87,6 +87,17 @@ def test_scales_show_the_same_centre_at_growing_width():
   assert seen[:, 2, 2, 0].tolist() == [17.0, 1 + 16 / 4, 1 + 16 / 16]
 
 
+@pytest.mark.parametrize("location", [(-1.0, 1.0), (0.97, -0.4), (0.1, 0.2)])
+def test_four_scales_of_which_the_last_is_wider_than_the_picture(location):
+  """The glimpse of the cluttered tasks, and one scale more: up to 96 of 60 pixels."""
+  image = np.random.RandomState(0).randn(60, 52, 1).astype(np.float32)
+  sizes = {"patch_size": 12, "num_scales": 4, "scale_factor": 2, "fill_value": -0.4}
+  location = np.array(location, np.float32)
+  seen = extract_glimpse(jnp.asarray(image), jnp.asarray(location), **sizes)
+  assert seen.shape == (4, 12, 12, 1)
+  np.testing.assert_allclose(seen, oracle(image, location, **sizes), atol=1e-6)
+
+
 def test_patch_origin_is_where_the_sensor_looks():
   image = jnp.arange(20.0 * 30).reshape(20, 30, 1)
   location = jnp.array([0.13, -0.41])

@@ -41,11 +41,15 @@ TUNED = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, TUNED], ids=["paper", "tuned"])
-def test_each_run_is_the_run_that_it_is_alone(options, mnist):
+@pytest.mark.parametrize(
+  ("core", "options"), [("rnn", {}), ("lstm", TUNED)], ids=["paper", "all else"]
+)
+def test_each_run_is_the_run_that_it_is_alone(core, options, mnist):
   """Two seeds with one objective each, over the first steps, to rounding."""
   common = dataclasses.replace(
-    CONFIG, train=dataclasses.replace(CONFIG.train, **options)
+    CONFIG,
+    model=dataclasses.replace(CONFIG.model, core=core),
+    train=dataclasses.replace(CONFIG.train, **options),
   )
   optimizer = ramjax.make_optimizer(common.train, steps_per_epoch=1000)
   train = jax.tree.map(jnp.asarray, mnist.train)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ramjax import ModelConfig, init_params, predict_error
-from ramjax.networks import RecurrentAttentionModel
+from ramjax import ModelConfig, init_params, num_parameters, predict_error
+from ramjax.networks import CoreState, RecurrentAttentionModel
 
 CONFIG = ModelConfig()
+LSTM = ModelConfig(core="lstm")
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,16 @@ def params():
 
 
 def test_number_of_parameters_is_that_of_the_released_code(params):
-  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 212_347
+  assert num_parameters(params) == 212_347
+
+
+def test_parameters_are_counted_from_their_shapes(params):
+  assert num_parameters(params.ram["location"]) == 256 * 2 + 2
+  assert num_parameters({"scalar": jnp.float32(1), "none": None}) == 1
+  # An LSTM has four layers of g and h with one bias each, the RNN one with two.
+  shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), LSTM))
+  rnn, lstm = 2 * (256 * 256 + 256), 4 * (2 * 256 * 256 + 256)
+  assert num_parameters(shapes) == 212_347 - rnn + lstm == 606_075
 
 
 def test_weights_and_biases_are_uniform_within_the_inverse_root_of_fan_in(params):
@@ -76,18 +86,72 @@ def test_a_step_equals_its_definition_in_numpy(params):
   u = relu(fc(params.error["error"], np.concatenate([h, probs], -1)))
 
   found = RecurrentAttentionModel(CONFIG).apply(
-    {"params": ram}, hidden, glimpse, location
+    {"params": ram}, CoreState(hidden), glimpse, location
   )
+  assert found[0].cell is None
+  found = found[0].hidden, *found[1:]
   for ours, expected in zip(found, (h, mean, logits, baseline), strict=True):
     np.testing.assert_allclose(ours, expected, atol=2e-6)
   ours = predict_error(params.error, jnp.asarray(h), jnp.asarray(probs))
   np.testing.assert_allclose(ours, u, atol=2e-6)
 
 
+@pytest.fixture(scope="module")
+def lstm_params():
+  return jax.jit(lambda: init_params(jax.random.key(0), LSTM))()
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def test_a_step_of_the_lstm_equals_its_definition_in_numpy(lstm_params):
+  """Memory and state go in and come out; everything else reads the state."""
+  rng = np.random.RandomState(0)
+  glimpse = rng.randn(5, 1, 8, 8, 1).astype(np.float32)
+  location = rng.uniform(-1, 1, (5, 2)).astype(np.float32)
+  hidden = rng.uniform(-1, 1, (5, 256)).astype(np.float32)
+  cell = 2 * rng.randn(5, 256).astype(np.float32)
+  ram = lstm_params.ram
+
+  what = relu(fc(ram["glimpse"]["patch"], glimpse.reshape(5, -1)))
+  where = relu(fc(ram["glimpse"]["location"], location))
+  g = relu(fc(ram["glimpse"]["what"], what) + fc(ram["glimpse"]["where"], where))
+  layers = ram["core"]["lstm"]
+  gate_i, gate_f, new, gate_o = (
+    g @ np.asarray(layers[f"i{k}"]["kernel"]) + fc(layers[f"h{k}"], hidden)
+    for k in "ifgo"
+  )
+  c = sigmoid(gate_f) * cell + sigmoid(gate_i) * np.tanh(new)
+  h = sigmoid(gate_o) * np.tanh(c)
+
+  state, mean, logits, baseline = RecurrentAttentionModel(LSTM).apply(
+    {"params": ram}, CoreState(hidden, cell), glimpse, location
+  )
+  np.testing.assert_allclose(state.cell, c, atol=2e-6)
+  np.testing.assert_allclose(state.hidden, h, atol=2e-6)
+  expected = np.clip(fc(ram["location"]["mean"], h), -1, 1)
+  np.testing.assert_allclose(mean, expected, atol=2e-6)
+  np.testing.assert_allclose(logits, fc(ram["action"], h), atol=2e-6)
+  expected = relu(fc(ram["baseline"]["value"], h))[:, 0]
+  np.testing.assert_allclose(baseline, expected, atol=2e-6)
+
+
+def test_the_lstm_begins_with_its_forget_gate_open(lstm_params):
+  """All uniform in ±1/sqrt(256), but the bias of the forget gate, which is round 1."""
+  layers = lstm_params.ram["core"]["lstm"]
+  assert set(layers) == {f"{source}{gate}" for source in "ih" for gate in "ifgo"}
+  for name, layer in layers.items():
+    assert ("bias" in layer) == (name[0] == "h")
+    for kind, values in layer.items():
+      middle = 1.0 if (name, kind) == ("hf", "bias") else 0.0
+      assert 0.9 / 16 < jnp.abs(values - middle).max() <= 1.0001 / 16
+
+
 def test_mean_location_stays_in_the_picture(params):
   far = jax.tree.map(lambda leaf: 100.0 * leaf, params.ram)
   _, mean, _, _ = RecurrentAttentionModel(CONFIG).apply(
-    {"params": far}, jnp.ones(256), jnp.ones((1, 8, 8, 1)), jnp.ones(2)
+    {"params": far}, CoreState(jnp.ones(256)), jnp.ones((1, 8, 8, 1)), jnp.ones(2)
   )
   assert jnp.abs(mean).max() == 1.0
 

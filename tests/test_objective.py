@@ -1,5 +1,6 @@
 """The objectives: their units, and which parameters each part reaches."""
 
+import dataclasses
 import functools
 
 import jax
@@ -74,6 +75,32 @@ def test_each_part_reaches_what_it_should_and_nothing_else(
     return getattr(parts, part).sum()
 
   assert reached(jax.jit(jax.grad(loss))(params)) == expected
+
+
+def test_each_part_reaches_the_same_networks_with_an_lstm(batch):
+  """Its memory is a second way through time, and none round a stopped gradient."""
+  images, labels = batch
+  model = dataclasses.replace(MODEL, core="lstm")
+  config = ObjectiveConfig()
+
+  def sums(params):
+    looked = rollout(jax.random.key(3), params, images, config=model, num_glimpses=3)
+    parts = loss_parts(params.error, looked, labels, config=config)
+    return jax.tree.map(jnp.sum, parts)
+
+  slopes = jax.jit(jax.jacrev(sums))(init_params(jax.random.key(0), model))
+  found = {part: reached(grads) for part, grads in slopes._asdict().items()}
+  assert found == {
+    "classification": SEEING,
+    "reinforce": {"location"},
+    "baseline": {"baseline"},
+    "error_fit": {"error"},
+    "uncertainty": SEEING | {"error"},
+    "intrinsic": SEEING,
+  }
+  # h_0 = 0, so that what the weights of h receive has come through time.
+  recurrent = slopes.classification.ram["core"]["lstm"]
+  assert all(recurrent[f"h{gate}"]["kernel"].any() for gate in "ifgo")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ramjax import (
   predict_error,
   rollout,
 )
-from ramjax.networks import RecurrentAttentionModel
+from ramjax.networks import RecurrentAttentionModel, initial_state
 
 CONFIG = ModelConfig(  # nothing at its default
   image_shape=(20, 30, 2),
@@ -28,6 +28,7 @@ CONFIG = ModelConfig(  # nothing at its default
   location_std=0.2,
   fill_value=-0.4,
 )
+CORES = {core: dataclasses.replace(CONFIG, core=core) for core in ("rnn", "lstm")}
 KEY = jax.random.key(3)
 
 
@@ -41,10 +42,12 @@ def images():
   return jax.random.normal(jax.random.key(1), (4, *CONFIG.image_shape))
 
 
-@functools.partial(jax.jit, static_argnames=("num_glimpses", "location_policy"))
-def unroll(params, images, key=KEY, num_glimpses=6, **options):
+@functools.partial(
+  jax.jit, static_argnames=("config", "num_glimpses", "location_policy")
+)
+def unroll(params, images, key=KEY, config=CONFIG, num_glimpses=6, **options):
   return rollout(
-    key, params, images, config=CONFIG, num_glimpses=num_glimpses, **options
+    key, params, images, config=config, num_glimpses=num_glimpses, **options
   )
 
 
@@ -56,24 +59,28 @@ def assert_same(left, right, **tolerance):
   )
 
 
-def test_equals_a_loop_over_its_parts(params, images):
+@pytest.mark.parametrize("config", CORES.values(), ids=CORES)
+def test_equals_a_loop_over_its_parts(config, images):
   """Given where it looked, everything else follows from sensor and networks."""
-  looked = unroll(params, images)
-  model = RecurrentAttentionModel(CONFIG)
+  params = init_params(jax.random.key(0), config)
+  looked = unroll(params, images, config=config)
+  model = RecurrentAttentionModel(config)
   sizes = {"patch_size": 5, "num_scales": 2, "scale_factor": 3, "fill_value": -0.4}
   see = jax.vmap(functools.partial(extract_glimpse, **sizes))
-  hidden = jnp.zeros((4, 32))
+  state = initial_state(config, batch=(4,))
+  assert state.hidden.shape == (4, 32)
+  assert not any(leaf.any() for leaf in jax.tree.leaves(state))
   for t in range(6):
     location = looked.location_t[t]
-    hidden, mean, logits, baseline = model.apply(
-      {"params": params.ram}, hidden, see(images, location), location
+    state, mean, logits, baseline = model.apply(
+      {"params": params.ram}, state, see(images, location), location
     )
-    np.testing.assert_allclose(looked.hidden_t[t], hidden, atol=1e-5)
+    np.testing.assert_allclose(looked.hidden_t[t], state.hidden, atol=1e-5)
     np.testing.assert_allclose(looked.logits_t[t], logits, atol=1e-5)
     np.testing.assert_allclose(looked.baseline_t[t], baseline, atol=1e-5)
     np.testing.assert_allclose(
       looked.predicted_error_t[t],
-      predict_error(params.error, hidden, jax.nn.softmax(logits)),
+      predict_error(params.error, state.hidden, jax.nn.softmax(logits)),
       atol=1e-5,
     )
     np.testing.assert_allclose(
@@ -87,8 +94,12 @@ def test_equals_a_loop_over_its_parts(params, images):
   assert jnp.abs(looked.location_t).max() <= 1.0
 
 
-def test_few_glimpses_are_the_beginning_of_many(params, images):
-  few, many = unroll(params, images), unroll(params, images, num_glimpses=50)
+@pytest.mark.parametrize("config", CORES.values(), ids=CORES)
+def test_few_glimpses_are_the_beginning_of_many(config, images):
+  params = init_params(jax.random.key(0), config)
+  few, many = (
+    unroll(params, images, config=config, num_glimpses=num) for num in (6, 50)
+  )
   assert_same(few, jax.tree.map(lambda field: field[:6], many))
 
 
@@ -176,6 +187,20 @@ def test_mean_policy_looks_at_the_mean(params, images):
   assert (np.asarray(looked.location_t[0]) == np.asarray(first)).all()
   # At its mean the density of a Gaussian is 1 / (2 pi std²).
   np.testing.assert_allclose(looked.log_prob_t, -np.log(2 * np.pi * 0.04), rtol=1e-5)
+
+
+def test_the_first_glimpse_in_the_middle(params, images):
+  """Nothing else changes, and a first location that is given is taken."""
+  centred = dataclasses.replace(CONFIG, first_location="centre")
+  looked = unroll(params, images, config=centred)
+  assert not looked.location_t[0].any()
+  assert_same(looked, unroll(params, images, first_location=jnp.zeros(2)), atol=0)
+  given = jnp.array([0.2, -0.3])
+  assert_same(
+    unroll(params, images, config=centred, first_location=given),
+    unroll(params, images, first_location=given),
+    atol=0,
+  )
 
 
 def test_jit_and_vmap_over_parameters(params, images):

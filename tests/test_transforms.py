@@ -15,7 +15,7 @@ from experiments.glimpse_generalization import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, TrainConfig
 from ramjax.evaluation import evaluation_pictures
-from ramjax.networks import RecurrentAttentionModel
+from ramjax.networks import RecurrentAttentionModel, initial_state
 
 CANVAS = (60, 60)
 PLACES = [[30, 7], [9, 22], [13, 13], [0, 22], [32, 1]]
@@ -250,11 +250,11 @@ def test_the_figure_shows_what_the_model_saw(translated, tmp_path, monkeypatch):
   seen = data.normalize(jnp.asarray(pictures), mean=(0.1307,), std=(0.3081,))
   look = functools.partial(ramjax.extract_glimpse, patch_size=8)
   location = jnp.asarray(looked.location_t[0])
-  hidden, _ = RecurrentAttentionModel(SMALL.model).apply(
+  state, _ = RecurrentAttentionModel(SMALL.model).apply(
     {"params": params.ram},
-    jnp.zeros((8, 16)),
+    initial_state(SMALL.model, batch=(8,)),
     jax.vmap(look)(seen, location),
     location,
     method="step",
   )
-  np.testing.assert_allclose(looked.hidden_t[0], hidden, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(looked.hidden_t[0], state.hidden, rtol=1e-4, atol=1e-5)
