@@ -63,15 +63,9 @@ def main() -> None:
     raise flags.UsageError(
       f"num_devices must divide the number of runs, {num_runs}, not be {mesh.size}"
     )
-  dataset = data.load_dataset(
-    options.dataset,
-    data_dir=options.data_dir,
-    num_train_examples=options.num_train_examples,
-  )
-  config = flags.train_config(
-    image_shape=dataset.image_shape, num_classes=dataset.num_classes
-  )
-  folder = pathlib.Path(options.workdir or f"runs/convergence_{options.dataset}")
+  config, dataset = flags.load_run()
+  label = workdir_lib.data_label(config.train)
+  folder = pathlib.Path(options.workdir or f"runs/convergence_{label}")
   folder.mkdir(parents=True, exist_ok=True)
   print(
     f"{dataset.name} from {dataset.source}; {num_runs} runs on {mesh.size} x"

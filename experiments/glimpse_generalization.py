@@ -11,6 +11,7 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ def define_flags() -> None:
     ["latest", "best"],
     "Which state of a run: the newest, or that with the best validation accuracy.",
   )
-  absl_flags.DEFINE_string("data_dir", None, "Folder with the data set's IDX files.")
+  flags.define_data_flag()
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   flags.define_device_flags()
 
@@ -73,10 +74,11 @@ def main() -> None:
       restore_params(workdir, config, best=options.checkpoint == "best")
       for workdir, config in zip(workdirs, configs, strict=True)
     ]
-    datasets = {
-      name: data.load_dataset(name, data_dir=options.data_dir)
-      for name in {config.train.dataset for config in configs}
-    }
+    datasets: dict[Hashable, data.Dataset] = {}
+    for config in configs:
+      if _data_of(config) not in datasets:
+        found = data.dataset_of(config, data_dir=options.data_dir)
+        datasets[_data_of(config)] = found
   # A run that is still being trained may have gone on between two readers.
   trained = parallel.from_first_process(trained)
   if first:
@@ -86,8 +88,10 @@ def main() -> None:
   results = []
   for workdir, config, params in zip(workdirs, configs, trained, strict=True):
     began = time.perf_counter()
-    found = _evaluate(config, params, datasets[config.train.dataset], betas, mesh)
-    results.append({"workdir": str(workdir.path), **results_of(config, found, betas)})
+    evaluated = _evaluate(config, params, datasets[_data_of(config)], betas, mesh)
+    results.append(
+      {"workdir": str(workdir.path), **results_of(config, evaluated, betas)}
+    )
     seconds = time.perf_counter() - began
     if first:
       print(
@@ -97,6 +101,12 @@ def main() -> None:
       _print_table(results[-1])
   if first:
     _write(workdirs[0].path / "glimpse_generalization.json", results)
+
+
+def _data_of(config: Config) -> Hashable:
+  """What a run was trained on; the same for runs that are evaluated on one data set."""
+  train = config.train
+  return train.dataset, train.canvas_size, train.num_clutter, train.data_sha256
 
 
 def _evaluate(

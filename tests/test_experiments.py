@@ -271,7 +271,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     "error_gradient": "state",
     "credit_last_location": False,
     "intrinsic_steps": "all",
-    "dataset": "translated_mnist",
+    "dataset": "mnist_translated_60",
     "seed": 9,
     "num_train_examples": 32,
     "num_epochs": 1,

@@ -29,7 +29,7 @@ SMALL = Config(
 
 @pytest.fixture(scope="module")
 def translated():
-  return data.load_dataset("translated_mnist")
+  return data.load_dataset("mnist_translated_60")
 
 
 def places(pictures, size=(28, 28)):
@@ -99,7 +99,7 @@ def test_a_canvas_that_is_too_small_is_refused(canvas_size):
 
 def test_translated_mnist_is_mnist_on_a_canvas(translated, mnist):
   """Stored as it is, normalised as it is, and 0 outside of the digit before that."""
-  assert translated.name == "translated_mnist"
+  assert translated.name == "mnist_translated_60"
   assert translated.image_shape == (*CANVAS, 1)
   assert mnist.image_shape == (28, 28, 1)
   for split in ("train", "validation", "test"):
@@ -128,8 +128,8 @@ def test_the_test_set_is_the_same_for_ever(generator, translated):
 def telling(dataset, seen):
   """The data set, telling of each picture its number and its place."""
 
-  def transform(key, image):
-    picture = dataset.transform(key, image)
+  def transform(key, image, pool):
+    picture = dataset.transform(key, image, pool)
     filled = picture[..., 0] > 0
     place = filled.any(1).argmax(), filled.any(0).argmax()
     jax.debug.callback(
