@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-import zipfile
-import zlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,21 +11,6 @@ import numpy as np
 
 from ramjax.data.idx import DataError
 from ramjax.data.splits import Split, Stored, check_split, fingerprint
-
-_DAMAGED = (
-  OSError,
-  EOFError,
-  MemoryError,
-  NotImplementedError,
-  OverflowError,
-  RuntimeError,
-  SyntaxError,
-  TypeError,
-  ValueError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
-"""What NumPy, zipfile and Pillow raise for files that are damaged or something else."""
 
 _GREY = ("1", "L", "LA")
 _COLOURED = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
@@ -51,15 +35,16 @@ def read_npz(path: pathlib.Path) -> Stored:
   """
   names = ("images", "labels", "test_images", "test_labels")
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with warnings.catch_warnings(), np.load(path, allow_pickle=False) as file:
+      warnings.simplefilter("ignore")  # of headers that Python 2 has written
       if not isinstance(file, np.lib.npyio.NpzFile):
         raise DataError(
           f"{path} holds one array, not images and labels; write it by numpy.savez"
         )
-      arrays = {name: file[name] for name in names if name in file}
+      arrays = {name: np.asarray(file[name]) for name in names if name in file}
   except DataError:
     raise
-  except _DAMAGED as error:
+  except Exception as error:  # zipfile, zlib and NumPy's parser of headers have many
     raise DataError(
       f"{path} cannot be read as an .npz file ({_one_line(error)})"
     ) from error
@@ -70,7 +55,7 @@ def read_npz(path: pathlib.Path) -> Stored:
         f"{path} must hold the arrays {', '.join(needed)}, but has no {name}"
       )
   splits = [
-    _split_of(arrays[images], arrays[labels], f"{path} {images.removesuffix('images')}")
+    _split_of(path, images.removesuffix("images"), arrays[images], arrays[labels])
     for images, labels in zip(needed[::2], needed[1::2], strict=True)
   ]
   return _stored(str(path), splits)
@@ -118,9 +103,8 @@ def read_folder(path: pathlib.Path) -> Stored:
   for part in files:
     counts = [len(group) for group in part.values()]
     here = images[begin : begin + sum(counts)]
-    splits.append(
-      _split_of(here, np.repeat(np.arange(len(counts)), counts), f"{path} ")
-    )
+    labels = np.repeat(np.arange(len(counts)), counts)
+    splits.append(_split_of(path, "", here, labels))
     begin += sum(counts)
   return _stored(str(path), splits)
 
@@ -140,26 +124,27 @@ def _files_of_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   return files
 
 
-def _split_of(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
-  """Arrays as a split; `name` is what messages put before `images` and `labels`."""
+def _split_of(path: pathlib.Path, part: str, images: Any, labels: Any) -> Split:
+  """Arrays as a split; `part` is what the names of the arrays begin with."""
   if images.dtype != np.uint8:
     raise DataError(
-      f"{name}images must be uint8, 0 to 255, not {images.dtype}; convert them"
+      f"{path} {part}images must be uint8, 0 to 255, not {images.dtype}; convert them"
     )
   if images.ndim == 3:
     images = images[..., None]
+  num_classes = 1
   if labels.size and np.issubdtype(labels.dtype, np.integer):
-    # Beyond this the number of classes, one more than the highest label, is no number
-    # of classes any more, but a memory that is full.
-    num_classes = max(int(labels.max()) + 1, 1)
-    if num_classes > max(len(images), 256):
+    lowest, highest = int(labels.min()), int(labels.max())
+    # A number far beyond any number of classes would be a network that fills the memory.
+    if lowest < 0 or highest >= max(len(images), 256):
+      worst = lowest if lowest < 0 else highest
       raise DataError(
-        f"{name}labels must number the classes from 0, but label"
-        f" {int(labels.argmax())} is {labels.max()}"
+        f"{path} {part}labels must number the classes from 0, but label"
+        f" {int(np.argmax(labels.ravel() == worst))} is {worst}"
       )
-  else:
-    num_classes = 1
-  split = check_split(Split(images, labels), name=name.strip(), num_classes=num_classes)
+    num_classes = highest + 1
+  name = f"{path} {part}".rstrip(" _")
+  split = check_split(Split(images, labels), name=name, num_classes=num_classes)
   return Split(split.images, split.labels.astype(np.int32))
 
 
@@ -202,7 +187,7 @@ def _read_pictures(files: Sequence[pathlib.Path]) -> np.ndarray:
         pixels = np.asarray(picture.convert("L" if grey else "RGB"))
     except DataError:
       raise
-    except (*_DAMAGED, Image.DecompressionBombError) as error:
+    except Exception as error:  # each of Pillow's formats has its own
       raise DataError(f"{file} cannot be read as a picture; remove it") from error
     if pictures and pixels.shape[:2] != pictures[0].shape[:2]:
       sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (pictures[0], pixels)]
