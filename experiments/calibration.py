@@ -14,8 +14,7 @@ from absl import flags as absl_flags
 
 from experiments import flags, plots, scores, tables
 from experiments import workdir as workdir_lib
-from experiments.glimpse_generalization import restore_params
-from ramjax import data
+from experiments.glimpse_generalization import datasets_of, restore_params
 from ramjax.config import LOCATION_POLICIES, TrainConfig
 
 
@@ -31,7 +30,7 @@ def define_flags() -> None:
   absl_flags.DEFINE_enum(
     "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
   )
-  absl_flags.DEFINE_string("data_dir", None, "Folder with the data set's IDX files.")
+  flags.define_data_flag()
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   absl_flags.DEFINE_boolean(
     "compilation_cache", True, "Whether compiled programs are kept for the next start."
@@ -55,16 +54,15 @@ def main() -> None:
     restore_params(workdir, config)
     for workdir, config in zip(workdirs, configs, strict=True)
   ]
-  datasets = {
-    name: data.load_dataset(name, data_dir=options.data_dir)
-    for name in {config.train.dataset for config in configs}
-  }
+  datasets = datasets_of(configs, data_dir=options.data_dir)
   runs = []
-  for workdir, config, params in zip(workdirs, configs, trained, strict=True):
+  for workdir, config, params, dataset in zip(
+    workdirs, configs, trained, datasets, strict=True
+  ):
     scored = scores.score(
       config,
       params,
-      datasets[config.train.dataset],
+      dataset,
       glimpses=range(1, options.max_glimpses + 1),
       num_samples=options.num_samples,
       location_policy=options.location_policy,

@@ -19,7 +19,6 @@ from absl import flags as absl_flags
 from experiments import flags, plots, side_by_side
 from experiments import workdir as workdir_lib
 from experiments.statistics import half_width, paired
-from ramjax import data
 from ramjax.config import OBJECTIVES, Config, TrainConfig
 
 
@@ -45,15 +44,9 @@ def main() -> None:
   side_by_side.start_devices()
   num_runs = options.num_seeds * len(OBJECTIVES)
   mesh = side_by_side.make_mesh(num_runs)
-  dataset = data.load_dataset(
-    options.dataset,
-    data_dir=options.data_dir,
-    num_train_examples=options.num_train_examples,
-  )
-  config = flags.train_config(
-    image_shape=dataset.image_shape, num_classes=dataset.num_classes
-  )
-  folder = pathlib.Path(options.workdir or f"runs/convergence_{options.dataset}")
+  config, dataset = flags.load_run()
+  label = workdir_lib.data_label(config.train)
+  folder = pathlib.Path(options.workdir or f"runs/convergence_{label}")
   print(
     f"{dataset.name} from {dataset.source}; {num_runs} runs on {mesh.size} x"
     f" {mesh.devices.flat[0].device_kind}; writing to {folder}",

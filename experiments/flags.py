@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import traceback
@@ -33,6 +34,8 @@ from ramjax.data import DataError
 from ramjax.parallel import ParallelError
 
 FLAGS = flags.FLAGS
+
+PRIORS = ("uniform", "train")
 
 MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
@@ -135,9 +138,19 @@ def define_train_flags() -> None:
     "Named values of other flags (experiments/recipes.py); those that are given win.",
   )
   flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
-  flags.DEFINE_string(
-    "data_dir", None, "Folder with the four IDX files; by default they are looked for."
+  flags.DEFINE_integer(
+    "canvas_size",
+    None,
+    "Side of a canvas on which each picture is put somewhere; by default that of the"
+    " data set's name, or none.",
   )
+  flags.DEFINE_integer(
+    "num_clutter",
+    None,
+    "Crops of 8x8 pixels of other pictures on the canvas; by default as many as the data"
+    " set's name says, or none.",
+  )
+  define_data_flag()
   flags.DEFINE_string(
     "workdir",
     None,
@@ -220,6 +233,13 @@ def define_train_flags() -> None:
   flags.DEFINE_float(
     "reinforce_weight", objective.reinforce_weight, "Factor on the REINFORCE term."
   )
+  flags.DEFINE_enum(
+    "prior",
+    "uniform",
+    PRIORS,
+    "Which classes the intrinsic term prefers: none (as in the paper), or each as often"
+    " as it is in the training split.",
+  )
   flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
   flags.DEFINE_integer(
     "num_train_examples", None, "Use only so many training pictures; by default all."
@@ -274,6 +294,16 @@ def follow_recipe() -> None:
   """Gives the flags that `--recipe` names its values, but for those that were given."""
   for name, value in RECIPES[FLAGS.recipe].items():
     FLAGS.set_default(name, value)  # a flag that was given keeps its value
+
+
+def define_data_flag() -> None:
+  """Defines the flag that says where the data are."""
+  flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder with the four IDX files, with what TFDS has prepared, or with the FILE or"
+    " DIR of one's own pictures; by default they are looked for.",
+  )
 
 
 def define_device_flags() -> None:
@@ -383,6 +413,8 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
     ),
     train=TrainConfig(
       dataset=FLAGS.dataset,
+      canvas_size=FLAGS.canvas_size,
+      num_clutter=FLAGS.num_clutter,
       num_train_examples=FLAGS.num_train_examples,
       num_epochs=FLAGS.num_epochs,
       batch_size=FLAGS.batch_size,
@@ -399,3 +431,40 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       seed=FLAGS.seed,
     ),
   )
+
+
+def load_run() -> tuple[Config, data.Dataset]:
+  """The data set that the flags of `define_train_flags` name, and its configuration.
+
+  Returns:
+    The configuration, in which shapes, classes, prior and the sum of the data are those
+    of the data set, and the data set.
+
+  Raises:
+    ConfigError: if a flag is out of range, or does not go with the data.
+    DataError: if the data set cannot be found or is damaged.
+  """
+  dataset = data.load_dataset(
+    FLAGS.dataset,
+    data_dir=FLAGS.data_dir,
+    num_train_examples=FLAGS.num_train_examples,
+    canvas_size=FLAGS.canvas_size,
+    num_clutter=FLAGS.num_clutter,
+  )
+  config = train_config(
+    image_shape=dataset.image_shape, num_classes=dataset.num_classes
+  )
+  height, width, _ = dataset.image_shape
+  if config.model.patch_size > min(height, width):
+    raise ConfigError(
+      f"patch_size must be at most {min(height, width)}, the smaller side of the"
+      f" pictures of {dataset.name}, not {config.model.patch_size}"
+    )
+  prior = dataset.class_frequencies if FLAGS.prior == "train" else None
+  return dataclasses.replace(
+    config,
+    objective=dataclasses.replace(config.objective, prior=prior),
+    train=dataclasses.replace(
+      config.train, dataset=dataset.name, data_sha256=dataset.sha256
+    ),
+  ), dataset

@@ -11,6 +11,7 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +54,7 @@ def define_flags() -> None:
     ["latest", "best"],
     "Which state of a run: the newest, or that with the best validation accuracy.",
   )
-  absl_flags.DEFINE_string("data_dir", None, "Folder with the data set's IDX files.")
+  flags.define_data_flag()
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   flags.define_device_flags()
 
@@ -77,21 +78,21 @@ def main() -> None:
       restore_params(workdir, config, best=options.checkpoint == "best")
       for workdir, config in zip(workdirs, configs, strict=True)
     ]
-    datasets = {
-      name: data.load_dataset(name, data_dir=options.data_dir)
-      for name in {config.train.dataset for config in configs}
-    }
+    datasets = datasets_of(configs, data_dir=options.data_dir)
   # A run that is still being trained may have gone on between two readers.
   trained = parallel.from_first_process(trained)
   if first:
-    for dataset in datasets.values():
-      print(f"{dataset.name} from {dataset.source}", flush=True)
+    for told in dict.fromkeys(f"{d.name} from {d.source}" for d in datasets):
+      print(told, flush=True)
 
   results = []
-  for workdir, config, params in zip(workdirs, configs, trained, strict=True):
+  runs = zip(workdirs, configs, trained, datasets, strict=True)
+  for workdir, config, params, dataset in runs:
     began = time.perf_counter()
-    found = _evaluate(config, params, datasets[config.train.dataset], betas, mesh)
-    results.append({"workdir": str(workdir.path), **results_of(config, found, betas)})
+    evaluated = _evaluate(config, params, dataset, betas, mesh)
+    results.append(
+      {"workdir": str(workdir.path), **results_of(config, evaluated, betas)}
+    )
     seconds = time.perf_counter() - began
     if first:
       print(
@@ -101,6 +102,26 @@ def main() -> None:
       _print_table(results[-1])
   if first:
     _write(workdirs[0].path / "glimpse_generalization.json", results)
+
+
+def datasets_of(
+  configs: Sequence[Config], *, data_dir: str | None = None
+) -> list[data.Dataset]:
+  """The data set of each run; runs on the same one share it.
+
+  Raises:
+    ConfigError: see `ramjax.data.dataset_of`.
+    DataError: likewise.
+  """
+  found: dict[Hashable, data.Dataset] = {}
+  datasets = []
+  for config in configs:
+    train = config.train
+    named = train.dataset, train.canvas_size, train.num_clutter, train.data_sha256
+    if named not in found:
+      found[named] = data.dataset_of(config, data_dir=data_dir)
+    datasets.append(found[named])
+  return datasets
 
 
 def _evaluate(

@@ -44,7 +44,8 @@ def glimpses(
   sharpest patch that was there.
 
   Args:
-    images: pictures [B, H, W, C], uint8, with one or three channels.
+    images: pictures [B, H, W, C], uint8; the mean is drawn of channels that are not
+      three.
     labels: true classes [B].
     rollout: T glimpses at these pictures.
     config: the shape of the model.
@@ -274,7 +275,8 @@ def _tidy(axes: Axes) -> None:
 
 
 def _picture(axes: Axes, image: np.ndarray) -> None:
-  pixels = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+  grey = image.shape[-1] != 3
+  pixels = image.mean(-1, keepdims=True).repeat(3, -1) if grey else image
   axes.imshow(pixels.astype(np.uint8))
   axes.set(xticks=[], yticks=[])
   axes.set_xlim(-0.5, image.shape[1] - 0.5)

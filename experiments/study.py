@@ -79,14 +79,7 @@ def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
   variants(flags.train_config(image_shape=(28, 28, 1), num_classes=10))
   TrainConfig(seed=options.seed + options.num_seeds - 1)
   side_by_side.start_devices()
-  dataset = data.load_dataset(
-    options.dataset,
-    data_dir=options.data_dir,
-    num_train_examples=options.num_train_examples,
-  )
-  config = flags.train_config(
-    image_shape=dataset.image_shape, num_classes=dataset.num_classes
-  )
+  config, dataset = flags.load_run()
   folder = pathlib.Path(options.workdir or f"runs/{name}")
   seeds = list(range(options.seed, options.seed + options.num_seeds))
   print(f"{dataset.name} from {dataset.source}; writing to {folder}", flush=True)

@@ -64,14 +64,7 @@ def main() -> None:
 
 def _prepare() -> tuple[Config, data.Dataset, workdir_lib.Workdir]:
   """The run that the flags describe: its configuration, its data, its folder."""
-  dataset = data.load_dataset(
-    flags.FLAGS.dataset,
-    data_dir=flags.FLAGS.data_dir,
-    num_train_examples=flags.FLAGS.num_train_examples,
-  )
-  config = flags.train_config(
-    image_shape=dataset.image_shape, num_classes=dataset.num_classes
-  )
+  config, dataset = flags.load_run()
   num_examples = len(dataset.train.labels)
   if config.train.batch_size > num_examples:
     raise ConfigError(
@@ -181,8 +174,8 @@ def _draw(
   params: Params,
 ) -> None:
   """Draws where the trained model looks, and how it learned."""
-  stored, labels = (array[:_NUM_PICTURED] for array in dataset.test)
-  images, index = jnp.asarray(stored), jnp.arange(len(labels))
+  images, labels = jnp.asarray(dataset.test.images), dataset.test.labels[:_NUM_PICTURED]
+  index = jnp.arange(len(labels))
   looked = evaluation.validation_rollout(
     key, params, images, index, config=config, preprocess=dataset.preprocess
   )

@@ -21,7 +21,7 @@ import jax
 
 import ramjax
 from experiments.flags import RunError, UsageError
-from ramjax.config import Config, differing_fields
+from ramjax.config import Config, TrainConfig, differing_fields
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
 """Fields in which a resumed run may differ: the training remains the same.
@@ -65,7 +65,19 @@ class Workdir:
 
 def default_workdir(config: Config) -> str:
   """`runs/<dataset>_<objective>_seed<seed>`."""
-  return f"runs/{config.train.dataset}_{config.objective.name}_seed{config.train.seed}"
+  label = data_label(config.train)
+  return f"runs/{label}_{config.objective.name}_seed{config.train.seed}"
+
+
+def data_label(train: TrainConfig) -> str:
+  """The data set of a run as a part of a file name: `mnist`, `npz_cells_canvas80`."""
+  kind, colon, rest = train.dataset.partition(":")
+  label = f"{kind}_{pathlib.Path(rest).stem}" if colon else kind
+  if train.canvas_size is not None:
+    label += f"_canvas{train.canvas_size}"
+  if train.num_clutter:
+    label += f"_clutter{train.num_clutter}"
+  return label
 
 
 def open_run(workdir: Workdir, config: Config) -> None:

@@ -169,6 +169,10 @@ class TrainConfig(fields.Checked):
 
   Attributes:
     dataset: name of the data set.
+    canvas_size: side of a canvas on which pictures are put; None is that of the name.
+    num_clutter: crops of other pictures on it; None is the number of the name.
+    data_sha256: sum of the stored pictures and classes, see
+      `ramjax.data.splits.fingerprint`; None where the data set has sums of its own.
     num_train_examples: how many of the training pictures are used; None is all.
     num_epochs: passes over the training pictures.
     batch_size: examples a step.
@@ -195,6 +199,9 @@ class TrainConfig(fields.Checked):
   """
 
   dataset: str = fields.word("mnist")
+  canvas_size: int | None = fields.integer(None, low=1, optional=True)
+  num_clutter: int | None = fields.integer(None, low=0, optional=True)
+  data_sha256: str | None = fields.word(None, optional=True)
   num_train_examples: int | None = fields.integer(None, low=1, optional=True)
   num_epochs: int = fields.integer(10, low=0)
   batch_size: int = fields.integer(32, low=1)

@@ -194,7 +194,8 @@ def evaluation_pictures(
   too, whatever JAX's default is.
 
   Args:
-    images: all pictures [M, H, W, C], as `preprocess` takes them.
+    images: all pictures [M, H, W, C], as `preprocess` takes them; where it cuts clutter
+      out of them, some of them alone would be shown with other clutter.
     index: numbers of the pictures [B], each in [0, M).
     preprocess: from a stored picture to what the model sees, see
       `ramjax.training.Preprocess`.
@@ -204,7 +205,7 @@ def evaluation_pictures(
   """
   key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), _PICTURES)
   stored = take_pictures(images, index)
-  return preprocess_batch(key, stored, index, preprocess=preprocess)
+  return preprocess_batch(key, stored, index, images, preprocess=preprocess)
 
 
 class DynamicEvaluation(NamedTuple):

@@ -90,10 +90,12 @@ def choice(default: str, choices: tuple[str, ...]) -> Any:
   return dataclasses.field(default=default, metadata={"check": check})
 
 
-def word(default: str) -> Any:
-  """A field that holds a name."""
+def word(default: str | None, *, optional: bool = False) -> Any:
+  """A field that holds a name (or None, if optional)."""
 
-  def check(name: str, value: Any) -> str:
+  def check(name: str, value: Any) -> str | None:
+    if value is None and optional:
+      return None
     if not isinstance(value, str) or not value:
       raise ConfigError(f"{name} must be a name, not {value!r}")
     return value

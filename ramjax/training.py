@@ -19,8 +19,9 @@ from ramjax.rollout import picture_keys, rollout
 
 Metrics = dict[str, jax.Array]
 
-Preprocess = Callable[[jax.Array, jax.Array], jax.Array]
-"""From a key [] and a stored picture [H, W, C] to a normalised float picture; vmapped."""
+Preprocess = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""From a key [], a stored picture [H, W, C] and all pictures of its split [M, H, W, C]
+to a normalised float picture; vmapped over the first two."""
 
 
 class TrainState(NamedTuple):
@@ -276,7 +277,12 @@ def epoch_order(
 
 
 def preprocess_batch(
-  key: jax.Array, images: jax.Array, index: jax.Array, *, preprocess: Preprocess
+  key: jax.Array,
+  images: jax.Array,
+  index: jax.Array,
+  pool: jax.Array,
+  *,
+  preprocess: Preprocess,
 ) -> jax.Array:
   """Preprocesses pictures, each with its own key.
 
@@ -284,12 +290,14 @@ def preprocess_batch(
     key: typed PRNG key [].
     images: stored pictures [B, H, W, C].
     index: number of each picture [B].
+    pool: all pictures of their split [M, H, W, C].
     preprocess: what to do with one.
 
   Returns:
     Pictures [B, H, W, C], float.
   """
-  return jax.vmap(preprocess)(picture_keys(key, index), images)
+  keys = picture_keys(key, index)
+  return jax.vmap(preprocess, in_axes=(0, 0, None))(keys, images, pool)
 
 
 def take_pictures(images: jax.Array, index: jax.Array) -> jax.Array:
@@ -350,7 +358,7 @@ def train_chunk(
     key: jax.Array, number: jax.Array, index: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     stored = take_pictures(images, index)
-    pictures = preprocess_batch(key, stored, number, preprocess=preprocess)
+    pictures = preprocess_batch(key, stored, number, images, preprocess=preprocess)
     return pictures, labels[index]
 
   def step(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:

@@ -153,12 +153,12 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
   state, found, in_training = train(mesh, dataset, accumulation_steps=1)
   scores, in_evaluation = evaluate(mesh, dataset, state.params)
   found |= scores
-  in_translated = set()
+  in_cluttered = set()
   if mesh.size == 8:
     _, in_parts, _ = train(mesh, dataset, accumulation_steps=2)
     found |= {f"parts/{name}": value for name, value in in_parts.items()}
-    translated = dataset._replace(transform=data.translate)
-    _, _, in_translated = train(mesh, translated, accumulation_steps=1)
+    cluttered = dataset._replace(transform=data.clutter)
+    _, _, in_cluttered = train(mesh, cluttered, accumulation_steps=1)
     found["runs/alone"], found["runs/shared"], in_runs = train_runs(mesh, dataset)
     assert not in_runs
   if parallel.is_first_process():
@@ -168,7 +168,7 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
       **host,
       in_training=sorted(in_training),
       in_evaluation=sorted(in_evaluation),
-      in_translated=sorted(in_translated),
+      in_cluttered=sorted(in_cluttered),
     )
 
 

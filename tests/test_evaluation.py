@@ -185,7 +185,7 @@ def test_no_samples_are_refused(params, mnist):
 def test_each_picture_is_preprocessed_with_its_own_key(params, mnist):
   """A keyed transform draws the same for a picture in batches of any size."""
 
-  def shift(key, image):
+  def shift(key, image, pool):
     rows = jax.random.randint(key, (), -9, 9)
     return jnp.roll(mnist.preprocess(key, image), rows, axis=0)
 

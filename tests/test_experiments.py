@@ -316,7 +316,9 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     "weight_decay": 0.01,
     "average_decay": 0.9,
     "max_shift": 1,
-    "dataset": "translated_mnist",
+    "dataset": "mnist",
+    "canvas_size": 60,
+    "num_clutter": 2,
     "seed": 9,
     "num_train_examples": 32,
     "num_epochs": 1,
@@ -324,6 +326,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
   done = run(
     "train",
     f"--workdir={tmp_path / 'run'}",
+    "--prior=train",
     *(f"--{name}={value}" for name, value in flags.items()),
   )
   assert done.returncode == 0, done.stderr
@@ -332,6 +335,36 @@ def test_every_flag_reaches_the_configuration(tmp_path):
   found = {**content["model"], **content["objective"], **content["train"]}
   assert {name: found[name] for name in flags} == flags
   assert found["image_shape"] == [60, 60, 1]
+  shares = np.array(found["prior"]) * 32  # of 32 training pictures
+  np.testing.assert_allclose(shares, shares.round())
+  assert 0 < len(set(shares)) < 32
+
+
+def test_ones_own_pictures_are_trained_on_and_found_again(tmp_path):
+  """Any height, width and number of channels; other arrays in their place are refused."""
+  rng = np.random.RandomState(0)
+  labels = np.arange(80) % 3
+  images = rng.randint(0, 99, (80, 9, 12, 2)) + 70 * labels[:, None, None, None]
+  np.savez(tmp_path / "mine.npz", images=images.astype(np.uint8), labels=labels)
+  options = ("--batch_size=8", "--num_epochs=1", "--patch_size=6", "--num_scales=2")
+  done = run(
+    "train", "--dataset=npz:mine.npz", "--canvas_size=20", *options, cwd=tmp_path
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1].endswith("(N = 6, M = 1, 8 images)")
+  workdir = tmp_path / "runs" / "npz_mine_canvas20_both_seed0"
+  config = json.loads((workdir / "config.json").read_text())["config"]
+  assert config["train"]["dataset"] == f"npz:{tmp_path / 'mine.npz'}"
+  assert config["model"]["image_shape"] == [20, 20, 2]
+  evaluation = (f"--workdir={workdir}", "--max_glimpses=7", "--betas=1")
+  done = run("glimpse_generalization", *evaluation)
+  assert done.returncode == 0, done.stderr
+
+  np.savez(tmp_path / "mine.npz", images=images.astype(np.uint8), labels=labels[::-1])
+  refused = run("glimpse_generalization", *evaluation)
+  assert refused.returncode == 1
+  assert "mine.npz is not the data set that the run was trained on" in refused.stderr
+  assert refused.stderr.count("\n") == 1
 
 
 def test_a_recipe_is_what_is_not_given(tmp_path):
@@ -505,6 +538,9 @@ def test_help_lists_the_flags():
 BAD_TRAIN = [
   (["--objective=neither"], "objective", 2),
   (["--dataset=imagenet"], "dataset must be one of mnist", 2),
+  (["--dataset=npz:/nowhere.npz"], "/nowhere.npz cannot be read as an .npz file", 1),
+  (["--canvas_size=20"], "canvas_size must be at least 28", 2),
+  (["--patch_size=29"], "patch_size must be at most 28, the smaller side of", 2),
   (["--batch_size=0"], "batch_size must be at least 1", 2),
   (["--batch_size=2000"], "batch_size must be at most", 2),
   (["--num_glimpses=0"], "num_glimpses must be at least 1", 2),

@@ -9,7 +9,9 @@ import struct
 import tarfile
 import tempfile
 import tracemalloc
+import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from experiments.progress import Progress
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 from ramjax.data import DataError, downloads
 from ramjax.data.idx import read_idx
+from ramjax.data.own import read_npz
 
 fuzz = settings(max_examples=300, deadline=None, derandomize=True)
 
@@ -80,6 +83,47 @@ def test_an_idx_file_is_read_whole_or_refused(content, suffix, folder):
   plain = gzip.decompress(content) if suffix else content
   assert found.content == plain == HEADER + found.array.tobytes()
   assert found.array.shape == SHAPE
+
+
+def npy(array):
+  content = io.BytesIO()
+  np.save(content, array)
+  return content.getvalue()
+
+
+IMAGES = npy(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
+LABELS = npy(np.arange(3))
+
+
+def npz(images, labels=LABELS):
+  content = io.BytesIO()
+  with zipfile.ZipFile(content, "w") as file:
+    file.writestr("images.npy", images)
+    file.writestr("labels.npy", labels)
+  return content.getvalue()
+
+
+@fuzz
+@given(
+  content=st.one_of(
+    mutated(npz(IMAGES)),
+    mutated(IMAGES).map(npz),
+    mutated(LABELS).map(lambda labels: npz(IMAGES, labels)),
+    mutated(IMAGES[10:118].strip()).map(
+      lambda header: npz(IMAGES[:10] + header[:118].ljust(118) + IMAGES[128:])
+    ),
+  )
+)
+def test_an_npz_file_is_read_whole_or_refused(content, folder):
+  path = folder / "mine.npz"
+  path.write_bytes(content)
+  try:
+    found = read_npz(path)
+  except DataError as error:
+    assert_one_line(error, path.name)
+    return
+  assert found.train.images.shape[0] == len(found.train.labels) > 1
+  assert found.train.labels.max() < found.num_classes < 257
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

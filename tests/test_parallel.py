@@ -105,9 +105,9 @@ def test_devices_exchange_sums_and_no_pictures(number, exchanged, found):
   assert found[number]["in_evaluation"].tolist() == exchanged
 
 
-def test_each_device_translates_its_own_pictures(found):
+def test_each_device_puts_its_own_pictures_on_canvases(found):
   """Placing many pictures at once is a scatter, which is not divided by itself."""
-  assert found[8]["in_translated"].tolist() == ["all-reduce"]
+  assert found[8]["in_cluttered"].tolist() == ["all-reduce"]
 
 
 def test_devices_share_runs_and_have_nothing_to_tell_each_other(found):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import plots
 from ramjax import ModelConfig, Rollout, extract_glimpse
@@ -52,3 +53,12 @@ def test_glimpses_that_leave_the_picture(location, patch_size):
   seen = plots.seen_pixels(image, looking_at(location), 0, config)
   assert set(np.unique(seen)) <= {7, 90}
   assert (seen == 7).any()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pictures_of_any_number_of_channels_can_be_drawn(channels):
+  axes = Figure().subplots()
+  image = np.full((5, 6, channels), 40, np.uint8)
+  plots._picture(axes, image)
+  assert axes.images[0].get_array().shape == (5, 6, 3)
+  assert (axes.images[0].get_array() == 40).all()

@@ -161,7 +161,7 @@ def test_a_random_transform_does_not_share_its_key_with_the_rollout(mnist):
   """Nor with another step, nor with another picture of the batch."""
   seen = []
 
-  def preprocess(key, image):
+  def preprocess(key, image, pool):
     data = jax.random.key_data(key)
     jax.debug.callback(lambda data: seen.append(tuple(data.tolist())), data)
     return mnist.preprocess(key, image)
@@ -232,7 +232,7 @@ def test_many_runs_at_once_by_vmap(mnist):
 def test_a_batch_in_parts_is_the_same_step(accumulation_steps, mnist):
   """Also with a random transform: a picture has its key in whatever part it is."""
 
-  def preprocess(key, image):
+  def preprocess(key, image, pool):
     picture = mnist.preprocess(key, image)
     return jnp.roll(picture, jax.random.randint(key, (), -4, 5), axis=0)
 
@@ -282,7 +282,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_the_next_one_taken(
 ):
   """One picture of the third of five batches becomes NaN."""
 
-  def preprocess(key, image):
+  def preprocess(key, image, pool):
     poisoned = image.min() == 255
     return jnp.where(poisoned, jnp.nan, mnist.preprocess(key, image))
 

@@ -1,6 +1,7 @@
 """Transforms of pictures: where a digit is put, and which pictures a model is shown."""
 
 import functools
+import hashlib
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ SMALL = Config(
 
 @pytest.fixture(scope="module")
 def translated():
-  return data.load_dataset("translated_mnist")
+  return data.load_dataset("mnist_translated_60")
 
 
 def places(pictures, size=(28, 28)):
@@ -96,12 +97,14 @@ def test_only_training_moves_pictures(mnist):
   assert mnist.train_preprocess(0) == mnist.preprocess
   of_transform, of_shift = jax.random.split(key)
   halved = mnist._replace(
-    transform=lambda key, image: (
+    transform=lambda key, image, pool: (
       image // 2 + jax.random.randint(key, (), 0, 9).astype("u1")
     )
   )
-  moved = halved.train_preprocess(3)(key, image)
-  expected = data.shift(of_shift, halved.transform(of_transform, image), max_shift=3)
+  pool = image[None]
+  moved = halved.train_preprocess(3)(key, image, pool)
+  picture = halved.transform(of_transform, image, pool)
+  expected = data.shift(of_shift, picture, max_shift=3)
   expected = data.normalize(expected, mean=mnist.mean, std=mnist.std)
   np.testing.assert_array_equal(moved, expected)
   assert (moved != halved.preprocess(of_transform, image)).any()
@@ -136,9 +139,126 @@ def test_a_canvas_that_is_too_small_is_refused(canvas_size):
     data.translate(jax.random.key(0), boxes(1)[0], canvas_size=canvas_size)
 
 
+def strewn(count, pool, *, num_crops, canvas_size=(24, 20), image=None):
+  """Canvases [count, H, W] of crops and of `image`, which is empty by default."""
+  image = jnp.zeros((12, 11, 1), jnp.uint8) if image is None else image
+  put = functools.partial(data.clutter, canvas_size=canvas_size, num_crops=num_crops)
+  keys = jax.random.split(jax.random.key(3), count)
+  show = jax.jit(jax.vmap(put, in_axes=(0, None, None)))
+  return np.asarray(show(keys, image, pool))[..., 0].astype(int)
+
+
+def test_a_crop_is_a_window_of_one_of_the_pictures():
+  """All 225 pixels differ, so that a canvas tells where its crop was, and from where."""
+  pool = np.arange(1, 1 + 3 * 9 * 9, dtype=np.uint8).reshape(3, 9, 9, 1)
+  places, origins = [], []
+  for canvas in strewn(3000, jnp.asarray(pool), num_crops=1):
+    row, column = np.argwhere(canvas)[0]
+    crop = canvas[row : row + 8, column : column + 8]
+    which, top, left, _ = np.argwhere(pool == crop[0, 0])[0]
+    np.testing.assert_array_equal(crop, pool[which, top : top + 8, left : left + 8, 0])
+    assert canvas.sum() == crop.sum()
+    places.append((row, column))
+    origins.append(4 * which + 2 * top + left)
+  rows, columns = np.array(places).T
+  for values, choices in ((rows, 17), (columns, 13), (origins, 12)):
+    counts = np.bincount(values, minlength=choices)
+    assert len(counts) == choices
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
+  table = np.histogram2d(origins, rows, bins=(12, 4))[0]
+  assert scipy.stats.chi2_contingency(table).pvalue > 0.001
+
+
+def test_brightness_adds_up_to_white():
+  """Faint crops all show, and as often as they lie there; bright ones stay bytes."""
+  faint = jnp.full((2, 9, 9, 1), 3, jnp.uint8)
+  canvases = strewn(20, faint, num_crops=10, canvas_size=(12, 12))
+  assert (canvases.sum(axis=(1, 2)) == 10 * 64 * 3).all()
+  assert len(np.unique(canvases)) > 3
+  image = jnp.full((9, 9, 1), 100, jnp.uint8).at[0, 0].set(0)
+  bright = jnp.full((2, 9, 9, 1), 120, jnp.uint8)
+  seen = np.unique(strewn(20, bright, num_crops=3, canvas_size=(12, 12), image=image))
+  assert seen.tolist() == [0, 100, 120, 220, 240, 255]
+
+
+def test_pictures_and_crops_have_the_channels_of_the_data():
+  image = jnp.zeros((9, 9, 3), jnp.uint8)
+  pool = jnp.full((2, 9, 9, 3), jnp.array([10, 20, 30], jnp.uint8))
+  found = data.clutter(jax.random.key(0), image, pool, canvas_size=(16, 20))
+  assert found.shape == (16, 20, 3)
+  assert (found[..., 1] == 2 * found[..., 0]).all()
+  assert found.max() >= 30
+
+
+def test_a_crop_larger_than_the_pictures_is_refused():
+  image = jnp.zeros((7, 12, 1), jnp.uint8)
+  with pytest.raises(ValueError, match="crop_size must be at most 7"):
+    data.clutter(jax.random.key(0), image, image[None])
+
+
+TEST_SETS = {
+  "mnist_translated_60": "bffa90cf21dc98b97347b59efd373a4d7bf1b51d3a9a9ecb9550f75867e9e7a4",
+  "mnist_cluttered_60": "7d83efefb64beb98430572016404ef4f7706b3dd4ea9cff1ecf5234720125134",
+  "mnist_cluttered_100": "3e7fa2019ea077eac1707e75c5a5f66e8117baeddc8c12746aafd420b1a9e14b",
+}
+"""SHA-256 of all 10,000 test pictures, uint8 [10000, H, W, 1]."""
+
+
+@pytest.mark.parametrize("name", TEST_SETS)
+def test_the_test_sets_are_the_same_on_every_machine(name):
+  """Shown in batches of two sizes, of which one does not divide their number."""
+  dataset = data.load_dataset(name)
+  images = jnp.asarray(dataset.test.images)
+  show = jax.jit(functools.partial(evaluation_pictures, preprocess=dataset.transform))
+  sha256 = hashlib.sha256()
+  for first in range(0, 10_000, 3_000):
+    sha256.update(
+      np.asarray(show(images, jnp.arange(first, min(first + 3_000, 10_000))))
+    )
+  assert sha256.hexdigest() == TEST_SETS[name]
+
+
+def test_clutter_is_that_of_the_split_however_many_are_shown(mnist):
+  """The canvas of a picture depends on the others that there are, not on those shown."""
+  images = jnp.asarray(mnist.test.images[:40])
+  show = functools.partial(evaluation_pictures, preprocess=data.clutter)
+  some = show(images, jnp.array([7, 3]))
+  np.testing.assert_array_equal(some, show(images, jnp.arange(40))[jnp.array([7, 3])])
+  assert (np.asarray(show(images[:30], jnp.array([7, 3]))) != np.asarray(some)).any()
+
+
+def test_training_cuts_clutter_out_of_all_training_pictures():
+  """Each picture lights one pixel of its own: what a crop shows is one of the others."""
+  optimizer = ramjax.make_optimizer(SMALL.train, steps_per_epoch=10)
+  state = ramjax.init_train_state(jax.random.key(0), config=SMALL, optimizer=optimizer)
+  images = jnp.zeros((64, 28, 28, 1), jnp.uint8)
+  images = images.at[16:].set(jnp.arange(16, 64, dtype=jnp.uint8)[:, None, None, None])
+  seen = set()
+
+  def preprocess(key, image, pool):
+    picture = data.clutter(key, image, pool)
+    jax.debug.callback(lambda shown: seen.update(np.unique(shown).tolist()), picture)
+    return data.normalize(picture, mean=(0.1,), std=(0.3,))
+
+  run = jax.jit(
+    functools.partial(
+      ramjax.train_chunk,
+      config=SMALL,
+      optimizer=optimizer,
+      preprocess=preprocess,
+      max_steps=2,
+    )
+  )
+  order = jnp.tile(jnp.arange(16), (2, 1))  # of empty pictures
+  jax.block_until_ready(run(state, images, jnp.arange(64) % 10, order, 0, 2))
+  jax.effects_barrier()
+  # 128 crops: of 48 numbers most are there, and sums of two where crops overlap.
+  assert len(seen & set(range(16, 64))) > 35
+
+
 def test_translated_mnist_is_mnist_on_a_canvas(translated, mnist):
   """Stored as it is, normalised as it is, and 0 outside of the digit before that."""
-  assert translated.name == "translated_mnist"
+  assert translated.name == "mnist_translated_60"
   assert translated.image_shape == (*CANVAS, 1)
   assert mnist.image_shape == (28, 28, 1)
   for split in ("train", "validation", "test"):
@@ -167,8 +287,8 @@ def test_the_test_set_is_the_same_for_ever(generator, translated):
 def telling(dataset, seen):
   """The data set, telling of each picture its number and its place."""
 
-  def transform(key, image):
-    picture = dataset.transform(key, image)
+  def transform(key, image, pool):
+    picture = dataset.transform(key, image, pool)
     filled = picture[..., 0] > 0
     place = filled.any(1).argmax(), filled.any(0).argmax()
     jax.debug.callback(

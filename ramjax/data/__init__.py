@@ -1,8 +1,9 @@
 """Where pictures come from, and what happens to them before the model sees them."""
 
-from ramjax.data.datasets import DATASETS, Dataset, Split, check_split, load_dataset
+from ramjax.data.datasets import DATASETS, Dataset, dataset_of, load_dataset
 from ramjax.data.idx import DataError
-from ramjax.data.transforms import normalize, shift, translate
+from ramjax.data.splits import Split, check_split
+from ramjax.data.transforms import clutter, normalize, shift, translate
 
 __all__ = [
   "DATASETS",
@@ -10,6 +11,8 @@ __all__ = [
   "Dataset",
   "Split",
   "check_split",
+  "clutter",
+  "dataset_of",
   "load_dataset",
   "normalize",
   "shift",

@@ -1,40 +1,59 @@
-"""Data sets as arrays: whole splits of bytes, ready to be put on a device."""
+"""Data sets by name: found, divided, and with what is done to their pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import pathlib
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from ramjax.config import ConfigError
-from ramjax.data import sources
+from ramjax.config import Config, ConfigError
+from ramjax.data import own, prepared, sources
 from ramjax.data.idx import DataError
-from ramjax.data.transforms import Transform, keep, normalize, shift, translate
-
-_TRANSFORMED: Mapping[str, tuple[str, Transform]] = {
-  "translated_mnist": ("mnist", translate),
-}
-"""Data sets that are made of another one, on the device, picture by picture."""
-
-DATASETS = (*sources.SHA256, *_TRANSFORMED)
-"""Names of the known data sets."""
-
-NUM_VALIDATION = 6_000
-"""Number of training pictures that are set aside for validation."""
+from ramjax.data.splits import (
+  Split,
+  Stored,
+  channel_statistics,
+  check_split,
+  divide,
+)
+from ramjax.data.transforms import Transform, clutter, keep, normalize, shift, translate
 
 
-class Split(NamedTuple):
-  """Pictures as they are stored, and their classes.
+class Canvas(NamedTuple):
+  """What pictures are put on.
 
   Attributes:
-    images: pictures [M, H, W, C], uint8.
-    labels: classes [M], int32.
+    size: side of the canvas in pixels; None leaves them as they are stored.
+    num_clutter: number of crops of other pictures that are strewn on it.
   """
 
-  images: np.ndarray
-  labels: np.ndarray
+  size: int | None = None
+  num_clutter: int = 0
+
+
+_CANVASES = {
+  "_translated_60": Canvas(60),
+  "_cluttered_60": Canvas(60, 4),
+  "_cluttered_100": Canvas(100, 8),
+}
+"""The tasks of Mnih et al. (2014), as endings of the name of a data set."""
+
+_CROP_SIZE = 8
+
+_OWN = {"npz:": own.read_npz, "folder:": own.read_folder}
+
+DATASETS = (
+  *sources.SHA256,
+  *(f"{name}{ending}" for name in sources.SHA256 for ending in _CANVASES),
+  *prepared.KNOWN,
+  "tfds:NAME",
+  "npz:FILE",
+  "folder:DIR",
+)
+"""Names of the known data sets; capitals stand for what the user names."""
 
 
 class Dataset(NamedTuple):
@@ -44,7 +63,7 @@ class Dataset(NamedTuple):
   `preprocess` makes of each.
 
   Attributes:
-    name: its name.
+    name: its name; of one's own data with the whole path.
     source: where it was found, in words.
     num_classes: number of classes K.
     train: pictures to train on, in a fixed random order.
@@ -55,6 +74,8 @@ class Dataset(NamedTuple):
     transform: what is done to a stored picture before it is normalised: in training
       anew at each step, in evaluation always the same (see
       `ramjax.evaluation.evaluation_pictures`).
+    sha256: sum of the stored arrays, see `ramjax.data.splits.fingerprint`; None if they
+      were checked against sums that are known.
   """
 
   name: str
@@ -66,19 +87,33 @@ class Dataset(NamedTuple):
   mean: tuple[float, ...]
   std: tuple[float, ...]
   transform: Transform = keep
+  sha256: str | None = None
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
     """Height, width and channels of the pictures that a model sees."""
     images = self.test.images
+    pool = jax.ShapeDtypeStruct(images.shape, images.dtype)
     stored = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
     key = jax.eval_shape(jax.random.key, 0)
-    height, width, channels = jax.eval_shape(self.transform, key, stored).shape
+    height, width, channels = jax.eval_shape(self.transform, key, stored, pool).shape
     return height, width, channels
 
-  def preprocess(self, key: jax.Array, image: jax.Array) -> jax.Array:
-    """A stored picture [H, W, C], transformed, from uint8 to normalised float32."""
-    return normalize(self.transform(key, image), mean=self.mean, std=self.std)
+  @property
+  def class_frequencies(self) -> tuple[float, ...]:
+    """Share of each class in the training split, K of them."""
+    counts = np.bincount(self.train.labels, minlength=self.num_classes)
+    return tuple((counts / counts.sum()).tolist())
+
+  def preprocess(
+    self, key: jax.Array, image: jax.Array, pool: jax.Array | None = None
+  ) -> jax.Array:
+    """A stored picture [H, W, C], transformed, from uint8 to normalised float32.
+
+    Clutter is cut out of `pool` [M, H, W, C]; by itself a picture is its own.
+    """
+    pool = image[None] if pool is None else pool
+    return normalize(self.transform(key, image, pool), mean=self.mean, std=self.std)
 
   def train_preprocess(self, max_shift: int) -> Transform:
     """What stands in the place of `preprocess` in training, and there alone.
@@ -88,145 +123,173 @@ class Dataset(NamedTuple):
         `ramjax.data.shift`; with 0 this is `preprocess` itself.
 
     Returns:
-      From a key [] and a stored picture [H, W, C] to a normalised float32 picture.
+      From a key [], a stored picture [H, W, C] and the pictures of its split to a
+      normalised float32 picture.
     """
     if max_shift == 0:
       return self.preprocess
 
-    def preprocess(key: jax.Array, image: jax.Array) -> jax.Array:
+    def preprocess(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
       transform_key, shift_key = jax.random.split(key)
-      picture = self.transform(transform_key, image)
+      picture = self.transform(transform_key, image, pool)
       moved = shift(shift_key, picture, max_shift=max_shift)
       return normalize(moved, mean=self.mean, std=self.std)
 
     return preprocess
 
 
-def check_split(split: Split, *, name: str, num_classes: int) -> Split:
-  """Looks for what a device would not complain about: it clamps, wraps, or gives NaN.
-
-  Cheap, and to be done before anything is compiled.
-
-  Args:
-    split: pictures [M, H, W, C], uint8 or finite float32, and classes [M], integer.
-    name: what the split is called in messages, such as `mnist train`.
-    num_classes: number of classes K.
-
-  Returns:
-    The split.
-
-  Raises:
-    DataError: if rank, shape, type or number of an array is another, if a label is not
-      in [0, K), or if a picture is not finite. The message names the array.
-  """
-  images, labels = np.asarray(split.images), np.asarray(split.labels)
-  if images.dtype not in (np.uint8, np.float32):
-    raise DataError(
-      f"{name} images must be uint8 or float32, not {images.dtype}; convert them"
-    )
-  if images.ndim != 4 or 0 in images.shape:
-    raise DataError(
-      f"{name} images must be [M, H, W, C], none of them 0, not {list(images.shape)};"
-      " pictures of one channel are images[..., None]"
-    )
-  if not np.issubdtype(labels.dtype, np.integer):
-    raise DataError(f"{name} labels must be integers, not {labels.dtype}; convert them")
-  if labels.shape != images.shape[:1]:
-    raise DataError(
-      f"{name} labels must be [{len(images)}], one for each picture, not"
-      f" {list(labels.shape)}"
-    )
-  lowest, highest = labels.min(), labels.max()
-  if lowest < 0 or highest >= num_classes:
-    worst = lowest if lowest < 0 else highest
-    raise DataError(
-      f"{name} labels must be from 0 to {num_classes - 1}, but label"
-      f" {int(np.argmax(labels == worst))} is {worst}"
-    )
-  # NaN passes through minimum and maximum, and no array of the size is made.
-  if images.dtype == np.float32 and not np.isfinite([images.min(), images.max()]).all():
-    sound = np.array([np.isfinite(image).all() for image in images])
-    raise DataError(
-      f"{name} images must be finite, but picture {int(np.argmin(sound))} is not"
-    )
-  return split
-
-
 def load_dataset(
-  name: str, *, data_dir: str | None = None, num_train_examples: int | None = None
+  name: str,
+  *,
+  data_dir: str | None = None,
+  num_train_examples: int | None = None,
+  canvas_size: int | None = None,
+  num_clutter: int | None = None,
 ) -> Dataset:
   """Loads a data set, from wherever it can be had.
 
   The training set is shuffled once, in the same way on every machine and for every
-  run, and its last 6,000 pictures are set aside for validation.
+  run, and its last tenth is set aside for validation; where there is no test set, a
+  tenth of all is one (see `ramjax.data.splits.divide`).
 
   Args:
-    name: `mnist`, `fashion_mnist`, `kmnist`, or `translated_mnist`, which is MNIST with
-      each digit somewhere on a canvas of 60x60 pixels.
-    data_dir: folder with the four IDX files, see `ramjax.data.sources.find_files`.
+    name: one of `DATASETS`: `mnist`, `fashion_mnist` or `kmnist`; one of these with
+      `_translated_60`, each digit somewhere on a canvas of 60x60 pixels, or
+      `_cluttered_60` or `_cluttered_100`, with pieces of others, too; `cifar10`,
+      `cifar100`, `svhn_cropped` or `tfds:NAME`, which TFDS prepares with TensorFlow;
+      `npz:FILE` or `folder:DIR`, one's own pictures (see `ramjax.data.own`).
+    data_dir: folder with the four IDX files, see `ramjax.data.sources.find_files`; with
+      what TFDS has prepared; or with one's own FILE or DIR, whatever folder its name
+      says.
     num_train_examples: how many of the training pictures to keep; None is all.
+    canvas_size: side of a canvas on which each picture is put somewhere; None is that
+      of the name, or none.
+    num_clutter: number of crops of 8x8 pixels of other pictures on that canvas; None is
+      that of the name, or 0.
 
   Returns:
     The data set.
 
   Raises:
-    ConfigError: if the name is unknown or there are fewer training pictures.
+    ConfigError: if the name is unknown, there are fewer training pictures, or the
+      canvas cannot be had.
     DataError: if it cannot be found or is damaged.
   """
-  if name not in DATASETS:
-    raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, not {name!r}")
-  stored, transform = _TRANSFORMED.get(name, (name, keep))
-  arrays, source = sources.find_files(stored, data_dir=data_dir)
-  images = arrays["train-images-idx3-ubyte"][..., None]
-  labels = arrays["train-labels-idx1-ubyte"].astype(np.int32)
-
-  # RandomState and not Generator: NumPy keeps its streams the same in every version.
-  order = np.random.RandomState(0).permutation(len(images))
-  train, validation = order[:-NUM_VALIDATION], order[-NUM_VALIDATION:]
-  if num_train_examples is not None and num_train_examples > len(train):
+  base, canvas = _parse(name, canvas_size, num_clutter)
+  name, stored = _read(name, base, data_dir)
+  _check_canvas(canvas, stored.train.images.shape[1:3])
+  parts = divide(stored, name=name)
+  num_train = len(parts.train.labels)
+  if num_train_examples is not None and num_train_examples > num_train:
     raise ConfigError(
-      f"num_train_examples must be at most {len(train)}, the size of the training split"
+      f"num_train_examples must be at most {num_train}, the size of the training split"
       f" of {name}, not {num_train_examples}"
     )
-  train = train[:num_train_examples]
-  splits = {
-    "train": Split(images[train], labels[train]),
-    "validation": Split(images[validation], labels[validation]),
-    "test": Split(
-      arrays["t10k-images-idx3-ubyte"][..., None],
-      arrays["t10k-labels-idx1-ubyte"].astype(np.int32),
-    ),
-  }
-  mean, std = _channel_statistics(images)
+  for part, split in parts._asdict().items():
+    check_split(split, name=f"{name} {part}", num_classes=stored.num_classes)
+  mean, std = channel_statistics(stored.train.images)
   return Dataset(
     name=name,
-    source=source,
-    num_classes=sources.NUM_CLASSES,
-    **{
-      part: check_split(split, name=f"{name} {part}", num_classes=sources.NUM_CLASSES)
-      for part, split in splits.items()
-    },
+    source=stored.source,
+    num_classes=stored.num_classes,
+    train=Split(*(array[:num_train_examples] for array in parts.train)),
+    validation=parts.validation,
+    test=parts.test,
     mean=mean,
     std=std,
-    transform=transform,
+    transform=_transform(canvas),
+    sha256=stored.sha256,
   )
 
 
-def _channel_statistics(
-  images: np.ndarray,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Mean and standard deviation of each channel in 0…1, to the four digits in use.
+def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
+  """The data set of a run, with all of its training pictures.
 
-  For MNIST they are the 0.1307 and 0.3081 of the released code.
+  Args:
+    config: the run.
+    data_dir: see `load_dataset`.
+
+  Returns:
+    The data set.
+
+  Raises:
+    ConfigError: if the name is unknown.
+    DataError: if it cannot be found, is damaged, or is not what the run has seen.
   """
-  values = np.arange(256) / 255.0
-  means, stds = [], []
-  for channel in np.moveaxis(images, -1, 0):
-    # In parts, since bincount makes eight bytes of each.
-    parts = np.array_split(channel, -(-channel.size // 2**20))
-    counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
-    share = counts / channel.size
-    mean = share @ values
-    means.append(round(float(mean), 4))
-    stds.append(round(float(np.sqrt(share @ np.square(values - mean))), 4))
-  return tuple(means), tuple(stds)
+  dataset = load_dataset(
+    config.train.dataset,
+    data_dir=data_dir,
+    canvas_size=config.train.canvas_size,
+    num_clutter=config.train.num_clutter,
+  )
+  if dataset.sha256 != config.train.data_sha256:
+    raise DataError(
+      f"{dataset.name} is not the data set that the run was trained on: the SHA-256 of"
+      f" its pictures and classes is {dataset.sha256}, not {config.train.data_sha256}"
+    )
+  return dataset
+
+
+def _parse(
+  name: str, canvas_size: int | None, num_clutter: int | None
+) -> tuple[str, Canvas]:
+  """The stored data set that a name is about, and the canvas."""
+  asked = Canvas(canvas_size, num_clutter or 0)
+  named = next((ending for ending in _CANVASES if name.endswith(ending)), None)
+  if name in DATASETS and named:
+    if (canvas_size, num_clutter) != (None, None):
+      raise ConfigError(
+        f"canvas_size and num_clutter must not be given with {name}, which has its own;"
+        f" give them with {name.removesuffix(named)}"
+      )
+    return name.removesuffix(named), _CANVASES[named]
+  kind, _, rest = name.partition(":")
+  if name in DATASETS if not rest else f"{kind}:" in (*_OWN, "tfds:"):
+    if asked.num_clutter and asked.size is None:
+      raise ConfigError(
+        f"num_clutter must be 0 without a canvas_size, not {asked.num_clutter}"
+      )
+    return name, asked
+  raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, not {name!r}")
+
+
+def _read(name: str, base: str, data_dir: str | None) -> tuple[str, Stored]:
+  """The whole name of a data set, and what its source has."""
+  kind, _, rest = base.partition(":")
+  if base in sources.SHA256:
+    return name, sources.read_idx_files(base, data_dir=data_dir)
+  if reader := _OWN.get(f"{kind}:"):
+    path = pathlib.Path(rest).expanduser()
+    path = pathlib.Path(data_dir, path.name) if data_dir else path
+    path = path.absolute()
+    return f"{kind}:{path}", reader(path)
+  return name, prepared.read_tfds(rest or base, data_dir=data_dir)
+
+
+def _check_canvas(canvas: Canvas, size: tuple[int, ...]) -> None:
+  """Refuses what does not go on a canvas: here, and not while a program is traced."""
+  if canvas.size is not None and canvas.size < max(size):
+    raise ConfigError(
+      f"canvas_size must be at least {max(size)}, the larger side of the pictures, not"
+      f" {canvas.size}"
+    )
+  if canvas.num_clutter and min(size) < _CROP_SIZE:
+    raise ConfigError(
+      f"num_clutter must be 0 for pictures of {size[0]} x {size[1]} pixels, which are"
+      f" smaller than a crop of {_CROP_SIZE} x {_CROP_SIZE}"
+    )
+
+
+def _transform(canvas: Canvas) -> Transform:
+  """What puts pictures on a canvas."""
+  if canvas.size is None:
+    return keep
+  canvas_size = canvas.size, canvas.size
+  if canvas.num_clutter:
+    return functools.partial(
+      clutter,
+      canvas_size=canvas_size,
+      num_crops=canvas.num_clutter,
+      crop_size=_CROP_SIZE,
+    )
+  return lambda key, image, pool: translate(key, image, canvas_size=canvas_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ramjax.data.idx import DataError
 
@@ -44,8 +45,6 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
     import tensorflow_datasets as tfds
   except ImportError as error:
     raise DataError(f"cannot be imported ({error})") from error
-  import requests
-  from tensorflow_datasets.core.download import downloader
   from tensorflow_datasets.core.download.download_manager import (
     NonMatchingChecksumError,
   )
@@ -55,38 +54,58 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
     """Asks whether a host answers before TFDS waits for it without a time-out."""
 
     def _download(self, resource):
-      host = resource.url.split("/")[2]
-      try:
-        with requests.get(
-          resource.url, stream=True, timeout=_CONNECT_SECONDS
-        ) as answer:
-          status = answer.status_code
-      except requests.RequestException as error:
-        raise DataError(f"{host} cannot be reached") from error
-      if status != requests.codes.ok:
-        raise DataError(f"{host} answers with status {status}")
+      check_reachable(resource.url)
       return super()._download(resource)
 
   builder = tfds.builder_cls(name)
   data_dir = os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
   downloads = pathlib.Path(data_dir).expanduser() / "downloads"
+  try:
+    with impatient():
+      manager = DownloadManager(
+        download_dir=downloads,
+        manual_dir=downloads / "manual" / name,
+        url_infos=builder.url_infos,
+        dataset_name=name,
+      )
+      paths = manager.download({stem: f"{builder.URL}{stem}.gz" for stem in file_names})
+  except (OSError, DownloadError, NonMatchingChecksumError) as error:
+    raise DataError(str(error).splitlines()[0]) from error
+  for stem, path in paths.items():
+    shutil.copyfile(path, folder / f"{stem}.gz")
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+  """Has TFDS try again less often, and draw no bars; a context manager."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.download import downloader
+
   tfds.disable_progress_bar()
   patience, downloader.MAX_RETRIES = downloader.MAX_RETRIES, _RETRIES
   try:
-    manager = DownloadManager(
-      download_dir=downloads,
-      manual_dir=downloads / "manual" / name,
-      url_infos=builder.url_infos,
-      dataset_name=name,
-    )
-    paths = manager.download({stem: f"{builder.URL}{stem}.gz" for stem in file_names})
-  except (OSError, DownloadError, NonMatchingChecksumError) as error:
-    raise DataError(str(error).splitlines()[0]) from error
+    yield
   finally:
     downloader.MAX_RETRIES = patience
     tfds.enable_progress_bar()
-  for stem, path in paths.items():
-    shutil.copyfile(path, folder / f"{stem}.gz")
+
+
+def check_reachable(url: str) -> None:
+  """Asks whether a host answers, before TFDS waits for it without a time-out.
+
+  Raises:
+    DataError: if it does not, or not with what is asked for.
+  """
+  import requests
+
+  host = url.split("/")[2]
+  try:
+    with requests.get(url, stream=True, timeout=_CONNECT_SECONDS) as answer:
+      status = answer.status_code
+  except requests.RequestException as error:
+    raise DataError(f"{host} cannot be reached") from error
+  if status != requests.codes.ok:
+    raise DataError(f"{host} answers with status {status}")
 
 
 def fetch_from_npm(name: str, file_names: Sequence[str], folder: pathlib.Path) -> None:

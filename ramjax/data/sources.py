@@ -20,6 +20,7 @@ from absl import logging
 
 from ramjax.data import downloads
 from ramjax.data.idx import DataError, read_idx
+from ramjax.data.splits import Split, Stored
 
 SHAPES = {
   "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -121,6 +122,19 @@ def find_files(name: str, *, data_dir: str | None = None) -> Files:
     f" ({', '.join(SHAPES)}, plain or .gz) into a folder and name it by --data_dir or"
     f" $RAMJAX_DATA_DIR (a Debian package that fills {debian} does as well)"
   )
+
+
+def read_idx_files(name: str, *, data_dir: str | None = None) -> Stored:
+  """The pictures and classes in the four files of a data set, see `find_files`."""
+  arrays, source = find_files(name, data_dir=data_dir)
+  train, test = (
+    Split(
+      arrays[f"{part}-images-idx3-ubyte"][..., None],
+      arrays[f"{part}-labels-idx1-ubyte"].astype(np.int32),
+    )
+    for part in ("train", "t10k")
+  )
+  return Stored(source, NUM_CLASSES, train, test)
 
 
 def cache_dir(name: str) -> pathlib.Path:

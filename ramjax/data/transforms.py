@@ -8,21 +8,23 @@ import chex
 import jax
 import jax.numpy as jnp
 
-Transform = Callable[[jax.Array, jax.Array], jax.Array]
-"""From a key [] and a stored picture [H, W, C] to one of its type; vmapped."""
+Transform = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""From a key [], a stored picture [H, W, C] and all pictures of its split [M, H, W, C]
+to a picture of its type; vmapped over the first two."""
 
 
-def keep(key: jax.Array, image: jax.Array) -> jax.Array:
+def keep(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
   """The transform that leaves pictures as they are stored.
 
   Args:
     key: typed PRNG key [], not used.
     image: picture [H, W, C].
+    pool: pictures [M, H, W, C], not used.
 
   Returns:
     The picture.
   """
-  del key
+  del key, pool
   return image
 
 
@@ -84,6 +86,65 @@ def shift(key: jax.Array, image: jax.Array, *, max_shift: int) -> jax.Array:
     key, image, canvas_size=(height + 2 * max_shift, width + 2 * max_shift)
   )
   return framed[max_shift : max_shift + height, max_shift : max_shift + width]
+
+
+def clutter(
+  key: jax.Array,
+  image: jax.Array,
+  pool: jax.Array,
+  *,
+  canvas_size: tuple[int, int] = (60, 60),
+  num_crops: int = 4,
+  crop_size: int = 8,
+) -> jax.Array:
+  """A picture somewhere on a canvas with pieces of others: Cluttered Translated MNIST.
+
+  Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247; details are those of
+  their generator, https://github.com/google-deepmind/mnist-cluttered: of each crop, the
+  picture that it is cut from (with replacement, and be it this one), the place there
+  and the place on the canvas are uniform, and brightness adds up to 255 at most.
+
+  Crops come from the split of the picture itself: training pictures show nothing of the
+  test set, and the test set depends on no training setting.
+
+  Args:
+    key: typed PRNG key [].
+    image: picture [H, W, C], uint8, bright on black.
+    pool: pictures [M, H', W', C] that crops are cut from, uint8; the same for all.
+    canvas_size: height and width of the canvas in pixels, at least H and W.
+    num_crops: number of crops; Mnih et al. have 4 on 60x60 and 8 on 100x100 pixels.
+    crop_size: side of a crop in pixels.
+
+  Returns:
+    Picture [*canvas_size, C], uint8.
+
+  Raises:
+    ValueError: if the picture does not fit on the canvas, or a crop in a picture.
+    AssertionError: if an array has another rank, shape or type.
+  """
+  chex.assert_type([image, pool], jnp.uint8)
+  chex.assert_shape(pool, (None, None, None, image.shape[-1]))
+  num_pictures, height, width, channels = pool.shape
+  if crop_size > min(height, width):
+    raise ValueError(
+      f"crop_size must be at most {min(height, width)}, the smaller side of the"
+      f" pictures, not {crop_size}"
+    )
+  place_key, crop_key = jax.random.split(key)
+  canvas = translate(place_key, image, canvas_size=canvas_size)
+  last = (height - crop_size, width - crop_size, *(n - crop_size for n in canvas_size))
+  number_of_choices = jnp.array([num_pictures, *(n + 1 for n in last)])
+  crops = jax.random.randint(crop_key, (num_crops, 5), 0, number_of_choices[None])
+
+  def add(canvas: jax.Array, crop: jax.Array) -> tuple[jax.Array, None]:
+    which, row, column, to_row, to_column = crop
+    size = (crop_size, crop_size, channels)
+    cut = jax.lax.dynamic_slice(pool, (which, row, column, 0), (1, *size))[0]
+    there = jax.lax.dynamic_slice(canvas, (to_row, to_column, 0), size)
+    lit = there + jnp.minimum(cut, 255 - there)  # bytes that cannot overflow
+    return jax.lax.dynamic_update_slice(canvas, lit, (to_row, to_column, 0)), None
+
+  return jax.lax.scan(add, canvas, crops)[0]
 
 
 def normalize(

@@ -1,0 +1,212 @@
+"""One's own pictures: arrays in an `.npz` file, or a folder of files for each class."""
+
+from __future__ import annotations
+
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ramjax.data.idx import DataError
+from ramjax.data.splits import Split, Stored, check_split, fingerprint
+
+_GREY = ("1", "L", "LA")
+_COLOURED = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+
+
+def read_npz(path: pathlib.Path) -> Stored:
+  """Reads pictures and classes from an `.npz` file, as `numpy.savez` writes it.
+
+  It holds `images` [M, H, W] or [M, H, W, C], uint8, and `labels` [M], integers from 0;
+  also `test_images` and `test_labels`, if there is a test set. Other arrays are not
+  looked at. There are as many classes as the highest label says.
+
+  Args:
+    path: the file.
+
+  Returns:
+    The pictures.
+
+  Raises:
+    DataError: if it cannot be read, lacks an array, or one has another type or shape,
+      or a label out of range; if there is one class only.
+  """
+  names = ("images", "labels", "test_images", "test_labels")
+  try:
+    with warnings.catch_warnings(), np.load(path, allow_pickle=False) as file:
+      warnings.simplefilter("ignore")  # of headers that Python 2 has written
+      if not isinstance(file, np.lib.npyio.NpzFile):
+        raise DataError(
+          f"{path} holds one array, not images and labels; write it by numpy.savez"
+        )
+      arrays = {name: np.asarray(file[name]) for name in names if name in file}
+  except DataError:
+    raise
+  except Exception as error:  # zipfile, zlib and NumPy's parser of headers have many
+    raise DataError(
+      f"{path} cannot be read as an .npz file ({_one_line(error)})"
+    ) from error
+  needed = names if {"test_images", "test_labels"} & set(arrays) else names[:2]
+  for name in needed:
+    if name not in arrays:
+      raise DataError(
+        f"{path} must hold the arrays {', '.join(needed)}, but has no {name}"
+      )
+  splits = [
+    _split_of(path, images.removesuffix("images"), arrays[images], arrays[labels])
+    for images, labels in zip(needed[::2], needed[1::2], strict=True)
+  ]
+  return _stored(str(path), splits)
+
+
+def read_folder(path: pathlib.Path) -> Stored:
+  """Reads pictures from a folder that has a folder of files for each class.
+
+  Classes are numbered in the order of the names of their folders. If these are `train`
+  and `test` and nothing else, each of the two has the folders of the classes. All files
+  are pictures, in any format that Pillow knows; names that begin with a dot are passed
+  over. If one picture has colours, all have three channels; transparency is dropped.
+
+  Args:
+    path: the folder.
+
+  Returns:
+    The pictures.
+
+  Raises:
+    DataError: if it cannot be read, a file is no picture or of another size than the
+      first, or there is one class only.
+  """
+  try:
+    with_test = [entry.name for entry in _listed(path)] == ["test", "train"]
+    parts = [path / "train", path / "test"] if with_test else [path]
+    files = [_files_of_classes(part) for part in parts]
+  except OSError as error:
+    raise DataError(
+      f"{error.filename or path} cannot be read ({error.strerror})"
+    ) from error
+  classes = list(files[0])
+  if len(classes) < 2:
+    raise DataError(
+      f"{path} must have a folder for each of at least two classes, not {len(classes)}"
+    )
+  if list(files[-1]) != classes:
+    raise DataError(
+      f"{parts[-1]} must have a folder for each class that {parts[0]} has, and no other"
+    )
+  images = _read_pictures(
+    [file for part in files for group in part.values() for file in group]
+  )
+  splits, begin = [], 0
+  for part in files:
+    counts = [len(group) for group in part.values()]
+    here = images[begin : begin + sum(counts)]
+    labels = np.repeat(np.arange(len(counts)), counts)
+    splits.append(_split_of(path, "", here, labels))
+    begin += sum(counts)
+  return _stored(str(path), splits)
+
+
+def _files_of_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+  """The files in each folder of a folder."""
+  files = {}
+  for entry in _listed(folder):
+    if not entry.is_dir():
+      raise DataError(
+        f"{folder} must hold one folder for each class and nothing else, but"
+        f" {entry.name} is a file"
+      )
+    files[entry.name] = _listed(entry)
+    if not files[entry.name]:
+      raise DataError(f"{entry} holds no pictures; put some there, or remove it")
+  return files
+
+
+def _split_of(path: pathlib.Path, part: str, images: Any, labels: Any) -> Split:
+  """Arrays as a split; `part` is what the names of the arrays begin with."""
+  if images.dtype != np.uint8:
+    raise DataError(
+      f"{path} {part}images must be uint8, 0 to 255, not {images.dtype}; convert them"
+    )
+  if images.ndim == 3:
+    images = images[..., None]
+  num_classes = 1
+  if labels.size and np.issubdtype(labels.dtype, np.integer):
+    lowest, highest = int(labels.min()), int(labels.max())
+    # A number far beyond any number of classes would be a network that fills the memory.
+    if lowest < 0 or highest >= max(len(images), 256):
+      worst = lowest if lowest < 0 else highest
+      raise DataError(
+        f"{path} {part}labels must number the classes from 0, but label"
+        f" {int(np.argmax(labels.ravel() == worst))} is {worst}"
+      )
+    num_classes = highest + 1
+  name = f"{path} {part}".rstrip(" _")
+  split = check_split(Split(images, labels), name=name, num_classes=num_classes)
+  return Split(split.images, split.labels.astype(np.int32))
+
+
+def _stored(source: str, splits: Sequence[Split]) -> Stored:
+  """One or two splits as what a source has, if they go together."""
+  train, test = splits[0], (splits[1] if len(splits) > 1 else None)
+  num_classes = 1 + max(int(split.labels.max()) for split in splits)
+  if len(np.unique(train.labels)) < 2:
+    raise DataError(
+      f"{source} must have pictures of at least two classes to train on, but all labels"
+      f" are {train.labels[0]}"
+    )
+  if test and test.images.shape[1:] != train.images.shape[1:]:
+    shapes = [" x ".join(map(str, split.images.shape[1:])) for split in splits]
+    raise DataError(
+      f"{source} must have test pictures of the size of the others, {shapes[0]}, not"
+      f" {shapes[1]}"
+    )
+  return Stored(source, num_classes, train, test, fingerprint(*splits))
+
+
+def _read_pictures(files: Sequence[pathlib.Path]) -> np.ndarray:
+  """Pictures [M, H, W, C] of files, all of the size of the first one."""
+  try:
+    from PIL import Image
+  except ImportError as error:
+    raise DataError(
+      "pictures in folders are read by Pillow; pip install pillow"
+    ) from error
+  pictures: list[Any] = []
+  for file in files:
+    try:
+      with Image.open(file) as picture:
+        if picture.mode not in _GREY + _COLOURED:
+          raise DataError(
+            f"{file} has pixels of the mode {picture.mode}; convert it to 8 bits,"
+            " grey or colour"
+          )
+        grey = picture.mode in _GREY
+        pixels = np.asarray(picture.convert("L" if grey else "RGB"))
+    except DataError:
+      raise
+    except Exception as error:  # each of Pillow's formats has its own
+      raise DataError(f"{file} cannot be read as a picture; remove it") from error
+    if pictures and pixels.shape[:2] != pictures[0].shape[:2]:
+      sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (pictures[0], pixels)]
+      raise DataError(
+        f"all pictures must have one size: {file} is {sizes[1]} pixels, {files[0]} is"
+        f" {sizes[0]}"
+      )
+    pictures.append(pixels)
+  if all(pixels.ndim == 2 for pixels in pictures):
+    return np.stack(pictures)[..., None]
+  return np.stack(
+    [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=-1) for p in pictures]
+  )
+
+
+def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What is in a folder, by name, but for what is hidden."""
+  return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _one_line(error: BaseException) -> str:
+  return (" ".join(str(error).split()) or type(error).__name__)[:200]
