@@ -25,6 +25,7 @@ def extract_glimpse(
   The centre is the pixel `floor((location + 1) / 2 * size)`, and a patch of side n
   begins n // 2 pixels before it. Pixels outside of the picture are `fill_value`.
   The work depends on the size of the glimpse alone, not on that of the picture.
+  A location beyond the range is taken for the one at the border.
   For a batch, `jax.vmap` it.
 
   Args:
@@ -55,13 +56,16 @@ def extract_glimpse(
   chex.assert_type([image, location], float)
 
   height, width, channels = image.shape
+  widest = patch_size * scale_factor ** (num_scales - 1)
+  row, column = patch_origin(location, image_size=(height, width), side=widest)
+  patch = _cut_patch(image, row, column, widest, fill_value)
   scales = []
   for scale in range(num_scales):
     factor = scale_factor**scale
     side = patch_size * factor
-    row, column = patch_origin(location, image_size=(height, width), side=side)
-    patch = _cut_patch(image, row, column, side, fill_value)
-    blocks = patch.reshape(patch_size, factor, patch_size, factor, channels)
+    begin = widest // 2 - side // 2  # the centre is the same
+    inner = patch[begin : begin + side, begin : begin + side]
+    blocks = inner.reshape(patch_size, factor, patch_size, factor, channels)
     scales.append(blocks.mean(axis=(1, 3)))
   return jnp.stack(scales)
 
@@ -94,7 +98,8 @@ def _cut_patch(
 
   `dynamic_slice` moves a slice that would leave the picture back into it. So a
   slice that fits is cut first, framed with `fill_value`, and the patch is cut from
-  that at the distance by which the slice was moved.
+  that at the distance by which the slice was moved: half a side at most, since the
+  centre of the patch is in the picture.
   """
   height, width, channels = image.shape
   rows, columns = min(side, height), min(side, width)
@@ -103,11 +108,10 @@ def _cut_patch(
   inner = jax.lax.dynamic_slice(
     image, (inner_row, inner_column, 0), (rows, columns, channels)
   )
-  framed = jnp.pad(
-    inner, ((side, side), (side, side), (0, 0)), constant_values=fill_value
-  )
-  start_row = jnp.clip(side + row - inner_row, 0, side + rows)
-  start_column = jnp.clip(side + column - inner_column, 0, side + columns)
+  frame = side // 2, side - side // 2
+  framed = jnp.pad(inner, (frame, frame, (0, 0)), constant_values=fill_value)
+  start_row = jnp.clip(frame[0] + row - inner_row, 0, rows)
+  start_column = jnp.clip(frame[0] + column - inner_column, 0, columns)
   return jax.lax.dynamic_slice(
     framed, (start_row, start_column, 0), (side, side, channels)
   )
