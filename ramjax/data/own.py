@@ -35,13 +35,14 @@ def read_npz(path: pathlib.Path) -> Stored:
   """
   names = ("images", "labels", "test_images", "test_labels")
   try:
-    with warnings.catch_warnings(), np.load(path, allow_pickle=False) as file:
-      warnings.simplefilter("ignore")  # of headers that Python 2 has written
+    with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+      file = np.load(path, allow_pickle=False)
       if not isinstance(file, np.lib.npyio.NpzFile):
         raise DataError(
           f"{path} holds one array, not images and labels; write it by numpy.savez"
         )
-      arrays = {name: np.asarray(file[name]) for name in names if name in file}
+      with file:
+        arrays = {name: np.asarray(file[name]) for name in names if name in file}
   except DataError:
     raise
   except Exception as error:  # zipfile, zlib and NumPy's parser of headers have many

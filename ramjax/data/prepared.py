@@ -52,7 +52,7 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
       builder = tfds.builder(name, data_dir=data_dir)
       _check_features(builder, name)
       if not builder.data_path.exists():
-        for url in builder.url_infos:
+        for url in builder.url_infos or ():
           downloads.check_reachable(url)
         builder.download_and_prepare()
       splits = [
