@@ -66,6 +66,9 @@ def test_defaults_are_the_papers_setting():
     (TrainConfig, "learning_rate", float("nan")),
     (TrainConfig, "seed", -1),
     (TrainConfig, "dataset", ""),
+    (TrainConfig, "canvas_size", 0),
+    (TrainConfig, "num_clutter", -1),
+    (TrainConfig, "data_sha256", ""),
     (TrainConfig, "num_train_examples", 0),
   ],
 )
