@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from experiments import benchmark_cases as cases_lib
-from experiments import flags
+from experiments import binary, flags
 from experiments import workdir as workdir_lib
 from ramjax import data, parallel
 
@@ -46,7 +46,7 @@ def main() -> None:
   options = flags.FLAGS
   for name, least in (("rounds", 1), ("starts", 0)):
     if getattr(options, name) < least:
-      raise flags.UsageError(
+      raise binary.UsageError(
         f"{name} must be at least {least}, not {getattr(options, name)}"
       )
   batch_sizes = _parse_counts("batch_sizes", options.batch_sizes)
@@ -59,7 +59,7 @@ def main() -> None:
     "mnist", data_dir=options.data_dir, num_train_examples=options.num_examples
   )
   if len(dataset.train.labels) < max(batch_sizes):
-    raise flags.UsageError(
+    raise binary.UsageError(
       f"num_examples must be at least the largest of batch_sizes, {max(batch_sizes)}"
     )
   dataset = dataset._replace(
@@ -73,7 +73,7 @@ def main() -> None:
     if not options.cases or any(word in case.name for word in options.cases)
   ]
   if not chosen:
-    raise flags.UsageError(f"cases: no case is called {', '.join(options.cases)}")
+    raise binary.UsageError(f"cases: no case is called {', '.join(options.cases)}")
   results = {
     "matmul_precision": options.matmul_precision,
     **workdir_lib.provenance(),
@@ -167,9 +167,9 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError("a measurement has no name or no minimum")
     return results
   except OSError as error:
-    raise flags.RunError(f"{path} cannot be read: {error.strerror}") from error
+    raise binary.RunError(f"{path} cannot be read: {error.strerror}") from error
   except (ValueError, KeyError, TypeError, RecursionError) as error:
-    raise flags.RunError(f"{path} is not an --output of the benchmark") from error
+    raise binary.RunError(f"{path} is not an --output of the benchmark") from error
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _quantity(value: float, unit: str) -> str:
 
 def _parse_counts(name: str, words: list[str]) -> list[int]:
   if not all(word.isdecimal() and int(word) >= 1 for word in words):
-    raise flags.UsageError(
+    raise binary.UsageError(
       f"{name} must be positive integers separated by commas, not {','.join(words)}"
     )
   return [int(word) for word in words]
@@ -204,4 +204,4 @@ def _parse_counts(name: str, words: list[str]) -> list[int]:
 
 if __name__ == "__main__":
   define_flags()
-  flags.run(main)
+  binary.run(main)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ramjax
-from experiments.flags import RunError
+from experiments.binary import RunError
 from ramjax import data, parallel
 from ramjax.config import Config, ModelConfig
 

@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags as absl_flags
 
-from experiments import flags, plots, scores, tables
+from experiments import binary, flags, plots, scores, tables
 from experiments import workdir as workdir_lib
 from experiments.glimpse_generalization import datasets_of, restore_params
 from ramjax.config import LOCATION_POLICIES, TrainConfig
@@ -42,10 +42,14 @@ def main() -> None:
   """Judges the runs that the flags name."""
   options = flags.FLAGS
   if not options.workdir:
-    raise flags.UsageError("--workdir must name a trained run, or several, with commas")
+    raise binary.UsageError(
+      "--workdir must name a trained run, or several, with commas"
+    )
   for name in ("max_glimpses", "num_samples"):
     if getattr(options, name) < 1:
-      raise flags.UsageError(f"{name} must be at least 1, not {getattr(options, name)}")
+      raise binary.UsageError(
+        f"{name} must be at least 1, not {getattr(options, name)}"
+      )
   TrainConfig(seed=options.seed)  # checks its range
   flags.set_up_jax()
   workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
@@ -93,4 +97,4 @@ def main() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  flags.run(main)
+  binary.run(main)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import flags, plots, side_by_side
+from experiments import binary, flags, plots, side_by_side
 from experiments import workdir as workdir_lib
 from experiments.statistics import half_width, paired
 from ramjax.config import OBJECTIVES, Config, TrainConfig
@@ -35,10 +35,12 @@ def main() -> None:
   """Trains, compares and draws what the flags ask for."""
   options = flags.FLAGS
   if options["objective"].present:
-    raise flags.UsageError("objective must not be given: all four are trained")
+    raise binary.UsageError("objective must not be given: all four are trained")
   for name in ("num_seeds", "window", "num_epochs", "steps_per_call"):
     if getattr(options, name) < 1:
-      raise flags.UsageError(f"{name} must be at least 1, not {getattr(options, name)}")
+      raise binary.UsageError(
+        f"{name} must be at least 1, not {getattr(options, name)}"
+      )
   flags.train_config(image_shape=(28, 28, 1), num_classes=10)  # before data are sought
   TrainConfig(seed=options.seed + options.num_seeds - 1)
   side_by_side.start_devices()
@@ -148,4 +150,4 @@ def in_words(results: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
   define_flags()
   absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
-  flags.run(main)
+  binary.run(main)

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import flags, study
+from experiments import binary, study
 from ramjax.config import Config
 
 _BETAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
@@ -79,4 +79,4 @@ def variants(config: Config) -> Sequence[study.Variant]:
 
 if __name__ == "__main__":
   define_flags()
-  flags.run(lambda: study.main("departures", variants))
+  binary.run(lambda: study.main("departures", variants))

@@ -20,7 +20,7 @@ from absl import flags as absl_flags
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import flags, plots
+from experiments import binary, flags, plots
 from experiments import workdir as workdir_lib
 from experiments.programs import run_keys
 from ramjax import data, parallel
@@ -63,11 +63,15 @@ def main() -> None:
   """Evaluates the runs that the flags name."""
   options = flags.FLAGS
   if not options.workdir:
-    raise flags.UsageError("--workdir must name a trained run, or several, with commas")
+    raise binary.UsageError(
+      "--workdir must name a trained run, or several, with commas"
+    )
   TrainConfig(seed=options.seed)  # checks its range
   for name in ("max_glimpses", "num_samples"):
     if getattr(options, name) < 1:
-      raise flags.UsageError(f"{name} must be at least 1, not {getattr(options, name)}")
+      raise binary.UsageError(
+        f"{name} must be at least 1, not {getattr(options, name)}"
+      )
   betas = _parse_betas(options.betas)
   mesh = flags.open_mesh()
   workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
@@ -211,12 +215,12 @@ def _parse_betas(words: list[str]) -> list[float]:
   try:
     betas = [float(word) for word in words]
   except ValueError as error:
-    raise flags.UsageError(
+    raise binary.UsageError(
       f"betas must be numbers separated by commas: {error}"
     ) from error
   for beta in betas:
     if not (math.isfinite(beta) and beta >= 0):
-      raise flags.UsageError(f"betas must be finite and at least 0, not {beta}")
+      raise binary.UsageError(f"betas must be finite and at least 0, not {beta}")
   return betas
 
 
@@ -237,4 +241,4 @@ def _print_table(result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
   define_flags()
-  flags.run(main)
+  binary.run(main)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from experiments.flags import RunError
+from experiments.binary import RunError
 from experiments.workdir import Workdir, finite, replace
 
 _SPLITS = ("train", "validation", "test")

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments import flags, plots, tables
+from experiments import binary, flags, plots, tables
 from experiments import workdir as workdir_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -57,7 +57,7 @@ def main() -> None:
         workdir_lib.replace(document, after)
   if check:
     if stale:
-      raise flags.RunError(
+      raise binary.RunError(
         f"{', '.join(stale)} differs from the results; run `python -m experiments.report`"
       )
     print("the documents have the tables of the results")
@@ -80,7 +80,7 @@ def with_tables(document: str) -> str:
   def table(found: re.Match[str]) -> str:
     name, file = found["name"], found["file"]
     if name not in tables.TABLES:
-      raise flags.RunError(
+      raise binary.RunError(
         f"table {name} is unknown; the tables are {', '.join(tables.TABLES)}"
       )
     return f"{found[1]}\n{tables.TABLES[name](read_results(file))}\n\n{found[4]}"
@@ -97,9 +97,9 @@ def read_results(name: str) -> Mapping[str, Any]:
   try:
     return json.loads((RESULTS / name).read_text())
   except (OSError, ValueError) as error:
-    raise flags.RunError(f"{RESULTS / name} cannot be read: {error}") from error
+    raise binary.RunError(f"{RESULTS / name} cannot be read: {error}") from error
 
 
 if __name__ == "__main__":
   define_flags()
-  flags.run(main)
+  binary.run(main)

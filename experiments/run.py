@@ -11,7 +11,7 @@ from absl import logging
 
 import ramjax
 from experiments import workdir as workdir_lib
-from experiments.flags import RunError
+from experiments.binary import RunError
 from experiments.metrics import Metrics, read_metrics
 from experiments.programs import Programs
 from experiments.progress import Progress

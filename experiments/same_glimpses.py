@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-from experiments import flags, study
+from experiments import binary, flags, study
 from ramjax.config import Config
 
 
@@ -29,15 +29,15 @@ def variants(config: Config) -> Sequence[study.Variant]:
     UsageError: if one is no number, or less than 1.
   """
   if flags.FLAGS["num_glimpses"].present:
-    raise flags.UsageError("num_glimpses must not be given: --glimpses has its values")
+    raise binary.UsageError("num_glimpses must not be given: --glimpses has its values")
   try:
     numbers = [int(word) for word in flags.FLAGS.glimpses]
   except ValueError as error:
-    raise flags.UsageError(
+    raise binary.UsageError(
       f"glimpses must be integers separated by commas: {error}"
     ) from error
   if not numbers or len(set(numbers)) < len(numbers):
-    raise flags.UsageError(f"glimpses must be different integers, not {numbers}")
+    raise binary.UsageError(f"glimpses must be different integers, not {numbers}")
   return [
     study.Variant(
       name=f"N = {number}",
@@ -52,4 +52,4 @@ def variants(config: Config) -> Sequence[study.Variant]:
 
 if __name__ == "__main__":
   define_flags()
-  flags.run(lambda: study.main("same_glimpses", variants))
+  binary.run(lambda: study.main("same_glimpses", variants))

@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import flags, signals
+from experiments import binary, flags, signals
 from experiments import workdir as workdir_lib
 from experiments.programs import chunks, run_keys
 from ramjax import data, parallel
@@ -208,7 +208,7 @@ class _Runs:
     )
     found = jax.device_get(jax.block_until_ready(history))
     if found["skipped"].any():
-      raise flags.RunError(
+      raise binary.RunError(
         f"a step from {self.step} on was not finite and skipped; train with a lower"
         " --learning_rate"
       )
@@ -233,11 +233,11 @@ class _Runs:
     try:
       accuracy = np.load(folder / "accuracy.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-      raise flags.RunError(
+      raise binary.RunError(
         f"{folder / 'accuracy.npy'} cannot be read ({error}); remove {folder}"
       ) from error
     if accuracy.shape[0] != len(self.accuracy) or accuracy.shape[1] < self.step:
-      raise flags.RunError(
+      raise binary.RunError(
         f"{folder / 'accuracy.npy'} does not reach step {self.step}; remove {folder}"
       )
     self.accuracy = accuracy[:, : self.step]
@@ -256,15 +256,15 @@ def _open(folder: pathlib.Path, configs: Sequence[Config]) -> None:
     try:
       theirs = json.loads(file.read_text())["configs"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-      raise flags.RunError(
+      raise binary.RunError(
         f"{file} is damaged ({error}); remove {folder}, or give another --workdir"
       ) from error
     if theirs != ours:
-      raise flags.UsageError(
+      raise binary.UsageError(
         f"{folder} holds other runs; give another --workdir, or the flags of those runs"
       )
     return
   if folder.is_dir() and any(folder.iterdir()):
-    raise flags.UsageError(f"{folder} holds files but no runs; give another --workdir")
+    raise binary.UsageError(f"{folder} holds files but no runs; give another --workdir")
   folder.mkdir(parents=True, exist_ok=True)
   workdir_lib.write_json(file, {"configs": ours, **workdir_lib.provenance()})

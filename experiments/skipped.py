@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from experiments.flags import RunError
+from experiments.binary import RunError
 
 
 class SkippedSteps:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-from experiments import flags, study
+from experiments import binary, flags, study
 from ramjax.config import Config
 
 
@@ -33,21 +33,21 @@ def variants(config: Config) -> Sequence[study.Variant]:
     UsageError: if a value is no number, or not in its range.
   """
   if flags.FLAGS["lambda_intrinsic"].present:
-    raise flags.UsageError(
+    raise binary.UsageError(
       "lambda_intrinsic must not be given: --lambdas has its values"
     )
   if config.objective.name not in ("intrinsic", "both"):
-    raise flags.UsageError("objective must be intrinsic or both, to have lambda_2")
+    raise binary.UsageError("objective must be intrinsic or both, to have lambda_2")
   try:
     values = [float(word) for word in flags.FLAGS.lambdas]
   except ValueError as error:
-    raise flags.UsageError(
+    raise binary.UsageError(
       f"lambdas must be numbers separated by commas: {error}"
     ) from error
   if (
     not values or len(set(values)) < len(values) or not all(map(math.isfinite, values))
   ):
-    raise flags.UsageError(f"lambdas must be different finite numbers, not {values}")
+    raise binary.UsageError(f"lambdas must be different finite numbers, not {values}")
   trained_with = config.train.num_glimpses
   return [
     study.Variant(
@@ -64,4 +64,4 @@ def variants(config: Config) -> Sequence[study.Variant]:
 
 if __name__ == "__main__":
   define_flags()
-  flags.run(lambda: study.main("stability", variants))
+  binary.run(lambda: study.main("stability", variants))

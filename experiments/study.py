@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from absl import flags as absl_flags
 
-from experiments import flags, scores, side_by_side, tables
+from experiments import binary, flags, scores, side_by_side, tables
 from experiments import workdir as workdir_lib
 from ramjax import data
 from ramjax.config import Config, TrainConfig, differing_fields
@@ -74,7 +74,9 @@ def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
   options = flags.FLAGS
   for flag in ("num_seeds", "num_epochs", "steps_per_call"):
     if getattr(options, flag) < 1:
-      raise flags.UsageError(f"{flag} must be at least 1, not {getattr(options, flag)}")
+      raise binary.UsageError(
+        f"{flag} must be at least 1, not {getattr(options, flag)}"
+      )
   # Flags are checked before data are sought.
   variants(flags.train_config(image_shape=(28, 28, 1), num_classes=10))
   TrainConfig(seed=options.seed + options.num_seeds - 1)

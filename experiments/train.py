@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import flags, plots, signals
+from experiments import binary, flags, plots, signals
 from experiments import workdir as workdir_lib
 from experiments.metrics import read_metrics
 from experiments.programs import Programs, chunks, run_keys
@@ -193,4 +193,4 @@ def _draw(
 if __name__ == "__main__":
   flags.define_train_flags()
   absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
-  flags.run(main)
+  binary.run(main)

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 import ramjax
-from experiments.flags import RunError, UsageError
+from experiments.binary import RunError, UsageError
 from ramjax.config import Config, TrainConfig, differing_fields
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from experiments import plots
 from experiments import workdir as workdir_lib
-from experiments.flags import RunError
+from experiments.binary import RunError
 from experiments.metrics import Metrics, read_metrics
 from experiments.progress import Progress
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ramjax
-from experiments import flags, signals
+from experiments import binary, signals
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
 from experiments.glimpse_generalization import restore_params
@@ -209,7 +209,7 @@ def test_a_run_whose_rate_falls_to_nothing_has_the_length_that_it_has(
   place = workdir_lib.Workdir(tmp_path)
   workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=cosine))
   other = dataclasses.replace(cosine, num_epochs=num_epochs)
-  with pytest.raises(flags.UsageError) as caught:
+  with pytest.raises(binary.UsageError) as caught:
     workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=other))
   assert str(caught.value) == (
     f"{tmp_path} holds a run whose rate falls along a cosine for 2 epochs;"
@@ -291,7 +291,7 @@ def test_no_checkpoint_follows_metrics_that_are_not_on_disk(
 
   def fails_at_first(self):
     if next(calls) == 1:
-      raise flags.RunError("metrics.jsonl cannot be written: no space left")
+      raise binary.RunError("metrics.jsonl cannot be written: no space left")
     sync(self)
 
   monkeypatch.setattr(Metrics, "sync", fails_at_first)
@@ -353,7 +353,7 @@ def test_lines_wait_for_space(tmp_path, caplog):
       for step in range(1, 6):
         metrics.write(step=step, epoch=1, split="train", values=values(step))
       with pytest.raises(
-        flags.RunError, match=r"metrics.jsonl cannot be written: File"
+        binary.RunError, match=r"metrics.jsonl cannot be written: File"
       ):
         metrics.sync()
     finally:

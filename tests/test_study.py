@@ -10,7 +10,7 @@ import forked
 import pytest
 
 from experiments import departures, same_glimpses, side_by_side, stability, study
-from experiments.flags import UsageError
+from experiments.binary import UsageError
 from ramjax import data, parallel
 from ramjax.config import (
   Config,

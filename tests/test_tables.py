@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import flags, report, tables
+from experiments import binary, report, tables
 
 
 def run(seed, accuracies, *, objective="both", dynamic=(), norms=(1.0, 2.0)):
@@ -110,6 +110,6 @@ def test_a_table_is_put_between_its_marks(tmp_path, monkeypatch):
 )
 def test_a_bad_mark_is_one_line(tmp_path, monkeypatch, mark, message):
   monkeypatch.setattr(report, "RESULTS", tmp_path)
-  with pytest.raises(flags.RunError, match=message) as caught:
+  with pytest.raises(binary.RunError, match=message) as caught:
     report.with_tables(f"<!-- table: {mark} -->\n\n<!-- end of table -->")
   assert "\n" not in str(caught.value)

@@ -1,0 +1,106 @@
+"""What all binaries have in common: known errors are one line each, and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import app, logging
+from absl import flags as absl_flags
+
+from experiments import flags, signals
+from ramjax import parallel
+from ramjax.checkpoint import CheckpointError
+from ramjax.config import ConfigError
+from ramjax.data import DataError
+from ramjax.parallel import ParallelError
+
+
+class UsageError(Exception):
+  """A command line that cannot be obeyed; the message is one line. Exit status 2."""
+
+
+class RunError(Exception):
+  """A run that cannot be done though the command line is right. Exit status 1."""
+
+
+def run(main: Callable[[], None]) -> None:
+  """Runs a binary: parses its flags, and turns known errors into one line each.
+
+  The exit status is 2 for a bad command line, 1 for another known error, and 128 + the
+  number of the signal after SIGINT or SIGTERM.
+
+  Args:
+    main: the binary, without arguments.
+  """
+  name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+
+  def parse(argv: Sequence[str]) -> Sequence[str]:
+    try:
+      rest = flags.FLAGS(argv)
+    except absl_flags.Error as error:
+      _fail(name, error, 2)
+    except SystemExit:  # after --help, where absl exits with 1
+      sys.exit(0)
+    if rest[1:]:
+      _fail(
+        name, UsageError(f"unexpected argument {rest[1]!r}; flags begin with --"), 2
+      )
+    if "recipe" in flags.FLAGS:
+      flags.follow_recipe()
+    return rest
+
+  def guarded(argv: Sequence[str]) -> None:
+    del argv
+    if not flags.FLAGS[
+      "verbosity"
+    ].present:  # Orbax tells of every file that it touches.
+      logging.set_verbosity(logging.WARNING)
+    signals.raise_on_signals()
+    try:
+      main()
+    except (UsageError, ConfigError) as error:
+      _fail(name, error, 2)
+    except (RunError, DataError, CheckpointError, ParallelError) as error:
+      _fail(name, error, 1)
+    except OSError as error:
+      where = f"{error.filename}: " if error.filename else ""
+      _fail(name, RunError(f"{where}{error.strerror or error}"), 1)
+    except signals.Interrupted as interrupted:
+      _tell(name, interrupted)
+      if interrupted.midway:
+        # Python's own end would crash where XLA is still compiling or computing.
+        sys.stdout.flush()
+        os._exit(interrupted.status)
+      sys.exit(interrupted.status)
+    except Exception as error:
+      if not jax.distributed.is_initialized():
+        raise
+      if parallel.is_lost_process(error):
+        _tell(
+          name,
+          ParallelError(
+            f"another process was lost ({error}); run the same command again in all"
+            " of them to go on"
+          ),
+        )
+      else:
+        traceback.print_exc()
+      # At Python's own end JAX would wait for the others, which may wait for this one.
+      sys.stdout.flush()
+      os._exit(1)
+
+  app.run(guarded, flags_parser=parse)
+
+
+def _tell(name: str, error: BaseException) -> None:
+  message = " ".join(str(error).split())
+  print(f"{name}: {message}", file=sys.stderr, flush=True)
+
+
+def _fail(name: str, error: Exception, status: int) -> None:
+  _tell(name, error)
+  sys.exit(status)
