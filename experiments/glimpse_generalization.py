@@ -54,6 +54,12 @@ def define_flags() -> None:
     ["latest", "best"],
     "Which state of a run: the newest, or that with the best validation accuracy.",
   )
+  absl_flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "validation"],
+    "The pictures that runs are judged by; to choose among runs, take validation.",
+  )
   flags.define_data_flag()
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   flags.define_device_flags()
@@ -141,7 +147,7 @@ def _evaluate(
   found = ramjax.evaluate(
     run_keys(options.seed).generalization,
     parallel.place(params, everywhere),
-    *parallel.place(dataset.test, everywhere),
+    *parallel.place(getattr(dataset, options.split), everywhere),
     jnp.array(betas, jnp.float32),
     config=config.model,
     num_glimpses=options.max_glimpses,
@@ -162,6 +168,7 @@ def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
       "num_samples": options.num_samples,
       "location_policy": options.location_policy,
       "checkpoint": options.checkpoint,
+      "split": options.split,
       "evaluation_seed": options.seed,
       **workdir_lib.provenance(),
       "runs": results,

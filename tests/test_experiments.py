@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -245,6 +246,21 @@ def test_generalization_writes_its_contract(evaluated):
     assert all(p["hidden_norm"] > 0 for p in result["fixed"])
   image = (workdir / "glimpse_generalization.png").read_bytes()
   assert image.startswith(b"\x89PNG")
+
+
+def test_runs_are_chosen_by_their_validation_pictures(evaluated, tmp_path):
+  """6,000 of them, on which the run was validated: its accuracy is near that one."""
+  workdir = tmp_path / "run"
+  shutil.copytree(evaluated[0], workdir)
+  arguments = ("--split=validation", "--max_glimpses=3", "--betas=0")
+  done = run("glimpse_generalization", f"--workdir={workdir}", *arguments)
+  assert done.returncode == 0, done.stderr
+  found = json.loads((workdir / "glimpse_generalization.json").read_text())
+  assert found["split"] == "validation"
+  hits = 6000 * found["runs"][0]["fixed"][-1]["accuracy"]
+  assert hits == pytest.approx(round(hits), abs=0.01)
+  [*_, last] = (x for x in lines_of(workdir) if x["split"] == "validation")
+  assert hits / 6000 == pytest.approx(last["accuracy"], abs=0.04)
 
 
 def test_calibration_is_that_of_the_evaluated_model(evaluated):
