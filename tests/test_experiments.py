@@ -337,7 +337,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     "num_clutter": 2,
     "seed": 9,
     "num_train_examples": 32,
-    "num_epochs": 1,
+    "num_epochs": 0,
   }
   done = run(
     "train",
