@@ -7,8 +7,8 @@ import pytest
 
 from ramjax import data
 
-# Most of the time is compilation, which need not optimise here: a third less of it.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Most of the time is compilation, which need not optimise here: half of it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 @pytest.fixture(autouse=True, scope="session")

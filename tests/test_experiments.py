@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 import ramjax
-from experiments import flags as flags_lib
-from experiments import glimpse_generalization, progress
+from experiments import binary, glimpse_generalization, progress
 from experiments import skipped as skipped_lib
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
@@ -462,7 +461,7 @@ def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
 
   config, _ = small_run(mnist, num_epochs=5)
   broken = dataset._replace(std=(0.0,))
-  with pytest.raises(flags_lib.RunError, match="given up at step 5: 3 steps in a row"):
+  with pytest.raises(binary.RunError, match="given up at step 5: 3 steps in a row"):
     train_lib.train(config, broken, place, steps_per_call=10, max_skipped_steps=3)
   lines = [line for line in lines_of(place.path) if line["split"] == "train"]
   assert [line["skipped_steps"] for line in lines] == [0, 2, 2]
@@ -493,7 +492,7 @@ def test_skipped_steps_are_counted_in_a_row_over_chunks():
   count = skipped_lib.SkippedSteps(3)
   count.add(np.array([True, False, True, True]), step=4)
   count.add(np.array([False, True]), step=6)
-  with pytest.raises(flags_lib.RunError, match="given up at step 8: 3 steps in a row"):
+  with pytest.raises(binary.RunError, match="given up at step 8: 3 steps in a row"):
     count.add(np.array([True, True, False]), step=9)
 
 
@@ -513,7 +512,7 @@ def test_damaged_metrics(kind, mnist, tmp_path):
   else:
     place.metrics.write_text("\n".join([lines[0], "3", *lines[2:]]))
     before = place.metrics.read_text()
-    with pytest.raises(flags_lib.RunError, match=r"line 2, is damaged"):
+    with pytest.raises(binary.RunError, match=r"line 2, is damaged"):
       train_lib.train(config, dataset, place, steps_per_call=10)
     assert place.metrics.read_text() == before
 
@@ -536,11 +535,11 @@ def test_generalization_states_m(trained):
 
 
 def test_help_lists_the_flags():
-  for binary, flag in (
+  for name, flag in (
     ("train", "lambda_intrinsic"),
     ("glimpse_generalization", "betas"),
   ):
-    shown = forked.run(binary, "--help")
+    shown = forked.run(name, "--help")
     assert shown.returncode == 0
     assert f"--{flag}" in shown.stdout
 
