@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import app, logging
@@ -25,6 +26,23 @@ class UsageError(Exception):
 
 class RunError(Exception):
   """A run that cannot be done though the command line is right. Exit status 1."""
+
+
+def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:
+  """The numbers in a flag that is a list.
+
+  Args:
+    name: the flag.
+    kind: what they are, `int` or `float`.
+
+  Raises:
+    UsageError: if one of them is none.
+  """
+  try:
+    return [kind(word) for word in getattr(flags.FLAGS, name)]
+  except ValueError as error:
+    what = "integers" if kind is int else "numbers"
+    raise UsageError(f"{name} must be {what} separated by commas: {error}") from error
 
 
 def run(main: Callable[[], None]) -> None:

@@ -78,7 +78,7 @@ def main() -> None:
       raise binary.UsageError(
         f"{name} must be at least 1, not {getattr(options, name)}"
       )
-  betas = _parse_betas(options.betas)
+  betas = _parse_betas()
   mesh = flags.open_mesh()
   workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
   first = parallel.is_first_process()
@@ -218,13 +218,8 @@ def results_of(
   }
 
 
-def _parse_betas(words: list[str]) -> list[float]:
-  try:
-    betas = [float(word) for word in words]
-  except ValueError as error:
-    raise binary.UsageError(
-      f"betas must be numbers separated by commas: {error}"
-    ) from error
+def _parse_betas() -> list[float]:
+  betas = binary.numbers("betas", float)
   for beta in betas:
     if not (math.isfinite(beta) and beta >= 0):
       raise binary.UsageError(f"betas must be finite and at least 0, not {beta}")

@@ -30,12 +30,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
   """
   if flags.FLAGS["num_glimpses"].present:
     raise binary.UsageError("num_glimpses must not be given: --glimpses has its values")
-  try:
-    numbers = [int(word) for word in flags.FLAGS.glimpses]
-  except ValueError as error:
-    raise binary.UsageError(
-      f"glimpses must be integers separated by commas: {error}"
-    ) from error
+  numbers = binary.numbers("glimpses", int)
   if not numbers or len(set(numbers)) < len(numbers):
     raise binary.UsageError(f"glimpses must be different integers, not {numbers}")
   return [

@@ -38,12 +38,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
     )
   if config.objective.name not in ("intrinsic", "both"):
     raise binary.UsageError("objective must be intrinsic or both, to have lambda_2")
-  try:
-    values = [float(word) for word in flags.FLAGS.lambdas]
-  except ValueError as error:
-    raise binary.UsageError(
-      f"lambdas must be numbers separated by commas: {error}"
-    ) from error
+  values = binary.numbers("lambdas", float)
   if (
     not values or len(set(values)) < len(values) or not all(map(math.isfinite, values))
   ):

@@ -24,7 +24,7 @@ from experiments.metrics import read_metrics
 from experiments.programs import Programs, chunks, run_keys
 from experiments.run import Run, resumed
 from experiments.skipped import SkippedSteps, chunk_means
-from ramjax import data, evaluation, parallel
+from ramjax import data, evaluation, parallel, prediction
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params, num_parameters
 
@@ -179,7 +179,7 @@ def _draw(
   looked = evaluation.validation_rollout(
     key, params, images, index, config=config, preprocess=dataset.preprocess
   )
-  pictures = evaluation.evaluation_pictures(images, index, preprocess=dataset.transform)
+  pictures = prediction.evaluation_pictures(images, index, preprocess=dataset.transform)
   plots.glimpses(
     np.asarray(pictures),
     labels,

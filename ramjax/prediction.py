@@ -11,8 +11,11 @@ import jax.numpy as jnp
 
 from ramjax import networks
 from ramjax.config import ConfigError, ModelConfig
-from ramjax.evaluation import evaluation_pictures, look
-from ramjax.training import Preprocess
+from ramjax.rollout import picture_keys, rollout
+from ramjax.training import Preprocess, preprocess_batch, take_pictures
+
+_PICTURES = 0x7069_6373
+"""Makes of key 0 the key of the pictures, which is the key of no run."""
 
 
 class Prediction(NamedTuple):
@@ -66,7 +69,7 @@ def predict(
     num_glimpses: number of glimpses T.
     preprocess: from a stored picture to what the model sees, see
       `ramjax.training.Preprocess`; a random one is fixed, see
-      `ramjax.evaluation.evaluation_pictures`.
+      `evaluation_pictures`.
     num_samples: number of rollouts averaged, M of Ba et al. (2014); see
       `ramjax.evaluate`.
     location_policy: `sample` or `mean`, see `ramjax.rollout`.
@@ -110,3 +113,78 @@ def predict(
     return values.reshape(num_glimpses, -1, *values.shape[3:])[:, :num_pictures]
 
   return jax.tree.map(in_one, batches)
+
+
+def look(
+  key: jax.Array,
+  params: networks.Params,
+  pictures: jax.Array,
+  index: jax.Array,
+  *,
+  config: ModelConfig,
+  num_glimpses: int,
+  num_samples: int = 1,
+  location_policy: str = "sample",
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """What every evaluation sees of some pictures, averaged over M rollouts.
+
+  Args:
+    key: the key given to the evaluation.
+    params: parameters of the model.
+    pictures: normalised pictures [B, H, W, C].
+    index: their numbers among all pictures [B], from which their keys come.
+    config: the shape of the model.
+    num_glimpses: number of glimpses T.
+    num_samples: number of rollouts averaged, M.
+    location_policy: `sample` or `mean`, see `ramjax.rollout`.
+
+  Returns:
+    Probabilities [T, B, K], self-uncertainties [T, B, K], and l2 norms of the internal
+    state [T, B].
+
+  Raises:
+    ConfigError: if `num_glimpses`, `num_samples` or `location_policy` is out of range.
+  """
+  if num_samples < 1:
+    raise ConfigError(f"num_samples must be at least 1, not {num_samples}")
+  _, rollout_key = jax.random.split(key)
+
+  def one_sample(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    looked = rollout(
+      picture_keys(jax.random.fold_in(rollout_key, sample), index),
+      params,
+      pictures,
+      config=config,
+      num_glimpses=num_glimpses,
+      location_policy=location_policy,
+    )
+    norm_t = jnp.linalg.norm(looked.hidden_t, axis=-1)
+    return looked.probs_t, looked.predicted_error_t, norm_t
+
+  samples = jax.lax.map(one_sample, jnp.arange(num_samples))
+  return jax.tree.map(lambda values: values.mean(axis=0), samples)
+
+
+def evaluation_pictures(
+  images: jax.Array, index: jax.Array, *, preprocess: Preprocess
+) -> jax.Array:
+  """Some of many pictures, as every evaluation shows them.
+
+  Where `preprocess` is random, as a translation is, it is made a fixed one: picture i
+  has a key that depends on i alone, and not on the key of an evaluation or on the seed
+  of a run, so that all models are judged by the same pictures. The generator is fixed,
+  too, whatever JAX's default is.
+
+  Args:
+    images: all pictures [M, H, W, C], as `preprocess` takes them; where it cuts clutter
+      out of them, some of them alone would be shown with other clutter.
+    index: numbers of the pictures [B], each in [0, M).
+    preprocess: from a stored picture to what the model sees, see
+      `ramjax.training.Preprocess`.
+
+  Returns:
+    Pictures [B, H, W, C], of the size and type that `preprocess` gives them.
+  """
+  key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), _PICTURES)
+  stored = take_pictures(images, index)
+  return preprocess_batch(key, stored, index, images, preprocess=preprocess)

@@ -15,8 +15,8 @@ from experiments import workdir as workdir_lib
 from experiments.glimpse_generalization import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, TrainConfig
-from ramjax.evaluation import evaluation_pictures
 from ramjax.networks import RecurrentAttentionModel, initial_state
+from ramjax.prediction import evaluation_pictures
 
 CANVAS = (60, 60)
 PLACES = [[30, 7], [9, 22], [13, 13], [0, 22], [32, 1]]

@@ -73,7 +73,7 @@ class Dataset(NamedTuple):
     std: standard deviation of each channel of the stored training set, likewise.
     transform: what is done to a stored picture before it is normalised: in training
       anew at each step, in evaluation always the same (see
-      `ramjax.evaluation.evaluation_pictures`).
+      `ramjax.prediction.evaluation_pictures`).
     sha256: sum of the stored arrays, see `ramjax.data.splits.fingerprint`; None if they
       were checked against sums that are known.
   """
