@@ -191,20 +191,16 @@ def calibration(results: Results) -> str:
   groups = _by_objective(results)
   numbers = [point["num_glimpses"] for point in results["runs"][0]["fixed"]]
   shown = [n for n in (2, 4, 6, 10, 20) if n in numbers]
+  kinds = {
+    "calibration error": ("calibration_error", 3),
+    "correlation of u with the error": ("uncertainty_correlation", 2),
+  }
   rows = [
-    [
-      name,
-      *(spread(_fixed(runs, n, "calibration_error"), 3) for n in shown),
-      *(spread(_fixed(runs, n, "uncertainty_correlation"), 2) for n in shown),
-    ]
+    [name, told, *(spread(_fixed(runs, n, kind), digits) for n in shown)]
     for name, runs in groups.items()
+    for told, (kind, digits) in kinds.items()
   ]
-  head = [
-    "objective",
-    *(f"calibration error, N = {n}" for n in shown),
-    *(f"correlation, N = {n}" for n in shown),
-  ]
-  return _markdown(head, rows)
+  return _markdown(["objective", "", *(f"N = {n}" for n in shown)], rows)
 
 
 TABLES: Mapping[str, Callable[[Results], str]] = {

@@ -277,7 +277,7 @@ def test_calibration_is_that_of_the_evaluated_model(evaluated):
     assert 0 < found["calibration_error"] < 1
     assert found["uncertainty_deviation"] > 0
   assert (workdir / "calibration.png").stat().st_size > 10_000
-  assert "calibration error, N = 2" in done.stdout
+  assert "| both | calibration error |" in done.stdout
 
 
 def test_the_evaluation_is_that_of_the_trained_model(evaluated):
