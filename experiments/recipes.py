@@ -11,6 +11,7 @@ from collections.abc import Mapping
 RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
   # The paper's setting is what the flags say by themselves.
   "paper": {},
+  # A first recipe, by one seed's experience; its values are not the result of a search yet.
   "tuned": {
     "num_epochs": 40,
     "batch_size": 128,
