@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.statistics import half_width
+from experiments.statistics import by_objective, half_width
 from ramjax import patch_origin
 from ramjax.config import ModelConfig
 from ramjax.rollout import Rollout
@@ -140,7 +140,7 @@ def glimpse_generalization(
   """
   figure = _figure(13.0, 4.2)
   accuracy, dynamic, norm = figure.subplots(1, 3, width_ratios=(1.3, 1.0, 1.0))
-  for name, group in _by_objective(runs).items():
+  for name, group in by_objective(runs).items():
     color = COLORS[name]
     _band(accuracy, group, "accuracy", color=color, label=name)
     _band(norm, group, "hidden_norm", color=color)
@@ -175,7 +175,7 @@ def calibration(runs: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   """
   figure = _figure(11.0, 3.8)
   error, correlation = figure.subplots(1, 2)
-  for name, group in _by_objective(runs).items():
+  for name, group in by_objective(runs).items():
     color = COLORS[name]
     _band(error, group, "calibration_error", color=color, label=name)
     _band(correlation, group, "uncertainty_correlation", color=color)
@@ -214,16 +214,6 @@ def convergence(results: Mapping[str, Any], path: pathlib.Path) -> None:
     _tidy(axes)
   figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
   figure.savefig(path)
-
-
-def _by_objective(
-  runs: Sequence[Mapping[str, Any]],
-) -> dict[str, list[Mapping[str, Any]]]:
-  """Runs by their objective, in the order in which they come."""
-  groups: dict[str, list[Mapping[str, Any]]] = {}
-  for run in runs:
-    groups.setdefault(run["objective"], []).append(run)
-  return groups
 
 
 def _band(

@@ -81,7 +81,7 @@ def rounded(value: Any) -> float:
   return float(f"{float(value):.6g}")
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _summaries(
   prediction: ramjax.Prediction, labels: jax.Array, told: jax.Array, betas: jax.Array
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:

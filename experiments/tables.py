@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments import published
-from experiments.statistics import half_width
+from experiments.statistics import by_objective, half_width
 
 Results = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ def convergence(results: Results) -> str:
 
 def generalization(results: Results) -> str:
   """Figure 2: accuracy with a fixed number of glimpses, and norms of the state."""
-  groups = _by_objective(results)
+  groups = by_objective(results["runs"])
   numbers = [point["num_glimpses"] for point in results["runs"][0]["fixed"]]
   trained_with = results["runs"][0]["train_num_glimpses"]
   shown = [n for n in sorted({1, trained_with, 10, 20, 50, 100}) if n in numbers]
@@ -62,7 +62,7 @@ def generalization(results: Results) -> str:
     [
       name,
       *(spread(_fixed(runs, n, "accuracy")) for n in shown),
-      _growth(_fixed(runs, trained_with, "hidden_norm"), runs, shown[-1]),
+      _growth(runs, trained_with, shown[-1]),
     ]
     for name, runs in groups.items()
   ]
@@ -72,7 +72,7 @@ def generalization(results: Results) -> str:
 
 def published_and_ours(results: Results) -> str:
   """Figure 2 beside what was published of it: fixed numbers of glimpses."""
-  groups = _by_objective(results)
+  groups = by_objective(results["runs"])
   rows = [
     [f"{name}, N = {n}", value, spread(_fixed(groups[name], n, "accuracy"))]
     for name, values in published.FIXED.items()
@@ -89,7 +89,7 @@ def dynamic(results: Results) -> str:
       name,
       *(spread(_at_mean(runs, glimpses)) for glimpses in (3.0, 4.0, 5.0, 6.0)),
     ]
-    for name, runs in _by_objective(results).items()
+    for name, runs in by_objective(results["runs"]).items()
   ]
   return _markdown(
     ["objective", *(f"{n} glimpses on average" for n in (3, 4, 5, 6))], rows
@@ -98,7 +98,7 @@ def dynamic(results: Results) -> str:
 
 def dynamic_by_beta(results: Results) -> str:
   """The stopping rule at the exploration rates of the paper, beside its figures."""
-  groups = _by_objective(results)
+  groups = by_objective(results["runs"])
   rows = []
   for name, values in published.DYNAMIC.items():
     for beta, (glimpses, accuracy) in values.items():
@@ -131,9 +131,7 @@ def stability(results: Results) -> str:
       spread(_values(variant["runs"], "train_accuracy"), 3),
       spread(_fixed(variant["runs"], trained_with, "accuracy"), 3),
       spread(_fixed(variant["runs"], most, "accuracy"), 3),
-      _growth(
-        _fixed(variant["runs"], trained_with, "hidden_norm"), variant["runs"], most
-      ),
+      _growth(variant["runs"], trained_with, most),
     ]
     for variant in results["variants"]
   ]
@@ -188,7 +186,7 @@ def same_glimpses(results: Results) -> str:
 
 def calibration(results: Results) -> str:
   """How well runs know what they know, after some numbers of glimpses."""
-  groups = _by_objective(results)
+  groups = by_objective(results["runs"])
   numbers = [point["num_glimpses"] for point in results["runs"][0]["fixed"]]
   shown = [n for n in (2, 4, 6, 10, 20) if n in numbers]
   kinds = {
@@ -227,15 +225,15 @@ def spread(values: np.ndarray, digits: int = 4, *, whole: bool = False) -> str:
   """
   if not np.isfinite(values).all():
     return "–"
-  text = (
-    _share
-    if not whole and np.abs(values).max() < 1
-    else (lambda x, digits: f"{x:.{digits}f}")
-  )
-  mean = text(values.mean(), digits)
+  below_one = np.abs(values).max() < 1 and not whole
+
+  def text(value: float) -> str:
+    return _share(value, digits) if below_one else f"{value:.{digits}f}"
+
+  mean = text(values.mean())
   if len(values) == 1:
     return mean
-  return f"{mean} ± {text(values.std(ddof=1), digits)}"
+  return f"{mean} ± {text(values.std(ddof=1))}"
 
 
 def _share(value: float, digits: int = 4) -> str:
@@ -281,10 +279,11 @@ def _at_mean(runs: Sequence[Results], mean_glimpses: float) -> np.ndarray:
   return np.array(found)
 
 
-def _growth(before: np.ndarray, runs: Sequence[Results], num_glimpses: int) -> str:
-  """Norms of the state with the glimpses of training, and with more: medians."""
-  after = _fixed(runs, num_glimpses, "hidden_norm")
-  return f"{_norm(np.median(before))} → {_norm(np.median(after))}"
+def _growth(runs: Sequence[Results], fewer: int, more: int) -> str:
+  """Norms of the state with two numbers of glimpses: medians of runs."""
+  return " → ".join(
+    _norm(np.median(_fixed(runs, number, "hidden_norm"))) for number in (fewer, more)
+  )
 
 
 def _norm(value: float) -> str:
@@ -294,16 +293,6 @@ def _norm(value: float) -> str:
   digits = "⁰¹²³⁴⁵⁶⁷⁸⁹"
   power = "".join(digits[int(digit)] for digit in str(exponent))
   return f"{value / 10**exponent:.0f}·10{power}"
-
-
-def _by_objective(results: Results) -> dict[str, list[Results]]:
-  """Runs by their objective, in the order of the paper."""
-  groups: dict[str, list[Results]] = {}
-  for name in published.FIXED:
-    runs = [run for run in results["runs"] if run["objective"] == name]
-    if runs:
-      groups[name] = runs
-  return groups
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
