@@ -238,7 +238,7 @@ def _mark_training(runs: Sequence[Mapping[str, Any]], *panels: Axes) -> None:
     _tidy(axes)
     axes.set_xlabel("glimpses")
     axes.set_xlim(left=0.5)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
   for trained in {run["train_num_glimpses"] for run in runs}:
     for axes in panels:
       axes.axvline(trained, color=_PALE, lw=1.2, zorder=0)
