@@ -45,6 +45,18 @@ def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:
     raise UsageError(f"{name} must be {what} separated by commas: {error}") from error
 
 
+def check_at_least_one(*names: str) -> None:
+  """Checks flags that are integers.
+
+  Raises:
+    UsageError: if one is less than 1.
+  """
+  for name in names:
+    value = getattr(flags.FLAGS, name)
+    if value < 1:
+      raise UsageError(f"{name} must be at least 1, not {value}")
+
+
 def run(main: Callable[[], None]) -> None:
   """Runs a binary: parses its flags, and turns known errors into one line each.
 

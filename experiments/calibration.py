@@ -12,17 +12,14 @@ import pathlib
 
 from absl import flags as absl_flags
 
-from experiments import binary, flags, plots, scores, tables
+from experiments import binary, flags, plots, scores, tables, trained
 from experiments import workdir as workdir_lib
-from experiments.glimpse_generalization import datasets_of, restore_params
-from ramjax.config import LOCATION_POLICIES, TrainConfig
+from ramjax.config import LOCATION_POLICIES
 
 
 def define_flags() -> None:
   """Defines the flags of the binary."""
-  absl_flags.DEFINE_list(
-    "workdir", None, "Folders of trained runs, separated by commas."
-  )
+  trained.define_flags()
   absl_flags.DEFINE_integer("max_glimpses", 20, "Largest number of glimpses.")
   absl_flags.DEFINE_integer(
     "num_samples", 1, "Rollouts averaged for a prediction, M (Ba et al., 2014)."
@@ -30,39 +27,15 @@ def define_flags() -> None:
   absl_flags.DEFINE_enum(
     "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
   )
-  flags.define_data_flag()
-  absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
-  absl_flags.DEFINE_boolean(
-    "compilation_cache", True, "Whether compiled programs are kept for the next start."
-  )
-  flags.define_precision_flag()
 
 
 def main() -> None:
   """Judges the runs that the flags name."""
   options = flags.FLAGS
-  if not options.workdir:
-    raise binary.UsageError(
-      "--workdir must name a trained run, or several, with commas"
-    )
-  for name in ("max_glimpses", "num_samples"):
-    if getattr(options, name) < 1:
-      raise binary.UsageError(
-        f"{name} must be at least 1, not {getattr(options, name)}"
-      )
-  TrainConfig(seed=options.seed)  # checks its range
-  flags.set_up_jax()
-  workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
-  configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
-  trained = [
-    restore_params(workdir, config)
-    for workdir, config in zip(workdirs, configs, strict=True)
-  ]
-  datasets = datasets_of(configs, data_dir=options.data_dir)
+  trained.workdirs()
+  binary.check_at_least_one("max_glimpses", "num_samples")
   runs = []
-  for workdir, config, params, dataset in zip(
-    workdirs, configs, trained, datasets, strict=True
-  ):
+  for workdir, config, params, dataset in trained.open_runs():
     scored = scores.score(
       config,
       params,
@@ -89,7 +62,7 @@ def main() -> None:
     "runs": runs,
   }
   print(tables.calibration(results))
-  target = workdirs[0].path / "calibration.json"
+  target = pathlib.Path(options.workdir[0]) / "calibration.json"
   workdir_lib.write_json(target, results)
   plots.calibration(runs, target.with_suffix(".png"))
   print(f"written to {target} and {target.with_suffix('.png').name}")

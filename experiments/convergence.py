@@ -36,11 +36,7 @@ def main() -> None:
   options = flags.FLAGS
   if options["objective"].present:
     raise binary.UsageError("objective must not be given: all four are trained")
-  for name in ("num_seeds", "window", "num_epochs", "steps_per_call"):
-    if getattr(options, name) < 1:
-      raise binary.UsageError(
-        f"{name} must be at least 1, not {getattr(options, name)}"
-      )
+  binary.check_at_least_one("num_seeds", "window", "num_epochs", "steps_per_call")
   flags.train_config(image_shape=(28, 28, 1), num_classes=10)  # before data are sought
   TrainConfig(seed=options.seed + options.num_seeds - 1)
   side_by_side.start_devices()

@@ -7,11 +7,9 @@ of --betas, and writes glimpse_generalization.json and .png into the first folde
 
 from __future__ import annotations
 
-import functools
 import math
 import pathlib
 import time
-from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -20,11 +18,10 @@ from absl import flags as absl_flags
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import binary, flags, plots
+from experiments import binary, flags, plots, trained
 from experiments import workdir as workdir_lib
 from experiments.programs import run_keys
 from ramjax import data, parallel
-from ramjax.checkpoint import Checkpoints
 from ramjax.config import LOCATION_POLICIES, Config, TrainConfig
 from ramjax.networks import Params
 
@@ -37,9 +34,7 @@ _BETAS = (
 
 def define_flags() -> None:
   """Defines the flags of the binary."""
-  absl_flags.DEFINE_list(
-    "workdir", None, "Folders of trained runs, separated by commas."
-  )
+  trained.define_workdir_flag()
   absl_flags.DEFINE_integer("max_glimpses", 50, "Largest number of glimpses.")
   absl_flags.DEFINE_list("betas", _BETAS, "Exploration rates of the stopping rule.")
   absl_flags.DEFINE_integer(
@@ -68,35 +63,27 @@ def define_flags() -> None:
 def main() -> None:
   """Evaluates the runs that the flags name."""
   options = flags.FLAGS
-  if not options.workdir:
-    raise binary.UsageError(
-      "--workdir must name a trained run, or several, with commas"
-    )
+  workdirs = trained.workdirs()
   TrainConfig(seed=options.seed)  # checks its range
-  for name in ("max_glimpses", "num_samples"):
-    if getattr(options, name) < 1:
-      raise binary.UsageError(
-        f"{name} must be at least 1, not {getattr(options, name)}"
-      )
+  binary.check_at_least_one("max_glimpses", "num_samples")
   betas = _parse_betas()
   mesh = flags.open_mesh()
-  workdirs = [workdir_lib.Workdir(pathlib.Path(path)) for path in options.workdir]
   first = parallel.is_first_process()
   with parallel.together():
     configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
-    trained = [
-      restore_params(workdir, config, best=options.checkpoint == "best")
+    params_of = [
+      trained.restore_params(workdir, config, best=options.checkpoint == "best")
       for workdir, config in zip(workdirs, configs, strict=True)
     ]
-    datasets = datasets_of(configs, data_dir=options.data_dir)
+    datasets = trained.datasets_of(configs, data_dir=options.data_dir)
   # A run that is still being trained may have gone on between two readers.
-  trained = parallel.from_first_process(trained)
+  params_of = parallel.from_first_process(params_of)
   if first:
     for told in dict.fromkeys(f"{d.name} from {d.source}" for d in datasets):
       print(told, flush=True)
 
   results = []
-  runs = zip(workdirs, configs, trained, datasets, strict=True)
+  runs = zip(workdirs, configs, params_of, datasets, strict=True)
   for workdir, config, params, dataset in runs:
     began = time.perf_counter()
     evaluated = _evaluate(config, params, dataset, betas, mesh)
@@ -112,26 +99,6 @@ def main() -> None:
       _print_table(results[-1])
   if first:
     _write(workdirs[0].path / "glimpse_generalization.json", results)
-
-
-def datasets_of(
-  configs: Sequence[Config], *, data_dir: str | None = None
-) -> list[data.Dataset]:
-  """The data set of each run; runs on the same one share it.
-
-  Raises:
-    ConfigError: see `ramjax.data.dataset_of`.
-    DataError: likewise.
-  """
-  found: dict[Hashable, data.Dataset] = {}
-  datasets = []
-  for config in configs:
-    train = config.train
-    named = train.dataset, train.canvas_size, train.num_clutter, train.data_sha256
-    if named not in found:
-      found[named] = data.dataset_of(config, data_dir=data_dir)
-    datasets.append(found[named])
-  return datasets
 
 
 def _evaluate(
@@ -176,23 +143,6 @@ def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
   )
   plots.glimpse_generalization(results, target.with_suffix(".png"))
   print(f"written to {target} and {target.with_suffix('.png').name}")
-
-
-def restore_params(
-  workdir: workdir_lib.Workdir, config: Config, *, best: bool = False
-) -> Params:
-  """The parameters of the newest checkpoint of a run, or of the best.
-
-  If the run keeps an average of them, they are that average.
-
-  Raises:
-    CheckpointError: if it has none yet, or it cannot be read.
-  """
-  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
-  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
-  with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-    state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
-  return ramjax.trained_params(state)
 
 
 def results_of(

@@ -44,3 +44,24 @@ subtracts the bound of the rivals, too, and overwrites the time of stopping."""
 SAME_GLIMPSES: Mapping[int, str] = {6: "1.29 to 1.12", 7: "1.07"}
 """Error in % of Mnih et al. (2014) on MNIST with as many glimpses as in training; two
 figures where its two versions differ."""
+
+ERROR_RATES: Mapping[str, Mapping[str, Mapping[int, str]]] = {
+  "mnist": {
+    "Mnih et al.": {6: "1.29 to 1.12"},
+    "best public reimplementation": {6: "0.67 (M > 1)"},
+  },
+  "mnist_translated_60": {
+    "Mnih et al.": {4: "1.54", 6: "1.22", 8: "1.20"},
+    "best public reimplementation": {8: "0.94"},
+  },
+  "mnist_cluttered_60": {
+    "Mnih et al.": {4: "4.96", 6: "4.08", 8: "4.04"},
+    "best public reimplementation": {8: "2.63"},
+  },
+  "mnist_cluttered_100": {
+    "Mnih et al.": {4: "9.41", 6: "8.31", 8: "8.11"},
+    "best public reimplementation": {8: "2.68 (LSTM)"},
+  },
+}
+"""Error in % by data set and number of glimpses, as in training: Mnih et al. (2014), NIPS
+version, and the best that we found in public of reimplementations; M is stated where known."""

@@ -25,9 +25,10 @@ def score(
   betas: Sequence[float] = (),
   num_samples: int = 1,
   location_policy: str = "sample",
+  split: str = "test",
   seed: int = 0,
 ) -> dict[str, Any]:
-  """How a trained model does on the test set, in the form that results have on disk.
+  """How a trained model does on its pictures, in the form that results have on disk.
 
   Args:
     config: the run.
@@ -38,12 +39,13 @@ def score(
       `glimpses`.
     num_samples: rollouts averaged, M.
     location_policy: `sample` or `mean`.
+    split: `test`, or `validation` to choose among runs.
     seed: seed of first locations and policy.
 
   Returns:
     `fixed`, an entry for each number of glimpses, and `dynamic`, one for each beta.
   """
-  images, labels = dataset.test
+  images, labels = getattr(dataset, split)
   prediction = ramjax.predict(
     run_keys(seed).generalization,
     params,

@@ -72,11 +72,7 @@ def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
       the one that the others are told apart from.
   """
   options = flags.FLAGS
-  for flag in ("num_seeds", "num_epochs", "steps_per_call"):
-    if getattr(options, flag) < 1:
-      raise binary.UsageError(
-        f"{flag} must be at least 1, not {getattr(options, flag)}"
-      )
+  binary.check_at_least_one("num_seeds", "num_epochs", "steps_per_call")
   # Flags are checked before data are sought.
   variants(flags.train_config(image_shape=(28, 28, 1), num_classes=10))
   TrainConfig(seed=options.seed + options.num_seeds - 1)

@@ -201,6 +201,27 @@ def calibration(results: Results) -> str:
   return _markdown(["objective", "", *(f"N = {n}" for n in shown)], rows)
 
 
+def error_rates(results: Results) -> str:
+  """Error in % on each data set, beside what was published; M = 1 first."""
+  runs = results["runs"]
+  numbers = [point["num_glimpses"] for point in runs[0]["scores"][0]["fixed"]]
+  rows = []
+  for dataset in dict.fromkeys(run["dataset"] for run in runs):
+    here = [run for run in runs if run["dataset"] == dataset]
+    for who, errors in published.ERROR_RATES.get(dataset, {}).items():
+      rows.append([dataset, who, *(errors.get(n, "") for n in numbers)])
+    for name, group in by_objective(here).items():
+      for number, scored in enumerate(group[0]["scores"]):
+        of_runs = [run["scores"][number] for run in group]
+        cells = [
+          spread(100 * (1 - _fixed(of_runs, n, "accuracy")), 2, whole=True)
+          for n in numbers
+        ]
+        policy = "" if scored["location_policy"] == "sample" else ", mean of the policy"
+        rows.append([dataset, f"`{name}`, M = {scored['num_samples']}{policy}", *cells])
+  return _markdown(["pictures", "", *(f"N = {n}" for n in numbers)], rows)
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
   "convergence": convergence,
   "generalization": generalization,
@@ -211,6 +232,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "departures": departures,
   "same_glimpses": same_glimpses,
   "calibration": calibration,
+  "error_rates": error_rates,
 }
 """The tables by name."""
 

@@ -15,6 +15,7 @@ _BINARIES = (
   "benchmark",
   "calibration",
   "convergence",
+  "error_rates",
   "glimpse_generalization",
   "report",
   "same_glimpses",

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 import ramjax
-from experiments import binary, glimpse_generalization, progress
+from experiments import binary, progress
 from experiments import skipped as skipped_lib
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
 from experiments.programs import run_keys
 from experiments.recipes import RECIPES
+from experiments.trained import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 
@@ -280,6 +281,29 @@ def test_calibration_is_that_of_the_evaluated_model(evaluated):
   assert "| both | calibration error |" in done.stdout
 
 
+def test_error_rates_of_one_rollout_come_first(evaluated):
+  """And are those of the evaluation; more rollouts and the mean policy are others."""
+  workdir, _ = evaluated
+  arguments = ("--glimpses=4,2", "--num_samples=3,1")
+  done = run("error_rates", f"--workdir={workdir}", *arguments)
+  assert done.returncode == 0, done.stderr
+  [found] = json.loads((workdir / "error_rates.json").read_text())["runs"]
+  assert found["dataset"] == "mnist"
+  scored = {(x["num_samples"], x["location_policy"]): x for x in found["scores"]}
+  assert list(scored) == [(1, "sample"), (1, "mean"), (3, "sample"), (3, "mean")]
+  expected = json.loads((workdir / "glimpse_generalization.json").read_text())
+  fixed = expected["runs"][0]["fixed"]
+  for point in scored[1, "sample"]["fixed"]:
+    accuracy = fixed[point["num_glimpses"] - 1]["accuracy"]
+    assert point["accuracy"] == pytest.approx(accuracy, rel=1e-4)
+  accuracies = {kind: x["fixed"][1]["accuracy"] for kind, x in scored.items()}
+  assert len(set(accuracies.values())) == 4
+  assert accuracies[3, "sample"] > accuracies[1, "sample"]
+  error = 100 * (1 - accuracies[1, "sample"])
+  assert "| mnist | `both`, M = 1 |" in done.stdout
+  assert f"{error:.2f} |" in done.stdout
+
+
 def test_the_evaluation_is_that_of_the_trained_model(evaluated):
   """With the glimpses of the training, it is as good as the run said."""
   workdir, _ = evaluated
@@ -294,7 +318,7 @@ def test_the_test_accuracy_is_that_of_the_test_set(trained, mnist):
   workdir, done = trained
   place = workdir_lib.Workdir(workdir)
   config = workdir_lib.read_config(place)
-  params = glimpse_generalization.restore_params(place, config)
+  params = restore_params(place, config)
   found = ramjax.validate(
     run_keys(0).test, params, *mnist.test, config=config, preprocess=mnist.preprocess
   )
@@ -435,7 +459,7 @@ def test_the_rate_decays_once_an_epoch(mnist, tmp_path):
     place = workdir_lib.Workdir(tmp_path / str(num_epochs))
     workdir_lib.open_run(place, config)
     train_lib.train(config, dataset, place, steps_per_call=10)
-    states.append(glimpse_generalization.restore_params(place, config))
+    states.append(restore_params(place, config))
   jax.tree.map(np.testing.assert_array_equal, *states)
 
 
@@ -457,7 +481,7 @@ def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
   train_lib.train(config, dataset, place, steps_per_call=10)
-  before = glimpse_generalization.restore_params(place, config)
+  before = restore_params(place, config)
 
   config, _ = small_run(mnist, num_epochs=5)
   broken = dataset._replace(std=(0.0,))
@@ -466,7 +490,7 @@ def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
   lines = [line for line in lines_of(place.path) if line["split"] == "train"]
   assert [line["skipped_steps"] for line in lines] == [0, 2, 2]
   assert [line["loss"] is None for line in lines] == [False, True, True]
-  after = glimpse_generalization.restore_params(place, config)
+  after = restore_params(place, config)
   jax.tree.map(np.testing.assert_array_equal, before, after)
 
 

@@ -21,9 +21,9 @@ import ramjax
 from experiments import binary, signals
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
-from experiments.glimpse_generalization import restore_params
 from experiments.metrics import Metrics, read_metrics
 from experiments.programs import chunks, run_keys
+from experiments.trained import restore_params
 from ramjax import data
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig

@@ -12,7 +12,7 @@ import scipy.stats
 import ramjax
 from experiments import train as train_lib
 from experiments import workdir as workdir_lib
-from experiments.glimpse_generalization import restore_params
+from experiments.trained import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, TrainConfig
 from ramjax.networks import RecurrentAttentionModel, initial_state

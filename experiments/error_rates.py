@@ -1,0 +1,97 @@
+"""Error rates of trained models: `python -m experiments.error_rates`.
+
+`--workdir=RUN[,RUN…]` names trained runs, on whatever pictures each was trained. For each
+of --glimpses, the test error with one rollout, M = 1, then averaged over more, with the
+policy sampled and at its mean: error_rates.json in the first folder.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags as absl_flags
+
+from experiments import binary, flags, scores, tables, trained
+from experiments import workdir as workdir_lib
+from ramjax.config import LOCATION_POLICIES
+
+
+def define_flags() -> None:
+  """Defines the flags of the binary."""
+  trained.define_flags()
+  absl_flags.DEFINE_list("glimpses", "4,6,8,50", "Numbers of glimpses N.")
+  absl_flags.DEFINE_list(
+    "num_samples", "1,10", "Rollouts averaged for a prediction, M (Ba et al., 2014)."
+  )
+  absl_flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "validation"],
+    "The pictures that runs are judged by; to choose among runs, take validation.",
+  )
+
+
+def main() -> None:
+  """Judges the runs that the flags name."""
+  options = flags.FLAGS
+  trained.workdirs()
+  glimpses = _positive("glimpses")
+  nums_samples = _positive("num_samples")
+  runs = []
+  for workdir, config, params, dataset in trained.open_runs():
+    label = workdir_lib.data_label(config.train)
+    print(f"{workdir.path}: {label}", flush=True)
+    scored = [
+      {
+        "num_samples": num_samples,
+        "location_policy": policy,
+        "fixed": scores.score(
+          config,
+          params,
+          dataset,
+          glimpses=glimpses,
+          num_samples=num_samples,
+          location_policy=policy,
+          split=options.split,
+          seed=options.seed,
+        )["fixed"],
+      }
+      for num_samples in nums_samples
+      for policy in LOCATION_POLICIES
+    ]
+    runs.append(
+      {
+        "workdir": str(workdir.path),
+        "dataset": label,
+        "objective": config.objective.name,
+        "seed": config.train.seed,
+        "train_num_glimpses": config.train.num_glimpses,
+        "num_epochs": config.train.num_epochs,
+        "scores": scored,
+      }
+    )
+  results = {
+    "split": options.split,
+    "evaluation_seed": options.seed,
+    **workdir_lib.provenance(),
+    "runs": runs,
+  }
+  print(tables.error_rates(results))
+  target = pathlib.Path(options.workdir[0]) / "error_rates.json"
+  workdir_lib.write_json(target, results)
+  print(f"written to {target}")
+
+
+def _positive(name: str) -> list[int]:
+  """Different integers from 1 on, of a flag that is a list, in their order."""
+  found = sorted(binary.numbers(name, int))
+  if not found or found[0] < 1 or len(set(found)) < len(found):
+    raise binary.UsageError(
+      f"{name} must be different integers of at least 1, not {found}"
+    )
+  return found
+
+
+if __name__ == "__main__":
+  define_flags()
+  binary.run(main)

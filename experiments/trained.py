@@ -1,0 +1,125 @@
+"""Trained runs that a binary judges: the flags that name them, and what is on disk of them."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import jax
+from absl import flags as absl_flags
+
+import ramjax
+from experiments import binary, flags
+from experiments import workdir as workdir_lib
+from ramjax import data
+from ramjax.checkpoint import Checkpoints
+from ramjax.config import Config, TrainConfig
+from ramjax.networks import Params
+
+
+class TrainedRun(NamedTuple):
+  """A run, its parameters, and the data set that it was trained on.
+
+  Attributes:
+    workdir: its folder.
+    config: the run.
+    params: its parameters, see `restore_params`.
+    dataset: its data.
+  """
+
+  workdir: workdir_lib.Workdir
+  config: Config
+  params: Params
+  dataset: data.Dataset
+
+
+def define_flags() -> None:
+  """Defines the flags of a binary that judges runs on one device."""
+  define_workdir_flag()
+  flags.define_data_flag()
+  absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+  absl_flags.DEFINE_boolean(
+    "compilation_cache", True, "Whether compiled programs are kept for the next start."
+  )
+  flags.define_precision_flag()
+
+
+def define_workdir_flag() -> None:
+  """Defines the flag that names the runs."""
+  absl_flags.DEFINE_list(
+    "workdir", None, "Folders of trained runs, separated by commas."
+  )
+
+
+def workdirs() -> list[workdir_lib.Workdir]:
+  """The folders of the runs that the flags name.
+
+  Raises:
+    UsageError: if they name none.
+  """
+  if not flags.FLAGS.workdir:
+    raise binary.UsageError(
+      "--workdir must name a trained run, or several, with commas"
+    )
+  return [workdir_lib.Workdir(pathlib.Path(path)) for path in flags.FLAGS.workdir]
+
+
+def open_runs() -> list[TrainedRun]:
+  """The runs that the flags of `define_flags` name.
+
+  Raises:
+    UsageError: if they name none.
+    RunError: if one is no run.
+    CheckpointError: if one has no checkpoint, or it cannot be read.
+    ConfigError: if `--seed` is out of range, or one has data that are not its own.
+    DataError: if the data of one cannot be found.
+  """
+  folders = workdirs()
+  TrainConfig(seed=flags.FLAGS.seed)  # checks its range
+  flags.set_up_jax()
+  configs = [workdir_lib.read_config(folder) for folder in folders]
+  params = [
+    restore_params(folder, config)
+    for folder, config in zip(folders, configs, strict=True)
+  ]
+  datasets = datasets_of(configs, data_dir=flags.FLAGS.data_dir)
+  return list(map(TrainedRun, folders, configs, params, datasets))
+
+
+def restore_params(
+  workdir: workdir_lib.Workdir, config: Config, *, best: bool = False
+) -> Params:
+  """The parameters of the newest checkpoint of a run, or of the best.
+
+  If the run keeps an average of them, they are that average.
+
+  Raises:
+    CheckpointError: if it has none yet, or it cannot be read.
+  """
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
+  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
+  with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+    state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
+  return ramjax.trained_params(state)
+
+
+def datasets_of(
+  configs: Sequence[Config], *, data_dir: str | None = None
+) -> list[data.Dataset]:
+  """The data set of each run; runs on the same one share it.
+
+  Raises:
+    ConfigError: see `ramjax.data.dataset_of`.
+    DataError: likewise.
+  """
+  found: dict[Hashable, data.Dataset] = {}
+  datasets = []
+  for config in configs:
+    train = config.train
+    named = train.dataset, train.canvas_size, train.num_clutter, train.data_sha256
+    if named not in found:
+      found[named] = data.dataset_of(config, data_dir=data_dir)
+    datasets.append(found[named])
+  return datasets
