@@ -222,6 +222,19 @@ def error_rates(results: Results) -> str:
   return _markdown(["pictures", "", *(f"N = {n}" for n in numbers)], rows)
 
 
+def baselines(results: Results) -> str:
+  """Networks that see the whole picture: a row for each."""
+  rows = [
+    [
+      model["name"].replace("_", " "),
+      f"{model['num_parameters']:,}",
+      spread(100 * (1 - _values(model["runs"], "accuracy")), 2, whole=True),
+    ]
+    for model in results["models"]
+  ]
+  return _markdown(["network", "parameters", "error, %"], rows)
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
   "convergence": convergence,
   "generalization": generalization,
@@ -233,6 +246,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "same_glimpses": same_glimpses,
   "calibration": calibration,
   "error_rates": error_rates,
+  "baselines": baselines,
 }
 """The tables by name."""
 

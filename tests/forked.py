@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 _BINARIES = (
+  "baselines",
   "benchmark",
   "calibration",
   "convergence",

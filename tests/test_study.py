@@ -164,6 +164,7 @@ def test_as_many_glimpses_in_the_test(monkeypatch):
     ("same_glimpses", "--num_glimpses=6", "num_glimpses must not be given"),
     ("same_glimpses", "--glimpses=0", "num_glimpses must be at least 1, not 0"),
     ("calibration", "--max_glimpses=6", "--workdir must name a trained run"),
+    ("baselines", "--models=transformer", "models must be some of fully_connected"),
     ("error_rates", "--glimpses=6", "--workdir must name a trained run"),
     ("report", "--chek", "Unknown command line flag 'chek'"),
   ],

@@ -1,0 +1,242 @@
+"""Networks that see the whole picture, to compare with: `python -m experiments.baselines`.
+
+Two kinds, as Mnih et al. (2014) compare with: two fully connected layers, and a small
+convolutional network; trained with cross entropy on any data set, --num_seeds runs of each.
+Writes baselines.json into --workdir.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags as absl_flags
+
+import ramjax
+from experiments import binary, flags, scores, tables
+from experiments import workdir as workdir_lib
+from ramjax import data
+from ramjax.config import TrainConfig
+from ramjax.networks import num_parameters
+from ramjax.prediction import evaluation_pictures
+from ramjax.training import preprocess_batch, take_pictures
+
+Variables = Mapping[str, Any]
+
+
+class FullyConnected(nn.Module):
+  """Two hidden layers of 256 rectified units: from [B, H, W, C] to logits [B, K]."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x = images.reshape(images.shape[0], -1)
+    for _ in range(2):
+      x = nn.relu(nn.Dense(256)(x))
+    return nn.Dense(self.num_classes)(x)
+
+
+class Convolutional(nn.Module):
+  """Two convolutions of 3×3, each pooled, and a layer of 128: [B, H, W, C] to [B, K]."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x = images
+    for num_features in (16, 32):
+      x = nn.relu(nn.Conv(num_features, (3, 3))(x))
+      x = nn.max_pool(x, (2, 2), strides=(2, 2))
+    x = nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(self.num_classes)(x)
+
+
+MODELS: Mapping[str, type[FullyConnected] | type[Convolutional]] = {
+  "fully_connected": FullyConnected,
+  "convolutional": Convolutional,
+}
+"""The networks by name."""
+
+
+def define_flags() -> None:
+  """Defines the flags of the binary."""
+  train = TrainConfig()
+  absl_flags.DEFINE_list("models", list(MODELS), "Which networks.")
+  absl_flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
+  flags.define_data_flag()
+  absl_flags.DEFINE_string(
+    "workdir", None, "Where the results go; by default runs/baselines_<dataset>."
+  )
+  absl_flags.DEFINE_integer("num_seeds", 3, "Runs of each, from --seed on.")
+  absl_flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
+  absl_flags.DEFINE_integer("num_epochs", 20, "Passes over the training set.")
+  absl_flags.DEFINE_integer("batch_size", 128, "Examples a step.")
+  absl_flags.DEFINE_float(
+    "learning_rate", 1e-3, "Adam's rate at the start; it falls along a cosine to 0."
+  )
+  absl_flags.DEFINE_integer(
+    "max_shift", 0, "Pixels by which a training picture is moved at most, at random."
+  )
+  absl_flags.DEFINE_integer(
+    "num_train_examples", None, "Use only so many training pictures; by default all."
+  )
+  absl_flags.DEFINE_boolean(
+    "compilation_cache", True, "Whether compiled programs are kept for the next start."
+  )
+  flags.define_precision_flag()
+
+
+def main() -> None:
+  """Trains and tests what the flags ask for."""
+  options = flags.FLAGS
+  binary.check_at_least_one("num_seeds", "num_epochs", "batch_size")
+  unknown = set(options.models) - set(MODELS)
+  if unknown or not options.models:
+    raise binary.UsageError(
+      f"models must be some of {', '.join(MODELS)}, not {','.join(options.models)}"
+    )
+  config = TrainConfig(
+    dataset=options.dataset,
+    num_epochs=options.num_epochs,
+    batch_size=options.batch_size,
+    learning_rate=options.learning_rate,
+    learning_rate_schedule="cosine",
+    max_shift=options.max_shift,
+    num_train_examples=options.num_train_examples,
+    seed=options.seed + options.num_seeds - 1,
+  )
+  flags.set_up_jax()
+  dataset = data.load_dataset(
+    options.dataset,
+    data_dir=options.data_dir,
+    num_train_examples=options.num_train_examples,
+  )
+  label = workdir_lib.data_label(config)
+  print(f"{dataset.name} from {dataset.source}", flush=True)
+  found = []
+  for name in options.models:
+    model = MODELS[name](dataset.num_classes)
+    runs = []
+    for seed in range(options.seed, options.seed + options.num_seeds):
+      began = time.perf_counter()
+      params = train(model, dataset, config, seed=seed)
+      accuracy = scores.rounded(_accuracy(model, params, dataset))
+      runs.append({"seed": seed, "accuracy": accuracy})
+      print(
+        f"{name}  seed {seed}  test accuracy {accuracy:.4f}"
+        f"  {time.perf_counter() - began:.0f} s",
+        flush=True,
+      )
+    found.append({"name": name, "num_parameters": num_parameters(params), "runs": runs})
+  results = {
+    "dataset": label,
+    "num_epochs": config.num_epochs,
+    **workdir_lib.provenance(),
+    "models": found,
+  }
+  folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
+  folder.mkdir(parents=True, exist_ok=True)
+  workdir_lib.write_json(folder / "baselines.json", results)
+  print(tables.baselines(results))
+  print(f"written to {folder / 'baselines.json'}")
+
+
+def train(
+  model: nn.Module, dataset: data.Dataset, config: TrainConfig, *, seed: int
+) -> Variables:
+  """Trains a network.
+
+  Args:
+    model: from pictures [B, H, W, C] to logits [B, K].
+    dataset: what it is trained on.
+    config: batch size, epochs, rate and shift; nothing else of it is used.
+    seed: seed of all randomness.
+
+  Returns:
+    Its variables.
+  """
+  init_key, order_key, run_key = jax.random.split(jax.random.key(seed), 3)
+  images, labels = map(jnp.asarray, dataset.train)
+  steps_per_epoch = len(labels) // config.batch_size
+  optimizer = ramjax.make_optimizer(config, steps_per_epoch=steps_per_epoch)
+  preprocess = dataset.train_preprocess(config.max_shift)
+
+  def loss_of(variables: Variables, pictures: jax.Array, label: jax.Array) -> jax.Array:
+    return ramjax.classification_loss(_logits(model, variables, pictures), label).mean()
+
+  # Steps are calls, and no loop in one program: there XLA convolves slowly on the CPU.
+  @functools.partial(jax.jit, donate_argnames="state")
+  def step(
+    state: tuple[Variables, optax.OptState],
+    images: jax.Array,
+    labels: jax.Array,
+    index: jax.Array,
+    number: jax.Array,
+  ) -> tuple[Variables, optax.OptState]:
+    variables, opt_state = state
+    pictures = preprocess_batch(
+      jax.random.fold_in(run_key, number),
+      take_pictures(images, index),
+      index,
+      images,
+      preprocess=preprocess,
+    )
+    gradient = jax.grad(loss_of)(variables, pictures, labels[index])
+    updates, opt_state = optimizer.update(gradient, opt_state, variables)
+    return optax.apply_updates(variables, updates), opt_state
+
+  variables = jax.jit(model.init)(init_key, jnp.zeros((1, *dataset.image_shape)))
+  state = (variables, optimizer.init(variables))
+  for epoch in range(config.num_epochs):
+    order = ramjax.epoch_order(
+      order_key, epoch, num_examples=len(labels), batch_size=config.batch_size
+    )
+    for row, index in enumerate(order):
+      number = jnp.uint32(epoch * steps_per_epoch + row)
+      state = step(state, images, labels, index, number)
+    jax.block_until_ready(state)
+  return state[0]
+
+
+def _logits(model: nn.Module, variables: Variables, pictures: jax.Array) -> jax.Array:
+  """Logits [B, K] of pictures [B, H, W, C]."""
+  logits: Any = model.apply(variables, pictures)
+  return logits
+
+
+def _accuracy(
+  model: nn.Module,
+  params: Variables,
+  dataset: data.Dataset,
+  *,
+  batch_size: int = 1000,
+) -> float:
+  """Accuracy of a network on the test pictures, those that all models are judged by."""
+  images = jnp.asarray(dataset.test.images)
+
+  @functools.partial(jax.jit, static_argnames="size")
+  def classes(params: Variables, start: jax.Array, size: int) -> jax.Array:
+    index = start + jnp.arange(size)
+    pictures = evaluation_pictures(images, index, preprocess=dataset.preprocess)
+    return _logits(model, params, pictures).argmax(-1)
+
+  total = len(dataset.test.labels)
+  found = [
+    classes(params, jnp.int32(start), min(batch_size, total - start))
+    for start in range(0, total, batch_size)
+  ]
+  return float((np.concatenate(found) == dataset.test.labels).mean())
+
+
+if __name__ == "__main__":
+  define_flags()
+  binary.run(main)
