@@ -25,6 +25,9 @@ COLORS = {
 }
 """One colour for each objective, told apart by the colour-blind too."""
 
+_WIDTHS = {"original": 3.0, "uncertainty": 1.4, "intrinsic": 3.0, "both": 1.4}
+"""Lines that may coincide are a narrow one on a wide one."""
+
 _INK = "#22272B"
 _GREY = "#B4BABF"
 _PALE = "#DDE1E4"
@@ -142,8 +145,8 @@ def glimpse_generalization(
   accuracy, dynamic, norm = figure.subplots(1, 3, width_ratios=(1.3, 1.0, 1.0))
   for name, group in by_objective(runs).items():
     color = COLORS[name]
-    _band(accuracy, group, "accuracy", color=color, label=name)
-    _band(norm, group, "hidden_norm", color=color)
+    _band(accuracy, group, "accuracy", label=name)
+    _band(norm, group, "hidden_norm")
     for run in group:
       taken, right = (
         [point[what] for point in run["dynamic"]]
@@ -176,13 +179,12 @@ def calibration(runs: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   figure = _figure(11.0, 3.8)
   error, correlation = figure.subplots(1, 2)
   for name, group in by_objective(runs).items():
-    color = COLORS[name]
-    _band(error, group, "calibration_error", color=color, label=name)
-    _band(correlation, group, "uncertainty_correlation", color=color)
+    _band(error, group, "calibration_error", label=name)
+    _band(correlation, group, "uncertainty_correlation")
   figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
   error.set(ylabel="calibration error of the belief p", ylim=(0, None))
   correlation.set(ylabel="correlation of u with the true error", ylim=(None, 1.0))
-  _mark_training(runs, error, correlation)
+  _mark_training(runs, error, correlation, height=0.93)
   figure.savefig(path)
 
 
@@ -221,19 +223,28 @@ def _band(
   group: Sequence[Mapping[str, Any]],
   what: str,
   *,
-  color: str,
   label: str | None = None,
 ) -> None:
-  """Mean and range of a figure of some runs, against the number of glimpses."""
+  """Mean and range of a figure of runs of one objective, against the glimpses."""
+  name = group[0]["objective"]
+  color = COLORS[name]
   steps = [point["num_glimpses"] for point in group[0]["fixed"]]
   values = np.array([[point[what] for point in run["fixed"]] for run in group], float)
-  axes.plot(steps, values.mean(axis=0), color=color, lw=1.6, label=label)
+  axes.plot(steps, values.mean(axis=0), color=color, lw=_WIDTHS[name], label=label)
   lowest, highest = values.min(axis=0), values.max(axis=0)
   axes.fill_between(steps, lowest, highest, color=color, alpha=0.15, lw=0)
 
 
-def _mark_training(runs: Sequence[Mapping[str, Any]], *panels: Axes) -> None:
-  """Labels panels over the number of glimpses, and marks that of the training."""
+def _mark_training(
+  runs: Sequence[Mapping[str, Any]], *panels: Axes, height: float = 0.02
+) -> None:
+  """Labels panels over the number of glimpses, and marks that of the training.
+
+  Args:
+    runs: results of runs.
+    *panels: the panels; words stand in the first one.
+    height: at which share of its height they do.
+  """
   for axes in panels:
     _tidy(axes)
     axes.set_xlabel("glimpses")
@@ -244,7 +255,7 @@ def _mark_training(runs: Sequence[Mapping[str, Any]], *panels: Axes) -> None:
       axes.axvline(trained, color=_PALE, lw=1.2, zorder=0)
     panels[0].annotate(
       f"trained with {trained}",
-      (trained, 0.02),
+      (trained, height),
       xycoords=("data", "axes fraction"),
       xytext=(4, 0),
       textcoords="offset points",
