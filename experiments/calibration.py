@@ -35,25 +35,17 @@ def main() -> None:
   trained.workdirs()
   binary.check_at_least_one("max_glimpses", "num_samples")
   runs = []
-  for workdir, config, params, dataset in trained.open_runs():
+  for run in trained.open_runs():
     scored = scores.score(
-      config,
-      params,
-      dataset,
+      run.config,
+      run.params,
+      run.dataset,
       glimpses=range(1, options.max_glimpses + 1),
       num_samples=options.num_samples,
       location_policy=options.location_policy,
       seed=options.seed,
     )
-    runs.append(
-      {
-        "workdir": str(workdir.path),
-        "objective": config.objective.name,
-        "seed": config.train.seed,
-        "train_num_glimpses": config.train.num_glimpses,
-        "fixed": scored["fixed"],
-      }
-    )
+    runs.append({**run.describe(), "fixed": scored["fixed"]})
   results = {
     "num_samples": options.num_samples,
     "location_policy": options.location_policy,

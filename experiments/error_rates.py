@@ -38,17 +38,17 @@ def main() -> None:
   glimpses = _positive("glimpses")
   nums_samples = _positive("num_samples")
   runs = []
-  for workdir, config, params, dataset in trained.open_runs():
-    label = workdir_lib.data_label(config.train)
-    print(f"{workdir.path}: {label}", flush=True)
+  for run in trained.open_runs():
+    described = run.describe()
+    print(f"{described['workdir']}: {described['dataset']}", flush=True)
     scored = [
       {
         "num_samples": num_samples,
         "location_policy": policy,
         "fixed": scores.score(
-          config,
-          params,
-          dataset,
+          run.config,
+          run.params,
+          run.dataset,
           glimpses=glimpses,
           num_samples=num_samples,
           location_policy=policy,
@@ -59,17 +59,7 @@ def main() -> None:
       for num_samples in nums_samples
       for policy in LOCATION_POLICIES
     ]
-    runs.append(
-      {
-        "workdir": str(workdir.path),
-        "dataset": label,
-        "objective": config.objective.name,
-        "seed": config.train.seed,
-        "train_num_glimpses": config.train.num_glimpses,
-        "num_epochs": config.train.num_epochs,
-        "scores": scored,
-      }
-    )
+    runs.append({**described, "scores": scored})
   results = {
     "split": options.split,
     "evaluation_seed": options.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags as absl_flags
@@ -33,6 +33,17 @@ class TrainedRun(NamedTuple):
   config: Config
   params: Params
   dataset: data.Dataset
+
+  def describe(self) -> dict[str, Any]:
+    """What results on disk say of it."""
+    return {
+      "workdir": str(self.workdir.path),
+      "dataset": workdir_lib.data_label(self.config.train),
+      "objective": self.config.objective.name,
+      "seed": self.config.train.seed,
+      "train_num_glimpses": self.config.train.num_glimpses,
+      "num_epochs": self.config.train.num_epochs,
+    }
 
 
 def define_flags() -> None:
