@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _positive(name: str) -> list[int]:
-  """Different integers from 1 on, of a flag that is a list, in their order."""
+  """Different integers from 1 on, of a flag that is a list, the smallest first."""
   found = sorted(binary.numbers(name, int))
   if not found or found[0] < 1 or len(set(found)) < len(found):
     raise binary.UsageError(
