@@ -112,7 +112,7 @@ def main() -> None:
     learning_rate_schedule="cosine",
     max_shift=options.max_shift,
     num_train_examples=options.num_train_examples,
-    seed=options.seed + options.num_seeds - 1,
+    seed=options.seed + options.num_seeds - 1,  # so that its range is checked
   )
   flags.set_up_jax()
   dataset = data.load_dataset(
@@ -180,15 +180,11 @@ def train(
     images: jax.Array,
     labels: jax.Array,
     index: jax.Array,
-    number: jax.Array,
+    key: jax.Array,
   ) -> tuple[Variables, optax.OptState]:
     variables, opt_state = state
     pictures = preprocess_batch(
-      jax.random.fold_in(run_key, number),
-      take_pictures(images, index),
-      index,
-      images,
-      preprocess=preprocess,
+      key, take_pictures(images, index), index, images, preprocess=preprocess
     )
     gradient = jax.grad(loss_of)(variables, pictures, labels[index])
     updates, opt_state = optimizer.update(gradient, opt_state, variables)
@@ -201,8 +197,8 @@ def train(
       order_key, epoch, num_examples=len(labels), batch_size=config.batch_size
     )
     for row, index in enumerate(order):
-      number = jnp.uint32(epoch * steps_per_epoch + row)
-      state = step(state, images, labels, index, number)
+      key = jax.random.fold_in(run_key, epoch * steps_per_epoch + row)
+      state = step(state, images, labels, index, key)
     jax.block_until_ready(state)
   return state[0]
 

@@ -8,8 +8,6 @@ the first folder.
 
 from __future__ import annotations
 
-import pathlib
-
 from absl import flags as absl_flags
 
 from experiments import binary, flags, plots, scores, tables, trained
@@ -32,10 +30,10 @@ def define_flags() -> None:
 def main() -> None:
   """Judges the runs that the flags name."""
   options = flags.FLAGS
-  trained.workdirs()
   binary.check_at_least_one("max_glimpses", "num_samples")
   runs = []
-  for run in trained.open_runs():
+  opened = trained.open_runs()
+  for run in opened:
     scored = scores.score(
       run.config,
       run.params,
@@ -54,7 +52,7 @@ def main() -> None:
     "runs": runs,
   }
   print(tables.calibration(results))
-  target = pathlib.Path(options.workdir[0]) / "calibration.json"
+  target = opened[0].workdir.path / "calibration.json"
   workdir_lib.write_json(target, results)
   plots.calibration(runs, target.with_suffix(".png"))
   print(f"written to {target} and {target.with_suffix('.png').name}")

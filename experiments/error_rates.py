@@ -7,8 +7,6 @@ policy sampled and at its mean: error_rates.json in the first folder.
 
 from __future__ import annotations
 
-import pathlib
-
 from absl import flags as absl_flags
 
 from experiments import binary, flags, scores, tables, trained
@@ -23,22 +21,17 @@ def define_flags() -> None:
   absl_flags.DEFINE_list(
     "num_samples", "1,10", "Rollouts averaged for a prediction, M (Ba et al., 2014)."
   )
-  absl_flags.DEFINE_enum(
-    "split",
-    "test",
-    ["test", "validation"],
-    "The pictures that runs are judged by; to choose among runs, take validation.",
-  )
+  trained.define_split_flag()
 
 
 def main() -> None:
   """Judges the runs that the flags name."""
   options = flags.FLAGS
-  trained.workdirs()
   glimpses = _positive("glimpses")
   nums_samples = _positive("num_samples")
   runs = []
-  for run in trained.open_runs():
+  opened = trained.open_runs()
+  for run in opened:
     described = run.describe()
     print(f"{described['workdir']}: {described['dataset']}", flush=True)
     scored = [
@@ -67,7 +60,7 @@ def main() -> None:
     "runs": runs,
   }
   print(tables.error_rates(results))
-  target = pathlib.Path(options.workdir[0]) / "error_rates.json"
+  target = opened[0].workdir.path / "error_rates.json"
   workdir_lib.write_json(target, results)
   print(f"written to {target}")
 

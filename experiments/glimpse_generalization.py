@@ -49,12 +49,7 @@ def define_flags() -> None:
     ["latest", "best"],
     "Which state of a run: the newest, or that with the best validation accuracy.",
   )
-  absl_flags.DEFINE_enum(
-    "split",
-    "test",
-    ["test", "validation"],
-    "The pictures that runs are judged by; to choose among runs, take validation.",
-  )
+  trained.define_split_flag()
   flags.define_data_flag()
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   flags.define_device_flags()

@@ -179,7 +179,7 @@ def same_glimpses(results: Results) -> str:
   for variant in results["variants"]:
     number = variant["runs"][0]["fixed"][0]["num_glimpses"]
     errors = 100 * (1 - _fixed(variant["runs"], number, "accuracy"))
-    mnih = published.SAME_GLIMPSES.get(number, "")
+    mnih = published.ERROR_RATES["mnist"]["Mnih et al."].get(number, "")
     rows.append([str(number), spread(errors, 2, whole=True), mnih])
   return _markdown(["glimpses N", "error, %", "Mnih et al., %"], rows)
 

@@ -64,6 +64,16 @@ def define_workdir_flag() -> None:
   )
 
 
+def define_split_flag() -> None:
+  """Defines the flag that says which pictures the runs are judged by."""
+  absl_flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "validation"],
+    "The pictures that runs are judged by; to choose among runs, take validation.",
+  )
+
+
 def workdirs() -> list[workdir_lib.Workdir]:
   """The folders of the runs that the flags name.
 
