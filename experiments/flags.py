@@ -19,6 +19,7 @@ from ramjax.config import (
   LEARNING_RATE_SCHEDULES,
   LOCATION_DENSITIES,
   OBJECTIVES,
+  OPTIMIZERS,
   Config,
   ConfigError,
   ModelConfig,
@@ -73,7 +74,9 @@ def define_train_flags() -> None:
     "In how many parts a batch is worked on, one after the other, so that it may be"
     " larger than the memory.",
   )
-  flags.DEFINE_float("learning_rate", train.learning_rate, "Adam's rate at the start.")
+  flags.DEFINE_float(
+    "learning_rate", train.learning_rate, "Rate of the optimiser at the start."
+  )
   _define_optimizer_flags(train)
   flags.DEFINE_integer("num_glimpses", train.num_glimpses, "Glimpses in training, N.")
   flags.DEFINE_integer("patch_size", model.patch_size, "Side of a patch, in pixels.")
@@ -163,6 +166,12 @@ def define_train_flags() -> None:
 
 def _define_optimizer_flags(train: TrainConfig) -> None:
   """Defines the flags of what is not in the paper's setting: all are off by default."""
+  flags.DEFINE_enum(
+    "optimizer",
+    train.optimizer,
+    OPTIMIZERS,
+    "Adam (as released), or Muon for the matrices between wide layers.",
+  )
   flags.DEFINE_enum(
     "learning_rate_schedule",
     train.learning_rate_schedule,
@@ -329,6 +338,7 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
       accumulation_steps=FLAGS.accumulation_steps,
       num_glimpses=FLAGS.num_glimpses,
       learning_rate=FLAGS.learning_rate,
+      optimizer=FLAGS.optimizer,
       learning_rate_schedule=FLAGS.learning_rate_schedule,
       learning_rate_decay=FLAGS.learning_rate_decay,
       warmup_epochs=FLAGS.warmup_epochs,

@@ -34,6 +34,9 @@ FIRST_LOCATIONS = ("random", "centre")
 LOCATION_DENSITIES = ("clipped", "raw")
 """Whose density REINFORCE differentiates, see `ModelConfig`."""
 
+OPTIMIZERS = ("adam", "muon")
+"""What makes an update of a gradient, see `TrainConfig`."""
+
 LEARNING_RATE_SCHEDULES = ("exponential", "cosine")
 """How the rate falls, see `TrainConfig`."""
 
@@ -179,7 +182,9 @@ class TrainConfig(fields.Checked):
     accumulation_steps: in how many parts a batch is worked on, one after the other,
       so that it may be larger than the memory; divides `batch_size`.
     num_glimpses: glimpses of a training rollout, N.
-    learning_rate: rate of Adam at the start.
+    optimizer: `adam` (as released), or `muon`, which makes orthogonal the updates of the
+      matrices between wide layers and leaves the rest to Adam, see `ramjax.make_optimizer`.
+    learning_rate: rate of the optimiser at the start.
     learning_rate_schedule: `exponential`, by a factor after each epoch (as released), or
       `cosine`, along half of a cosine to 0 at the end of the last epoch. See
       `ramjax.make_schedule`.
@@ -207,6 +212,7 @@ class TrainConfig(fields.Checked):
   batch_size: int = fields.integer(32, low=1)
   accumulation_steps: int = fields.integer(1, low=1)
   num_glimpses: int = fields.integer(6, low=1)
+  optimizer: str = fields.choice("adam", OPTIMIZERS)
   learning_rate: float = fields.number(3e-4, above=0.0)
   learning_rate_schedule: str = fields.choice("exponential", LEARNING_RATE_SCHEDULES)
   learning_rate_decay: float = fields.number(0.95, above=0.0)

@@ -13,19 +13,31 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from ramjax.config import TrainConfig
+
+_MUON_WIDTH = 32
+"""Units that a layer has to have on both sides of a matrix that Muon takes."""
+
+_ADAM_RMS = 0.2
+"""Root mean square of an update of Adam's, in units of the rate, which Muon's get, too."""
 
 
 def make_optimizer(
   config: TrainConfig, *, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-  """Adam as a configuration has it; by default as released.
+  """The optimiser of a configuration; by default Adam as released.
 
-  In this order: the gradient is clipped to a norm, Adam makes an update of it, the
+  In this order: the gradient is clipped to a norm, Adam or Muon makes an update of it, the
   weights decay (AdamW, https://arxiv.org/abs/1711.05101: in proportion to the rate, and
   apart from Adam's moments), and the average takes in the new parameters. What a
   configuration does not use is not there, in the state neither.
+
+  Muon (https://kellerjordan.github.io/posts/muon) takes the momentum of each matrix that
+  leads from one layer of at least 32 units to another, and makes it orthogonal; scaled to
+  the size that Adam's updates have (https://arxiv.org/abs/2502.16982), so that rates mean
+  the same with both. Biases, locations and readouts are left to Adam.
 
   Args:
     config: rate, limit of the gradient, decay of the weights, decay of the average.
@@ -38,6 +50,11 @@ def make_optimizer(
   parts = [optax.adam(rate)]
   if config.weight_decay:
     parts = [optax.adamw(rate, weight_decay=config.weight_decay, mask=_is_weight)]
+  if config.optimizer == "muon":
+    muon = contrib.muon(
+      rate, weight_decay=config.weight_decay, consistent_rms=_ADAM_RMS
+    )
+    parts = [optax.partition({"muon": muon, "adam": parts[0]}, _muon_or_adam)]
   if config.max_gradient_norm is not None:
     parts.insert(0, optax.clip_by_global_norm(config.max_gradient_norm))
   if config.average_decay:
@@ -143,6 +160,16 @@ def find_average(opt_state: optax.OptState) -> optax.Params | None:
 
   found = filter(is_average, jax.tree.leaves(opt_state, is_leaf=is_average))
   return next((state.average for state in found), None)
+
+
+def _muon_or_adam(params: optax.Params) -> optax.Params:
+  """Which optimiser takes which parameters, see `make_optimizer`."""
+  return jax.tree.map(
+    lambda leaf: (
+      "muon" if leaf.ndim == 2 and min(leaf.shape) >= _MUON_WIDTH else "adam"
+    ),
+    params,
+  )
 
 
 def _is_weight(params: optax.Params) -> optax.Params:

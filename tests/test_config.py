@@ -25,6 +25,7 @@ def test_defaults_are_the_papers_setting():
   assert config.objective.intrinsic_steps == "last"
   assert config.model.location_density == "clipped"
   assert config.objective.reinforce_weight == 1
+  assert config.train.optimizer == "adam"
   assert config.train.learning_rate_schedule == "exponential"
   assert config.train.warmup_epochs == 0
   assert config.train.max_gradient_norm is None
@@ -75,6 +76,7 @@ def test_defaults_are_the_papers_setting():
     (TrainConfig, "num_glimpses", 0),
     (TrainConfig, "learning_rate", 0.0),
     (TrainConfig, "learning_rate", float("nan")),
+    (TrainConfig, "optimizer", "sgd"),
     (TrainConfig, "learning_rate_schedule", "linear"),
     (TrainConfig, "warmup_epochs", -0.5),
     (TrainConfig, "max_gradient_norm", 0.0),
@@ -152,6 +154,7 @@ def test_a_damaged_dictionary_is_refused(change):
     ("objective", "credit_last_location"),
     ("objective", "intrinsic_steps"),
     ("objective", "reinforce_weight"),
+    ("train", "optimizer"),
     ("train", "learning_rate_schedule"),
     ("train", "average_decay"),
   ],

@@ -348,6 +348,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     "credit_last_location": False,
     "intrinsic_steps": "all",
     "reinforce_weight": 0.5,
+    "optimizer": "muon",
     "learning_rate_schedule": "cosine",
     "learning_rate_decay": 0.9,
     "warmup_epochs": 0.5,

@@ -32,6 +32,7 @@ def bound(function, config, optimizer, dataset):
 
 
 TUNED = {
+  "optimizer": "muon",
   "learning_rate_schedule": "cosine",
   "warmup_epochs": 0.002,
   "max_gradient_norm": 5.0,

@@ -139,6 +139,56 @@ def test_weights_decay_and_biases_do_not():
     assert np.abs(ours["kernel"] - theirs["kernel"]).min() > 1e-4
 
 
+@pytest.mark.parametrize("shape", [(32, 48), (96, 32)])
+def test_muon_makes_the_updates_of_wide_matrices_orthogonal(shape):
+  """Of a gradient U S V' it makes about U V', as large as an update of Adam's."""
+  gradient = jax.random.normal(jax.random.key(0), shape)
+  left, _, right = np.linalg.svd(gradient, full_matrices=False)
+  start = {"kernel": jnp.zeros(shape)}
+  optimizer = optimizer_of(optimizer="muon", learning_rate=0.5)
+  (found,), _ = steps(optimizer, [{"kernel": gradient}], start)
+  move = -found["kernel"] / 0.5
+  np.testing.assert_allclose(np.sqrt(np.mean(move**2)), 0.2, rtol=0.25)
+  along = np.sum(move * (left @ right)) / np.linalg.norm(move) / np.sqrt(min(shape))
+  assert 0.95 < along <= 1.0
+
+
+def test_what_muon_does_not_take_is_left_to_adam_to_the_bit():
+  """Biases, and matrices with less than 32 units on a side; no bias decays."""
+  gradients = [
+    {
+      "kernel": jnp.full((31, 64), 0.1 + scale),
+      "wide": jnp.full((32, 64), scale),
+      "bias": jnp.full(64, scale),
+    }
+    for scale in (1.0, -0.3)
+  ]
+  start = jax.tree.map(jnp.ones_like, gradients[0])
+  for decay in (0.0, 10.0):
+    options = {"weight_decay": decay, "learning_rate": 0.01}
+    found = steps(optimizer_of(optimizer="muon", **options), gradients, start)[0]
+    expected = steps(optimizer_of(**options), gradients, start)[0]
+    for ours, adams in zip(found, expected, strict=True):
+      np.testing.assert_array_equal(ours["kernel"], adams["kernel"])
+      np.testing.assert_array_equal(ours["bias"], adams["bias"])
+      assert np.abs(ours["wide"] - adams["wide"]).min() > 1e-4
+
+
+def test_the_wide_matrices_of_muon_decay():
+  """By the rate times the decay times what they are, at the first step."""
+  gradient = {"kernel": jax.random.normal(jax.random.key(1), (32, 32))}
+  start = {"kernel": jax.random.normal(jax.random.key(2), (32, 32))}
+  found, plain = (
+    steps(
+      optimizer_of(optimizer="muon", learning_rate=0.01, weight_decay=decay),
+      [gradient],
+      start,
+    )[0][0]["kernel"]
+    for decay in (3.0, 0.0)
+  )
+  np.testing.assert_allclose(plain - found, 0.03 * start["kernel"], atol=1e-6)
+
+
 @pytest.mark.parametrize("decay", [0.5, 0.999])
 def test_the_average_is_the_weighted_mean_of_what_has_been(decay):
   """Weight 1 for the newest, `decay` for the one before…; none for the beginning."""

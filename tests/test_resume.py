@@ -166,7 +166,7 @@ def test_an_average_outlives_an_interruption_and_is_what_is_evaluated(
   """With all that may be added to the optimiser, and pictures that are moved."""
   options = {"max_gradient_norm": 5.0, "weight_decay": 0.1, "average_decay": 0.8}
   options |= {"learning_rate_schedule": "cosine", "warmup_epochs": 0.5, "max_shift": 2}
-  options |= {"learning_rate": 0.01}
+  options |= {"learning_rate": 0.01, "optimizer": "muon"}
   config = dataclasses.replace(
     CONFIG, train=dataclasses.replace(CONFIG.train, **options)
   )
