@@ -403,7 +403,7 @@ def test_ones_own_pictures_are_trained_on_and_found_again(tmp_path):
 
 def test_a_recipe_is_what_is_not_given(tmp_path):
   """A flag that is given wins, its default value too; what is recorded is the whole."""
-  given = ("--batch_size=64", "--lambda_intrinsic=0.1", "--max_gradient_norm=0")
+  given = ("--batch_size=64", "--learning_rate=3e-4", "--max_gradient_norm=0")
   small = ("--num_glimpses=1", "--hidden_size=8", "--num_train_examples=64")
   done = run(
     "train",
@@ -417,13 +417,13 @@ def test_a_recipe_is_what_is_not_given(tmp_path):
   content = json.loads((tmp_path / "run" / "config.json").read_text())
   expected = Config(
     model=ModelConfig(hidden_size=8),
-    objective=ObjectiveConfig(lambda_intrinsic=0.1, error_gradient="state"),
+    objective=ObjectiveConfig(name="intrinsic"),
     train=TrainConfig(
       num_epochs=0,
       num_glimpses=1,
       num_train_examples=64,
       batch_size=64,
-      learning_rate=1e-3,
+      optimizer="muon",
       learning_rate_schedule="cosine",
     ),
   )
@@ -434,8 +434,9 @@ def test_a_recipe_is_what_is_not_given(tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_flags_that_make_a_configuration(name):
   """They are applied before anything is checked, and then a bad one is an error."""
-  parts = {"objective": ObjectiveConfig(), "train": TrainConfig()}
   left = dict(RECIPES[name])
+  objective = ObjectiveConfig(name=left.pop("objective", "both"))
+  parts = {"model": ModelConfig(), "objective": objective, "train": TrainConfig()}
   for part, default in parts.items():
     known = {field: left.pop(field) for field in list(left) if hasattr(default, field)}
     parts[part] = dataclasses.replace(default, **known)
