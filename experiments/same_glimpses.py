@@ -1,8 +1,8 @@
 """As many glimpses in the test as in training: `python -m experiments.same_glimpses`.
 
 The setting of Mnih et al. (2014), section 4.1, which the paper calls the first one: a
-model is trained for each number of glimpses, two to eight, and tested with that number.
-Writes same_glimpses.json into --workdir.
+model is trained for each number of glimpses, two to eight, and tested with that number, one
+rollout a picture and the mean of ten. Writes same_glimpses.json into --workdir.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from absl import flags as absl_flags
 from experiments import binary, flags, study
 from ramjax.config import Config
 
+_NUMS_SAMPLES = (1, 10)
+
 
 def define_flags() -> None:
   """Defines the flags of the binary."""
@@ -23,7 +25,7 @@ def define_flags() -> None:
 
 
 def variants(config: Config) -> Sequence[study.Variant]:
-  """A variant for each number of glimpses.
+  """Two variants for each number of glimpses, M = 1 and 10, which are one training.
 
   Raises:
     UsageError: if one is no number, or less than 1.
@@ -35,13 +37,15 @@ def variants(config: Config) -> Sequence[study.Variant]:
     raise binary.UsageError(f"glimpses must be different integers, not {numbers}")
   return [
     study.Variant(
-      name=f"N = {number}",
+      name=f"N = {number}, M = {num_samples}",
       config=dataclasses.replace(
         config, train=dataclasses.replace(config.train, num_glimpses=number)
       ),
       glimpses=(number,),
+      num_samples=num_samples,
     )
     for number in numbers
+    for num_samples in _NUMS_SAMPLES
   ]
 
 

@@ -175,13 +175,20 @@ def departures(results: Results) -> str:
 
 def same_glimpses(results: Results) -> str:
   """As many glimpses in the test as in training: a row for each number."""
-  rows = []
+  mnih = published.ERROR_RATES["mnist"]["Mnih et al."]
+  errors: dict[int, dict[int, str]] = {}
   for variant in results["variants"]:
     number = variant["runs"][0]["fixed"][0]["num_glimpses"]
-    errors = 100 * (1 - _fixed(variant["runs"], number, "accuracy"))
-    mnih = published.ERROR_RATES["mnist"]["Mnih et al."].get(number, "")
-    rows.append([str(number), spread(errors, 2, whole=True), mnih])
-  return _markdown(["glimpses N", "error, %", "Mnih et al., %"], rows)
+    wrong = 100 * (1 - _fixed(variant["runs"], number, "accuracy"))
+    of_number = errors.setdefault(number, {})
+    of_number[variant["num_samples"]] = spread(wrong, 2, whole=True)
+  rows = [
+    [str(number), *found.values(), mnih.get(number, "")]
+    for number, found in errors.items()
+  ]
+  nums_samples = next(iter(errors.values()))
+  told = [f"error, %, M = {num_samples}" for num_samples in nums_samples]
+  return _markdown(["glimpses N", *told, "Mnih et al., %"], rows)
 
 
 def calibration(results: Results) -> str:

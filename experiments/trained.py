@@ -8,11 +8,13 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags as absl_flags
 
 import ramjax
 from experiments import binary, flags
 from experiments import workdir as workdir_lib
+from experiments.metrics import read_metrics
 from ramjax import data
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, TrainConfig
@@ -43,6 +45,7 @@ class TrainedRun(NamedTuple):
       "seed": self.config.train.seed,
       "train_num_glimpses": self.config.train.num_glimpses,
       "num_epochs": self.config.train.num_epochs,
+      "train_seconds": train_seconds(self.workdir, self.config),
     }
 
 
@@ -124,6 +127,20 @@ def restore_params(
   with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
     state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
   return ramjax.trained_params(state)
+
+
+def train_seconds(workdir: workdir_lib.Workdir, config: Config) -> float | None:
+  """How long the steps of a run took, with compilation and without validation.
+
+  Raises:
+    RunError: if `metrics.jsonl` is damaged.
+  """
+  lines = [line for line in read_metrics(workdir) if line["split"] == "train"]
+  speeds = [line.get("examples_per_second") for line in lines]
+  if not all(speeds):
+    return None
+  steps = np.diff([0, *(line["step"] for line in lines)])
+  return round(float(np.sum(steps * config.train.batch_size / np.array(speeds))), 1)
 
 
 def datasets_of(

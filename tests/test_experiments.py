@@ -289,6 +289,7 @@ def test_error_rates_of_one_rollout_come_first(evaluated):
   assert done.returncode == 0, done.stderr
   [found] = json.loads((workdir / "error_rates.json").read_text())["runs"]
   assert found["dataset"] == "mnist"
+  assert found["train_seconds"] > 0
   scored = {(x["num_samples"], x["location_policy"]): x for x in found["scores"]}
   assert list(scored) == [(1, "sample"), (1, "mean"), (3, "sample"), (3, "mean")]
   expected = json.loads((workdir / "glimpse_generalization.json").read_text())

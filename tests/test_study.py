@@ -147,8 +147,9 @@ def test_bad_lambdas(monkeypatch, lambdas, name, message):
 def test_as_many_glimpses_in_the_test(monkeypatch):
   monkeypatch.setattr(same_glimpses.flags, "FLAGS", Flags(glimpses=["2", "8"]))
   variants = same_glimpses.variants(Config())
-  assert [v.config.train.num_glimpses for v in variants] == [2, 8]
-  assert [v.glimpses for v in variants] == [(2,), (8,)]
+  assert [
+    (v.config.train.num_glimpses, *v.glimpses, v.num_samples) for v in variants
+  ] == [(2, 2, 1), (2, 2, 10), (8, 8, 1), (8, 8, 10)]
   monkeypatch.setattr(same_glimpses.flags, "FLAGS", Flags(glimpses=["two"]))
   with pytest.raises(UsageError, match="glimpses must be integers"):
     same_glimpses.variants(Config())

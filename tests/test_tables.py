@@ -98,6 +98,27 @@ def test_error_rates_stand_below_what_was_published():
   ]
 
 
+def test_the_same_glimpses_are_a_row_a_number_and_a_column_an_m():
+  def variant(num_glimpses, num_samples, accuracy):
+    fixed = [{"num_glimpses": num_glimpses, "accuracy": accuracy}]
+    return {"num_samples": num_samples, "runs": [{"seed": 0, "fixed": fixed}]}
+
+  results = {
+    "variants": [
+      variant(5, 1, 0.96),
+      variant(5, 10, 0.98),
+      variant(6, 1, 0.9755),
+      variant(6, 10, 0.99),
+    ]
+  }
+  table = tables.same_glimpses(results)
+  assert table.splitlines()[0].count("M = 1 ") == table.count("M = 10") == 1
+  assert cells(table) == [
+    ["5", "4.00", "2.00"],  # no figure of theirs
+    ["6", "2.45", "1.00", "1.29 to 1.12"],
+  ]
+
+
 def test_what_does_not_vary_has_no_correlation():
   """A collapsed u: null in JSON."""
   one = run(0, (0.9, 0.8))
