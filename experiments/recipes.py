@@ -12,10 +12,10 @@ from collections.abc import Mapping
 _TUNED: Mapping[str, str | int | float] = {
   "objective": "intrinsic",
   "lambda_intrinsic": 0.1,
-  "num_epochs": 150,
+  "num_epochs": 120,
   "batch_size": 256,
   "optimizer": "muon",
-  "learning_rate": 2e-3,
+  "learning_rate": 1e-3,
   "learning_rate_schedule": "cosine",
   "max_gradient_norm": 5.0,
 }
@@ -29,7 +29,7 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
   # policy as wide as on small pictures, for a narrow one explores too little.
   "canvas": {
     **_TUNED,
-    "num_epochs": 80,
+    "num_epochs": 60,
     "num_glimpses": 8,
     "patch_size": 12,
     "num_scales": 3,
