@@ -33,9 +33,19 @@ class Unrolled(NamedTuple):
   hidden_t: jax.Array  # [T, B, hidden_size]
 
 
+def frame_pictures(images: jax.Array, *, config: ModelConfig) -> jax.Array:
+  """Pictures [B, H, W, C] in frames [B, H + n, W + n, C], as `take_glimpse` wants them."""
+  frame = functools.partial(
+    glimpse.frame_picture,
+    widest_side=config.patch_size * config.scale_factor ** (config.num_scales - 1),
+    fill_value=config.fill_value,
+  )
+  return jax.vmap(frame)(images)
+
+
 def take_glimpse(
   ram_params: chex.ArrayTree,
-  images: jax.Array,
+  framed: jax.Array,
   state: networks.CoreState,
   location: jax.Array,
   noise: jax.Array,
@@ -46,7 +56,7 @@ def take_glimpse(
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    images: pictures [B, H, W, C].
+    framed: B pictures in their frames, see `frame_pictures`.
     state: what the core carries before the glimpse [B, hidden_size].
     location: where it is taken [B, 2].
     noise: standard normal noise of the policy [B, 2].
@@ -57,16 +67,15 @@ def take_glimpse(
     policy for them [B, 2], and the activations of the glimpse network.
   """
   look = functools.partial(
-    glimpse.extract_glimpse,
+    glimpse.extract_framed_glimpse,
     patch_size=config.patch_size,
     num_scales=config.num_scales,
     scale_factor=config.scale_factor,
-    fill_value=config.fill_value,
   )
   (state, mean), sown = networks.RecurrentAttentionModel(config).apply(
     {"params": ram_params},
     state,
-    jax.vmap(look)(images, location),
+    jax.vmap(look)(framed, location),
     location,
     method="step",
     mutable=["activations"],
@@ -100,11 +109,12 @@ def unroll(
   def step(carry, noise):
     state, location = carry
     state, next_location, mean, activations = take_glimpse(
-      ram_params, images, state, location, noise, config=config
+      ram_params, framed, state, location, noise, config=config
     )
     unrolled = Unrolled(location, next_location, mean, state.hidden)
     return (state, next_location), (unrolled, activations)
 
+  framed = frame_pictures(images, config=config)
   start = networks.initial_state(config, batch=images.shape[:1]), first_location
   _, (unrolled, activations) = jax.lax.scan(step, start, noise_t)
   return unrolled, activations
