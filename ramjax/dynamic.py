@@ -19,7 +19,7 @@ from ramjax import networks, stopping
 from ramjax.config import ConfigError, ModelConfig
 from ramjax.rollout import begin, policy_noise
 from ramjax.training import take_pictures
-from ramjax.unroll import frame_pictures, take_glimpse
+from ramjax.unroll import take_glimpse
 
 _BLOCK_SIZES = (512, 128, 32)
 """Large blocks make large matrix products, small ones waste little on the rest."""
@@ -107,7 +107,7 @@ def look_until_decided(
     noise_t = policy_noise(policy_key[there], t[None], location_policy=location_policy)
     state, location, _, _ = take_glimpse(
       params.ram,
-      frame_pictures(take_pictures(images, there), config=config),
+      take_pictures(images, there),
       jax.tree.map(lambda all_of_them: all_of_them[there], looking.state),
       looking.location[there],
       noise_t[0],

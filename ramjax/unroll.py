@@ -33,41 +33,61 @@ class Unrolled(NamedTuple):
   hidden_t: jax.Array  # [T, B, hidden_size]
 
 
-def frame_pictures(images: jax.Array, *, config: ModelConfig) -> jax.Array:
-  """Pictures [B, H, W, C] in frames [B, H + n, W + n, C], as `take_glimpse` wants them."""
+def frame_if_it_pays(
+  images: jax.Array, *, config: ModelConfig, num_glimpses: int
+) -> tuple[jax.Array, bool]:
+  """Pictures [B, H, W, C] in frames, unless they are too large for the glimpses.
+
+  A glimpse at a picture without a frame frames what it cuts, so that its work does not
+  depend on the picture; all of a picture is framed if that is no more pixels than those
+  of `num_glimpses` such glimpses.
+
+  Returns:
+    The pictures, and whether they are framed, as `take_glimpse` asks.
+  """
+  height, width = images.shape[1:3]
+  widest = config.patch_size * config.scale_factor ** (config.num_scales - 1)
+  cut = (min(height, widest) + widest) * (min(width, widest) + widest)
+  if (height + widest) * (width + widest) > num_glimpses * cut:
+    return images, False
   frame = functools.partial(
-    glimpse.frame_picture,
-    widest_side=config.patch_size * config.scale_factor ** (config.num_scales - 1),
-    fill_value=config.fill_value,
+    glimpse.frame_picture, widest_side=widest, fill_value=config.fill_value
   )
-  return jax.vmap(frame)(images)
+  return jax.vmap(frame)(images), True
 
 
 def take_glimpse(
   ram_params: chex.ArrayTree,
-  framed: jax.Array,
+  images: jax.Array,
   state: networks.CoreState,
   location: jax.Array,
   noise: jax.Array,
   *,
   config: ModelConfig,
+  framed: bool = False,
 ) -> tuple[networks.CoreState, jax.Array, jax.Array, networks.GlimpseActivations]:
   """One glimpse at each of B pictures.
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    framed: B pictures in their frames, see `frame_pictures`.
+    images: pictures [B, H, W, C].
     state: what the core carries before the glimpse [B, hidden_size].
     location: where it is taken [B, 2].
     noise: standard normal noise of the policy [B, 2].
     config: the shape of the model.
+    framed: whether the pictures are in their frames, see `ramjax.frame_picture`.
 
   Returns:
     The states after it [B, hidden_size], the next locations [B, 2], the means of the
     policy for them [B, 2], and the activations of the glimpse network.
   """
+  see = (
+    glimpse.extract_framed_glimpse
+    if framed
+    else functools.partial(glimpse.extract_glimpse, fill_value=config.fill_value)
+  )
   look = functools.partial(
-    glimpse.extract_framed_glimpse,
+    see,
     patch_size=config.patch_size,
     num_scales=config.num_scales,
     scale_factor=config.scale_factor,
@@ -75,7 +95,7 @@ def take_glimpse(
   (state, mean), sown = networks.RecurrentAttentionModel(config).apply(
     {"params": ram_params},
     state,
-    jax.vmap(look)(framed, location),
+    jax.vmap(look)(images, location),
     location,
     method="step",
     mutable=["activations"],
@@ -109,12 +129,13 @@ def unroll(
   def step(carry, noise):
     state, location = carry
     state, next_location, mean, activations = take_glimpse(
-      ram_params, framed, state, location, noise, config=config
+      ram_params, pictures, state, location, noise, config=config, framed=framed
     )
     unrolled = Unrolled(location, next_location, mean, state.hidden)
     return (state, next_location), (unrolled, activations)
 
-  framed = frame_pictures(images, config=config)
+  num_glimpses = noise_t.shape[0]
+  pictures, framed = frame_if_it_pays(images, config=config, num_glimpses=num_glimpses)
   start = networks.initial_state(config, batch=images.shape[:1]), first_location
   _, (unrolled, activations) = jax.lax.scan(step, start, noise_t)
   return unrolled, activations
