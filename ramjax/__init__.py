@@ -20,12 +20,7 @@ from ramjax.evaluation import (
   evaluate_dynamic,
   validate,
 )
-from ramjax.glimpse import (
-  extract_framed_glimpse,
-  extract_glimpse,
-  frame_picture,
-  patch_origin,
-)
+from ramjax.glimpse import extract_glimpse, patch_origin
 from ramjax.losses import (
   baseline_loss,
   classification_loss,
@@ -80,9 +75,7 @@ __all__ = [
   "evaluate",
   "evaluate_dynamic",
   "expected_calibration_error",
-  "extract_framed_glimpse",
   "extract_glimpse",
-  "frame_picture",
   "init_params",
   "init_train_state",
   "init_train_states",

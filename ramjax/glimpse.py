@@ -59,66 +59,6 @@ def extract_glimpse(
   widest = patch_size * scale_factor ** (num_scales - 1)
   row, column = patch_origin(location, image_size=(height, width), side=widest)
   patch = _cut_patch(image, row, column, widest, fill_value)
-  return _scales_of(patch, patch_size, num_scales, scale_factor)
-
-
-def frame_picture(
-  image: jax.Array, *, widest_side: int, fill_value: float = 0.0
-) -> jax.Array:
-  """A picture in a frame so wide that no glimpse leaves it.
-
-  Who looks at one picture many times frames it once, and then looks by
-  `extract_framed_glimpse`, which has less to do than `extract_glimpse`.
-
-  Args:
-    image: picture [H, W, C].
-    widest_side: side n of the widest patch, in pixels.
-    fill_value: what is seen outside of the picture.
-
-  Returns:
-    The picture [H + n, W + n, C], n // 2 pixels from the top and from the left.
-  """
-  frame = widest_side // 2, widest_side - widest_side // 2
-  return jnp.pad(image, (frame, frame, (0, 0)), constant_values=fill_value)
-
-
-def extract_framed_glimpse(
-  framed: jax.Array,
-  location: jax.Array,
-  *,
-  patch_size: int,
-  num_scales: int = 1,
-  scale_factor: int = 2,
-) -> jax.Array:
-  """What `extract_glimpse` sees of a picture, to the bit, where it has been framed.
-
-  Args:
-    framed: what `frame_picture` makes of a picture [H, W, C] and the side n of the
-      widest patch [H + n, W + n, C].
-    location: (x, y) [2] in [-1, 1] of the picture without its frame.
-    patch_size: side g of the smallest patch, in pixels.
-    num_scales: number of patches.
-    scale_factor: ratio between the sides of neighbouring scales.
-
-  Returns:
-    Patches [num_scales, g, g, C], the smallest first.
-  """
-  height, width, channels = framed.shape
-  widest = patch_size * scale_factor ** (num_scales - 1)
-  row, column = patch_origin(
-    location, image_size=(height - widest, width - widest), side=widest
-  )
-  patch = jax.lax.dynamic_slice(
-    framed, (row + widest // 2, column + widest // 2, 0), (widest, widest, channels)
-  )
-  return _scales_of(patch, patch_size, num_scales, scale_factor)
-
-
-def _scales_of(
-  patch: jax.Array, patch_size: int, num_scales: int, scale_factor: int
-) -> jax.Array:
-  """The patches of a glimpse [num_scales, g, g, C], out of the widest one."""
-  widest = patch.shape[0]
   scales = []
   for scale in range(num_scales):
     factor = scale_factor**scale

@@ -33,29 +33,6 @@ class Unrolled(NamedTuple):
   hidden_t: jax.Array  # [T, B, hidden_size]
 
 
-def frame_if_it_pays(
-  images: jax.Array, *, config: ModelConfig, num_glimpses: int
-) -> tuple[jax.Array, bool]:
-  """Pictures [B, H, W, C] in frames, unless they are too large for the glimpses.
-
-  A glimpse at a picture without a frame frames what it cuts, so that its work does not
-  depend on the picture; all of a picture is framed if that is no more pixels than those
-  of `num_glimpses` such glimpses.
-
-  Returns:
-    The pictures, and whether they are framed, as `take_glimpse` asks.
-  """
-  height, width = images.shape[1:3]
-  widest = config.patch_size * config.scale_factor ** (config.num_scales - 1)
-  cut = (min(height, widest) + widest) * (min(width, widest) + widest)
-  if (height + widest) * (width + widest) > num_glimpses * cut:
-    return images, False
-  frame = functools.partial(
-    glimpse.frame_picture, widest_side=widest, fill_value=config.fill_value
-  )
-  return jax.vmap(frame)(images), True
-
-
 def take_glimpse(
   ram_params: chex.ArrayTree,
   images: jax.Array,
@@ -64,7 +41,6 @@ def take_glimpse(
   noise: jax.Array,
   *,
   config: ModelConfig,
-  framed: bool = False,
 ) -> tuple[networks.CoreState, jax.Array, jax.Array, networks.GlimpseActivations]:
   """One glimpse at each of B pictures.
 
@@ -75,22 +51,17 @@ def take_glimpse(
     location: where it is taken [B, 2].
     noise: standard normal noise of the policy [B, 2].
     config: the shape of the model.
-    framed: whether the pictures are in their frames, see `ramjax.frame_picture`.
 
   Returns:
     The states after it [B, hidden_size], the next locations [B, 2], the means of the
     policy for them [B, 2], and the activations of the glimpse network.
   """
-  see = (
-    glimpse.extract_framed_glimpse
-    if framed
-    else functools.partial(glimpse.extract_glimpse, fill_value=config.fill_value)
-  )
   look = functools.partial(
-    see,
+    glimpse.extract_glimpse,
     patch_size=config.patch_size,
     num_scales=config.num_scales,
     scale_factor=config.scale_factor,
+    fill_value=config.fill_value,
   )
   (state, mean), sown = networks.RecurrentAttentionModel(config).apply(
     {"params": ram_params},
@@ -129,13 +100,11 @@ def unroll(
   def step(carry, noise):
     state, location = carry
     state, next_location, mean, activations = take_glimpse(
-      ram_params, pictures, state, location, noise, config=config, framed=framed
+      ram_params, images, state, location, noise, config=config
     )
     unrolled = Unrolled(location, next_location, mean, state.hidden)
     return (state, next_location), (unrolled, activations)
 
-  num_glimpses = noise_t.shape[0]
-  pictures, framed = frame_if_it_pays(images, config=config, num_glimpses=num_glimpses)
   start = networks.initial_state(config, batch=images.shape[:1]), first_location
   _, (unrolled, activations) = jax.lax.scan(step, start, noise_t)
   return unrolled, activations

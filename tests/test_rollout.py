@@ -18,7 +18,6 @@ from ramjax import (
   rollout,
 )
 from ramjax.networks import RecurrentAttentionModel, initial_state
-from ramjax.unroll import frame_if_it_pays, take_glimpse
 
 CONFIG = ModelConfig(  # nothing at its default
   image_shape=(20, 30, 2),
@@ -93,33 +92,6 @@ def test_equals_a_loop_over_its_parts(config, images):
       np.testing.assert_array_equal(location, looked.next_location_t[t - 1])
     assert 0.05 < jnp.abs(looked.next_location_t[t] - mean).max() < 1.2  # six std
   assert jnp.abs(looked.location_t).max() <= 1.0
-
-
-def test_small_pictures_are_framed_and_the_same_is_seen(params, images):
-  """35 x 45 pixels with the frame; a glimpse cuts 15 x 15 and frames them: 30 x 30.
-
-  So two glimpses pay for it, and one does not; a large picture is never copied.
-  """
-  frame = functools.partial(frame_if_it_pays, config=CONFIG)
-  assert frame(images, num_glimpses=1)[1] is False
-  framed, is_framed = frame(images, num_glimpses=2)
-  assert is_framed
-  assert framed.shape == (4, 35, 45, 2)
-  large = jnp.zeros((1, 300, 300, 2))
-  assert frame(large, num_glimpses=50)[0] is large
-  glimpses = (
-    take_glimpse(
-      params.ram,
-      pictures,
-      initial_state(CONFIG, batch=(4,)),
-      jax.random.uniform(KEY, (4, 2), minval=-1.0),
-      jnp.zeros((4, 2)),
-      config=CONFIG,
-      framed=is_framed,
-    )
-    for pictures, is_framed in ((images, False), (framed, True))
-  )
-  assert_same(*glimpses, atol=0)
 
 
 @pytest.mark.parametrize("config", CORES.values(), ids=CORES)
