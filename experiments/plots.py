@@ -156,8 +156,8 @@ def glimpse_generalization(
         taken, right, "o-", color=color, mec="white", mew=0.5, ms=4.5, lw=0.8
       )
   figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
-  accuracy.set(ylabel="test accuracy", ylim=(0, 1.02))
-  dynamic.set(ylabel="test accuracy", ylim=(0.6, 1.005))
+  accuracy.set(ylabel="accuracy", ylim=(0, 1.02))
+  dynamic.set(ylabel="accuracy", ylim=(0.6, 1.005))
   norm.set(ylabel="l2 norm of the internal state", yscale="log")
   for axes in (accuracy, dynamic):
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
