@@ -2,8 +2,9 @@
 
 Reads experiments/results/*.json, draws a PNG beside each that has a figure, and puts the
 tables between the marks of the documents, `<!-- table: NAME of FILE -->` and
-`<!-- end of table -->`. With --check nothing is written, and the exit status is 1 if a
-document differs from the results.
+`<!-- end of table -->`; of several files, `FILE + FILE`, the table has all the runs. With
+--check nothing is written, and the exit status is 1 if a document differs from the
+results.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any], pathlib.Path], None]] = {
 """By the beginning of the name of a file."""
 
 _TABLE = re.compile(
-  r"(<!-- table: (?P<name>\w+) of (?P<file>[\w.]+) -->\n).*?(<!-- end of table -->)",
+  r"(<!-- table: (?P<name>\w+) of (?P<files>[\w.]+(?: \+ [\w.]+)*) -->\n)"
+  r".*?(<!-- end of table -->)",
   re.DOTALL,
 )
 
@@ -78,12 +80,16 @@ def with_tables(document: str) -> str:
   """
 
   def table(found: re.Match[str]) -> str:
-    name, file = found["name"], found["file"]
+    name = found["name"]
     if name not in tables.TABLES:
       raise binary.RunError(
         f"table {name} is unknown; the tables are {', '.join(tables.TABLES)}"
       )
-    return f"{found[1]}\n{tables.TABLES[name](read_results(file))}\n\n{found[4]}"
+    first, *others = map(read_results, found["files"].split(" + "))
+    results = {**first}
+    if others:
+      results["runs"] = [run for of in (first, *others) for run in of["runs"]]
+    return f"{found[1]}\n{tables.TABLES[name](results)}\n\n{found[4]}"
 
   return _TABLE.sub(table, document)
 

@@ -211,7 +211,7 @@ def calibration(results: Results) -> str:
 def error_rates(results: Results) -> str:
   """Error in % on each data set, beside what was published; M = 1 first."""
   runs = results["runs"]
-  numbers = [point["num_glimpses"] for point in runs[0]["scores"][0]["fixed"]]
+  numbers = _numbers(runs)
   rows = []
   for dataset in dict.fromkeys(run["dataset"] for run in runs):
     here = [run for run in runs if run["dataset"] == dataset]
@@ -220,13 +220,27 @@ def error_rates(results: Results) -> str:
     for name, group in by_objective(here).items():
       for number, scored in enumerate(group[0]["scores"]):
         of_runs = [run["scores"][number] for run in group]
-        cells = [
-          spread(100 * (1 - _fixed(of_runs, n, "accuracy")), 2, whole=True)
-          for n in numbers
-        ]
+        cells = [_error(of_runs, n) for n in numbers]
         policy = "" if scored["location_policy"] == "sample" else ", mean of the policy"
         rows.append([dataset, f"`{name}`, M = {scored['num_samples']}{policy}", *cells])
   return _markdown(["pictures", "", *(f"N = {n}" for n in numbers)], rows)
+
+
+def objectives(results: Results) -> str:
+  """Error in % of one rollout on each data set: a column for each objective."""
+  runs = results["runs"]
+  names = list(by_objective(runs))
+  rows = []
+  for dataset in dict.fromkeys(run["dataset"] for run in runs):
+    here = by_objective([run for run in runs if run["dataset"] == dataset])
+    of_name = {
+      name: [run["scores"][0] for run in group] for name, group in here.items()
+    }
+    for n in _numbers(runs):
+      cells = [_error(of_name.get(name, ()), n) for name in names]
+      if any(cells):
+        rows.append([dataset, str(n), *cells])
+  return _markdown(["pictures", "N", *(f"`{name}`" for name in names)], rows)
 
 
 def baselines(results: Results) -> str:
@@ -253,6 +267,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "same_glimpses": same_glimpses,
   "calibration": calibration,
   "error_rates": error_rates,
+  "objectives": objectives,
   "baselines": baselines,
 }
 """The tables by name."""
@@ -305,6 +320,24 @@ def _fixed(runs: Sequence[Results], num_glimpses: int, name: str) -> np.ndarray:
     if point["num_glimpses"] == num_glimpses
   ]
   return np.array(found, float)
+
+
+def _numbers(runs: Sequence[Results]) -> list[int]:
+  """The numbers of glimpses that any of the runs was scored with, the smallest first."""
+  return sorted(
+    {
+      point["num_glimpses"]
+      for run in runs
+      for scored in run["scores"]
+      for point in scored["fixed"]
+    }
+  )
+
+
+def _error(runs: Sequence[Results], num_glimpses: int) -> str:
+  """Error of runs in % with a number of glimpses; empty where they have no such."""
+  accuracy = _fixed(runs, num_glimpses, "accuracy")
+  return spread(100 * (1 - accuracy), 2, whole=True) if accuracy.size else ""
 
 
 def _at_mean(runs: Sequence[Results], mean_glimpses: float) -> np.ndarray:

@@ -32,7 +32,7 @@ def run(seed, accuracies, *, objective="both", dynamic=(), norms=(1.0, 2.0)):
 
 
 def cells(table):
-  return [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+  return [line[2:-2].split(" | ") for line in table.splitlines()[2:]]
 
 
 def test_mean_and_standard_deviation():
@@ -69,25 +69,26 @@ def test_only_the_rates_of_the_paper_are_beside_its_figures():
   assert rows == [["both, β = 0.15", "3.19 → .9368", "3.00 → .8000"]]
 
 
+def scored(seed, accuracy, *, dataset="mnist_translated_60", objective="both", n=8):
+  """A run as error_rates.json has it, M = 1 and 10; M adds to the accuracy."""
+  kinds = ((1, "sample"), (10, "mean"))
+  return {
+    "dataset": dataset,
+    "objective": objective,
+    "seed": seed,
+    "scores": [
+      {
+        "num_samples": num_samples,
+        "location_policy": policy,
+        "fixed": [{"num_glimpses": n, "accuracy": accuracy + 0.001 * num_samples}],
+      }
+      for num_samples, policy in kinds
+    ],
+  }
+
+
 def test_error_rates_stand_below_what_was_published():
   """.98 and .99 are 1.5 % of errors, with a standard deviation of 1 / sqrt 2."""
-
-  def scored(seed, accuracy):
-    kinds = ((1, "sample"), (10, "mean"))
-    return {
-      "dataset": "mnist_translated_60",
-      "objective": "both",
-      "seed": seed,
-      "scores": [
-        {
-          "num_samples": num_samples,
-          "location_policy": policy,
-          "fixed": [{"num_glimpses": 8, "accuracy": accuracy + 0.001 * num_samples}],
-        }
-        for num_samples, policy in kinds
-      ],
-    }
-
   runs = [scored(0, 0.979), scored(1, 0.989)]
   place = "mnist_translated_60"
   assert cells(tables.error_rates({"runs": runs})) == [
@@ -95,6 +96,33 @@ def test_error_rates_stand_below_what_was_published():
     [place, "best public reimplementation", "0.94"],
     [place, "`both`, M = 1", "1.50 ± 0.71"],
     [place, "`both`, M = 10, mean of the policy", "0.60 ± 0.71"],
+  ]
+
+
+def test_error_rates_of_data_sets_with_other_numbers_of_glimpses():
+  """What nobody scored is empty."""
+  runs = [scored(0, 0.979), scored(0, 0.899, dataset="npz:x", n=6)]
+  assert cells(tables.error_rates({"runs": runs}))[2:] == [
+    ["mnist_translated_60", "`both`, M = 1", "", "2.00"],
+    ["mnist_translated_60", "`both`, M = 10, mean of the policy", "", "1.10"],
+    ["npz:x", "`both`, M = 1", "10.00", ""],
+    ["npz:x", "`both`, M = 10, mean of the policy", "9.10", ""],
+  ]
+
+
+def test_objectives_are_columns_and_data_sets_rows():
+  """M = 1 alone; 6 glimpses of one data set, 8 of the other."""
+  runs = [
+    scored(0, 0.979),
+    scored(1, 0.989),
+    scored(0, 0.899, objective="original"),
+    scored(0, 0.799, dataset="npz:x", n=6),
+  ]
+  table = tables.objectives({"runs": runs})
+  assert table.splitlines()[0] == "| pictures | N | `original` | `both` |"
+  assert cells(table) == [
+    ["mnist_translated_60", "8", "10.00", "1.50 ± 0.71"],
+    ["npz:x", "6", "", "20.00"],
   ]
 
 
@@ -114,7 +142,7 @@ def test_the_same_glimpses_are_a_row_a_number_and_a_column_an_m():
   table = tables.same_glimpses(results)
   assert table.splitlines()[0].count("M = 1 ") == table.count("M = 10") == 1
   assert cells(table) == [
-    ["5", "4.00", "2.00"],  # no figure of theirs
+    ["5", "4.00", "2.00", ""],  # no figure of theirs
     ["6", "2.45", "1.00", "1.29 to 1.12"],
   ]
 
@@ -151,11 +179,22 @@ def test_a_table_is_put_between_its_marks(tmp_path, monkeypatch):
   assert report.with_tables(text) == text
 
 
+def test_a_table_of_several_files_has_all_their_runs(tmp_path, monkeypatch):
+  monkeypatch.setattr(report, "RESULTS", tmp_path)
+  for name, accuracy in (("x", 0.9), ("y", 0.8)):
+    (tmp_path / f"{name}.json").write_text(json.dumps({"runs": [scored(0, accuracy)]}))
+  mark = "<!-- table: error_rates of x.json + y.json -->"
+  text = report.with_tables(f"{mark}\n<!-- end of table -->")
+  assert text.startswith(mark)
+  assert "| `both`, M = 1 | 14.90 ± 7.07 |" in text
+
+
 @pytest.mark.parametrize(
   ("mark", "message"),
   [
     ("nothing of x.json", "table nothing is unknown; the tables are convergence,"),
     ("generalization of y.json", "y.json cannot be read"),
+    ("error_rates of y.json + z.json", "y.json cannot be read"),
   ],
 )
 def test_a_bad_mark_is_one_line(tmp_path, monkeypatch, mark, message):
