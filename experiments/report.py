@@ -88,7 +88,7 @@ def with_tables(document: str) -> str:
     first, *others = map(read_results, found["files"].split(" + "))
     results = {**first}
     if others:
-      results["runs"] = [run for of in (first, *others) for run in of["runs"]]
+      results["runs"] = [run for file in (first, *others) for run in file["runs"]]
     return f"{found[1]}\n{tables.TABLES[name](results)}\n\n{found[4]}"
 
   return _TABLE.sub(table, document)
