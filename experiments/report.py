@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -85,13 +85,23 @@ def with_tables(document: str) -> str:
       raise binary.RunError(
         f"table {name} is unknown; the tables are {', '.join(tables.TABLES)}"
       )
-    first, *others = map(read_results, found["files"].split(" + "))
-    results = {**first}
-    if others:
-      results["runs"] = [run for file in (first, *others) for run in file["runs"]]
+    results = _together(found["files"].split(" + "))
     return f"{found[1]}\n{tables.TABLES[name](results)}\n\n{found[4]}"
 
   return _TABLE.sub(table, document)
+
+
+def _together(names: Sequence[str]) -> Mapping[str, Any]:
+  """The first of some files of results, with the runs of them all."""
+  first, *others = map(read_results, names)
+  if not others:
+    return first
+  for name, results in zip(names, (first, *others), strict=True):
+    if "runs" not in results:
+      raise binary.RunError(
+        f"{RESULTS / name} has no runs to put beside those of others"
+      )
+  return {**first, "runs": [run for each in (first, *others) for run in each["runs"]]}
 
 
 def read_results(name: str) -> Mapping[str, Any]:

@@ -195,10 +195,12 @@ def test_a_table_of_several_files_has_all_their_runs(tmp_path, monkeypatch):
     ("nothing of x.json", "table nothing is unknown; the tables are convergence,"),
     ("generalization of y.json", "y.json cannot be read"),
     ("error_rates of y.json + z.json", "y.json cannot be read"),
+    ("error_rates of no_runs.json + no_runs.json", "no_runs.json has no runs"),
   ],
 )
 def test_a_bad_mark_is_one_line(tmp_path, monkeypatch, mark, message):
   monkeypatch.setattr(report, "RESULTS", tmp_path)
+  (tmp_path / "no_runs.json").write_text("{}")
   with pytest.raises(binary.RunError, match=message) as caught:
     report.with_tables(f"<!-- table: {mark} -->\n\n<!-- end of table -->")
   assert "\n" not in str(caught.value)
