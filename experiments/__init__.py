@@ -1,1 +1,1 @@
-"""Binaries: each trains or evaluates from the command line, by `python -m`."""
+"""Scripts: each trains or evaluates from the command line, by `python -m`."""

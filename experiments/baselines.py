@@ -1,7 +1,7 @@
-"""Networks that see the whole picture, to compare with: `python -m experiments.baselines`.
+"""Networks that see the whole image, to compare with: `python -m experiments.baselines`.
 
 Two kinds, as Mnih et al. (2014) compare with: two fully connected layers, and a small
-convolutional network; trained with cross entropy on any data set, --num_seeds runs of each.
+convolutional network; trained with cross entropy on any dataset, --num_seeds runs of each.
 Writes baselines.json into --workdir.
 """
 
@@ -21,13 +21,17 @@ import optax
 from absl import flags as absl_flags
 
 import ramjax
-from experiments import binary, flags, scores, tables
-from experiments import workdir as workdir_lib
+from experiments.cli import app, errors, flags
+from experiments.reporting import tables
+from experiments.runs import files
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.provenance import provenance
+from experiments.studies import scores
 from ramjax import data
 from ramjax.config import TrainConfig
 from ramjax.networks import num_parameters
-from ramjax.prediction import evaluation_pictures
-from ramjax.training import preprocess_batch, take_pictures
+from ramjax.prediction import evaluation_images
+from ramjax.training import preprocess_batch, take_images
 
 Variables = Mapping[str, Any]
 
@@ -68,7 +72,7 @@ MODELS: Mapping[str, type[FullyConnected] | type[Convolutional]] = {
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   train = TrainConfig()
   absl_flags.DEFINE_list("models", list(MODELS), "Which networks.")
   absl_flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
@@ -84,10 +88,10 @@ def define_flags() -> None:
     "learning_rate", 1e-3, "Adam's rate at the start; it falls along a cosine to 0."
   )
   absl_flags.DEFINE_integer(
-    "max_shift", 0, "Pixels by which a training picture is moved at most, at random."
+    "max_shift", 0, "Pixels by which a training image is moved at most, at random."
   )
   absl_flags.DEFINE_integer(
-    "num_train_examples", None, "Use only so many training pictures; by default all."
+    "num_train_examples", None, "Use only so many training images; by default all."
   )
   absl_flags.DEFINE_boolean(
     "compilation_cache", True, "Whether compiled programs are kept for the next start."
@@ -98,10 +102,10 @@ def define_flags() -> None:
 def main() -> None:
   """Trains and tests what the flags ask for."""
   options = flags.FLAGS
-  binary.check_at_least_one("num_seeds", "num_epochs", "batch_size")
+  flags.check_at_least_one("num_seeds", "num_epochs", "batch_size")
   unknown = set(options.models) - set(MODELS)
   if unknown or not options.models:
-    raise binary.UsageError(
+    raise errors.UsageError(
       f"models must be some of {', '.join(MODELS)}, not {','.join(options.models)}"
     )
   config = TrainConfig(
@@ -140,12 +144,12 @@ def main() -> None:
   results = {
     "dataset": label,
     "num_epochs": config.num_epochs,
-    **workdir_lib.provenance(),
+    **provenance(),
     "models": found,
   }
   folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
   folder.mkdir(parents=True, exist_ok=True)
-  workdir_lib.write_json(folder / "baselines.json", results)
+  files.write_json(folder / "baselines.json", results)
   print(tables.baselines(results))
   print(f"written to {folder / 'baselines.json'}")
 
@@ -156,7 +160,7 @@ def train(
   """Trains a network.
 
   Args:
-    model: from pictures [B, H, W, C] to logits [B, K].
+    model: from images [B, H, W, C] to logits [B, K].
     dataset: what it is trained on.
     config: batch size, epochs, rate and shift; nothing else of it is used.
     seed: seed of all randomness.
@@ -170,8 +174,8 @@ def train(
   optimizer = ramjax.make_optimizer(config, steps_per_epoch=steps_per_epoch)
   preprocess = dataset.train_preprocess(config.max_shift)
 
-  def loss_of(variables: Variables, pictures: jax.Array, label: jax.Array) -> jax.Array:
-    return ramjax.classification_loss(_logits(model, variables, pictures), label).mean()
+  def loss_of(variables: Variables, shown: jax.Array, label: jax.Array) -> jax.Array:
+    return ramjax.classification_loss(_logits(model, variables, shown), label).mean()
 
   # Steps are calls, and no loop in one program: there XLA convolves slowly on the CPU.
   @functools.partial(jax.jit, donate_argnames="state")
@@ -183,10 +187,10 @@ def train(
     key: jax.Array,
   ) -> tuple[Variables, optax.OptState]:
     variables, opt_state = state
-    pictures = preprocess_batch(
-      key, take_pictures(images, index), index, images, preprocess=preprocess
+    shown = preprocess_batch(
+      key, take_images(images, index), index, images, preprocess=preprocess
     )
-    gradient = jax.grad(loss_of)(variables, pictures, labels[index])
+    gradient = jax.grad(loss_of)(variables, shown, labels[index])
     updates, opt_state = optimizer.update(gradient, opt_state, variables)
     return optax.apply_updates(variables, updates), opt_state
 
@@ -203,9 +207,9 @@ def train(
   return state[0]
 
 
-def _logits(model: nn.Module, variables: Variables, pictures: jax.Array) -> jax.Array:
-  """Logits [B, K] of pictures [B, H, W, C]."""
-  logits: Any = model.apply(variables, pictures)
+def _logits(model: nn.Module, variables: Variables, shown: jax.Array) -> jax.Array:
+  """Logits [B, K] of images [B, H, W, C]."""
+  logits: Any = model.apply(variables, shown)
   return logits
 
 
@@ -216,14 +220,14 @@ def _accuracy(
   *,
   batch_size: int = 1000,
 ) -> float:
-  """Accuracy of a network on the test pictures, those that all models are judged by."""
+  """Accuracy of a network on the test images, those that all models are judged by."""
   images = jnp.asarray(dataset.test.images)
 
   @functools.partial(jax.jit, static_argnames="size")
   def classes(params: Variables, start: jax.Array, size: int) -> jax.Array:
     index = start + jnp.arange(size)
-    pictures = evaluation_pictures(images, index, preprocess=dataset.preprocess)
-    return _logits(model, params, pictures).argmax(-1)
+    shown = evaluation_images(images, index, preprocess=dataset.preprocess)
+    return _logits(model, params, shown).argmax(-1)
 
   total = len(dataset.test.labels)
   found = [
@@ -235,4 +239,4 @@ def _accuracy(
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(main)
+  app.run(main)

@@ -17,14 +17,15 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments import benchmark_cases as cases_lib
-from experiments import binary, flags
-from experiments import workdir as workdir_lib
+from experiments.benchmarks import cases as cases_lib
+from experiments.cli import app, errors, flags
+from experiments.runs import files
+from experiments.runs.provenance import provenance
 from ramjax import data, parallel
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   absl_flags.DEFINE_list("cases", [], "Parts of the names of cases; by default all.")
   absl_flags.DEFINE_integer("rounds", 7, "How often everything is measured.")
   absl_flags.DEFINE_integer(
@@ -33,7 +34,7 @@ def define_flags() -> None:
   absl_flags.DEFINE_list("batch_sizes", ["32", "128", "512"], "Examples a step.")
   absl_flags.DEFINE_list("num_runs", ["8"], "Runs trained in one program.")
   absl_flags.DEFINE_integer(
-    "num_examples", None, "Use only so many pictures, of each split; by default all."
+    "num_examples", None, "Use only so many images, of each split; by default all."
   )
   absl_flags.DEFINE_string("data_dir", None, "Folder with MNIST's four IDX files.")
   absl_flags.DEFINE_string("output", None, "Where to write the figures, as JSON.")
@@ -46,7 +47,7 @@ def main() -> None:
   options = flags.FLAGS
   for name, least in (("rounds", 1), ("starts", 0)):
     if getattr(options, name) < least:
-      raise binary.UsageError(
+      raise errors.UsageError(
         f"{name} must be at least {least}, not {getattr(options, name)}"
       )
   batch_sizes = _parse_counts("batch_sizes", options.batch_sizes)
@@ -59,7 +60,7 @@ def main() -> None:
     "mnist", data_dir=options.data_dir, num_train_examples=options.num_examples
   )
   if len(dataset.train.labels) < max(batch_sizes):
-    raise binary.UsageError(
+    raise errors.UsageError(
       f"num_examples must be at least the largest of batch_sizes, {max(batch_sizes)}"
     )
   dataset = dataset._replace(
@@ -73,10 +74,10 @@ def main() -> None:
     if not options.cases or any(word in case.name for word in options.cases)
   ]
   if not chosen:
-    raise binary.UsageError(f"cases: no case is called {', '.join(options.cases)}")
+    raise errors.UsageError(f"cases: no case is called {', '.join(options.cases)}")
   results = {
     "matmul_precision": options.matmul_precision,
-    **workdir_lib.provenance(),
+    **provenance(),
     "cpu_count": num_cpus,
     **measure(chosen, rounds=options.rounds),
   }
@@ -84,7 +85,7 @@ def main() -> None:
   for ratio in results["ratios"]:
     print(f"{ratio['name']}: {ratio['median']:.2f}")
   if options.output:
-    workdir_lib.write_json(pathlib.Path(options.output), results)
+    files.write_json(pathlib.Path(options.output), results)
     print(f"written to {options.output}")
 
 
@@ -167,9 +168,9 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError("a measurement has no name or no minimum")
     return results
   except OSError as error:
-    raise binary.RunError(f"{path} cannot be read: {error.strerror}") from error
+    raise errors.RunError(f"{path} cannot be read: {error.strerror}") from error
   except (ValueError, KeyError, TypeError, RecursionError) as error:
-    raise binary.RunError(f"{path} is not an --output of the benchmark") from error
+    raise errors.RunError(f"{path} is not an --output of the benchmark") from error
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def _quantity(value: float, unit: str) -> str:
 
 def _parse_counts(name: str, words: list[str]) -> list[int]:
   if not all(word.isdecimal() and int(word) >= 1 for word in words):
-    raise binary.UsageError(
+    raise errors.UsageError(
       f"{name} must be positive integers separated by commas, not {','.join(words)}"
     )
   return [int(word) for word in words]
@@ -204,4 +205,4 @@ def _parse_counts(name: str, words: list[str]) -> list[int]:
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(main)
+  app.run(main)

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments import binary, flags, plots, scores, tables, trained
-from experiments import workdir as workdir_lib
+from experiments.cli import app, flags
+from experiments.reporting import plots, tables
+from experiments.runs import files, trained
+from experiments.runs.provenance import provenance
+from experiments.studies import scores
 from ramjax.config import LOCATION_POLICIES
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   trained.define_flags()
   absl_flags.DEFINE_integer("max_glimpses", 20, "Largest number of glimpses.")
   absl_flags.DEFINE_integer(
@@ -30,7 +33,7 @@ def define_flags() -> None:
 def main() -> None:
   """Judges the runs that the flags name."""
   options = flags.FLAGS
-  binary.check_at_least_one("max_glimpses", "num_samples")
+  flags.check_at_least_one("max_glimpses", "num_samples")
   runs = []
   opened = trained.open_runs()
   for run in opened:
@@ -48,16 +51,16 @@ def main() -> None:
     "num_samples": options.num_samples,
     "location_policy": options.location_policy,
     "evaluation_seed": options.seed,
-    **workdir_lib.provenance(),
+    **provenance(),
     "runs": runs,
   }
   print(tables.calibration(results))
   target = opened[0].workdir.path / "calibration.json"
-  workdir_lib.write_json(target, results)
+  files.write_json(target, results)
   plots.calibration(runs, target.with_suffix(".png"))
   print(f"written to {target} and {target.with_suffix('.png').name}")
 
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(main)
+  app.run(main)

@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import binary, flags, plots, side_by_side
-from experiments import workdir as workdir_lib
-from experiments.statistics import half_width, paired
+from experiments.cli import app, errors, flags
+from experiments.reporting import plots
+from experiments.reporting.statistics import half_width, paired
+from experiments.runs import files, side_by_side
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.provenance import provenance
 from ramjax.config import OBJECTIVES, Config, TrainConfig
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary: those of a training, for all objectives."""
+  """Defines the flags of the script: those of a training, for all objectives."""
   flags.define_train_flags()
   absl_flags.DEFINE_integer("num_seeds", 8, "Runs of each objective, from --seed on.")
   absl_flags.DEFINE_integer("window", 100, "Steps of the windowed mean.")
@@ -35,8 +38,8 @@ def main() -> None:
   """Trains, compares and draws what the flags ask for."""
   options = flags.FLAGS
   if options["objective"].present:
-    raise binary.UsageError("objective must not be given: all four are trained")
-  binary.check_at_least_one("num_seeds", "window", "num_epochs", "steps_per_call")
+    raise errors.UsageError("objective must not be given: all four are trained")
+  flags.check_at_least_one("num_seeds", "window", "num_epochs", "steps_per_call")
   flags.train_config(image_shape=(28, 28, 1), num_classes=10)  # before data are sought
   TrainConfig(seed=options.seed + options.num_seeds - 1)
   side_by_side.start_devices()
@@ -63,13 +66,13 @@ def main() -> None:
   results = {
     "config": config.to_dict(),
     "seeds": seeds,
-    **workdir_lib.provenance(),
+    **provenance(),
     **summary(accuracy, window=options.window),
   }
   for line in in_words(results):
     print(line)
   target = folder / "convergence.json"
-  workdir_lib.write_json(target, results)
+  files.write_json(target, results)
   plots.convergence(results, target.with_suffix(".png"))
   print(f"written to {target} and {target.with_suffix('.png').name}")
 
@@ -146,4 +149,4 @@ def in_words(results: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
   define_flags()
   absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
-  binary.run(main)
+  app.run(main)

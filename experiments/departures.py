@@ -11,14 +11,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import binary, study
+from experiments.cli import app
+from experiments.studies import study
 from ramjax.config import Config
 
 _BETAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   study.define_flags(num_seeds=3, num_epochs=5)
 
 
@@ -79,4 +80,4 @@ def variants(config: Config) -> Sequence[study.Variant]:
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(lambda: study.main("departures", variants))
+  app.run(lambda: study.main("departures", variants))

@@ -1,6 +1,6 @@
 """Error rates of trained models: `python -m experiments.error_rates`.
 
-`--workdir=RUN[,RUN…]` names trained runs, on whatever pictures each was trained. For each
+`--workdir=RUN[,RUN…]` names trained runs, on whatever images each was trained. For each
 of --glimpses, the test error with one rollout, M = 1, then averaged over more, with the
 policy sampled and at its mean: error_rates.json in the first folder.
 """
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments import binary, flags, scores, tables, trained
-from experiments import workdir as workdir_lib
+from experiments.cli import app, errors, flags
+from experiments.reporting import tables
+from experiments.runs import files, trained
+from experiments.runs.provenance import provenance
+from experiments.studies import scores
 from ramjax.config import LOCATION_POLICIES
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   trained.define_flags()
   absl_flags.DEFINE_list("glimpses", "4,6,8,50", "Numbers of glimpses N.")
   absl_flags.DEFINE_list(
@@ -56,20 +59,20 @@ def main() -> None:
   results = {
     "split": options.split,
     "evaluation_seed": options.seed,
-    **workdir_lib.provenance(),
+    **provenance(),
     "runs": runs,
   }
   print(tables.error_rates(results))
   target = opened[0].workdir.path / "error_rates.json"
-  workdir_lib.write_json(target, results)
+  files.write_json(target, results)
   print(f"written to {target}")
 
 
 def _positive(name: str) -> list[int]:
   """Different integers from 1 on, of a flag that is a list, the smallest first."""
-  found = sorted(binary.numbers(name, int))
+  found = sorted(flags.numbers(name, int))
   if not found or found[0] < 1 or len(set(found)) < len(found):
-    raise binary.UsageError(
+    raise errors.UsageError(
       f"{name} must be different integers of at least 1, not {found}"
     )
   return found
@@ -77,4 +80,4 @@ def _positive(name: str) -> list[int]:
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(main)
+  app.run(main)

@@ -18,9 +18,12 @@ from absl import flags as absl_flags
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import binary, flags, plots, trained
-from experiments import workdir as workdir_lib
-from experiments.programs import run_keys
+from experiments.cli import app, errors, flags
+from experiments.reporting import plots
+from experiments.runs import files, trained
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.programs import run_keys
+from experiments.runs.provenance import provenance
 from ramjax import data, parallel
 from ramjax.config import LOCATION_POLICIES, Config, TrainConfig
 from ramjax.networks import Params
@@ -33,7 +36,7 @@ _BETAS = (
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   trained.define_workdir_flag()
   absl_flags.DEFINE_integer("max_glimpses", 50, "Largest number of glimpses.")
   absl_flags.DEFINE_list("betas", _BETAS, "Exploration rates of the stopping rule.")
@@ -60,7 +63,7 @@ def main() -> None:
   options = flags.FLAGS
   workdirs = trained.workdirs()
   TrainConfig(seed=options.seed)  # checks its range
-  binary.check_at_least_one("max_glimpses", "num_samples")
+  flags.check_at_least_one("max_glimpses", "num_samples")
   betas = _parse_betas()
   mesh = flags.open_mesh()
   first = parallel.is_first_process()
@@ -111,7 +114,7 @@ def _evaluate(
     parallel.place(params, everywhere),
     *parallel.place(getattr(dataset, options.split), everywhere),
     jnp.array(betas, jnp.float32),
-    config=config.model,
+    model_config=config.model,
     num_glimpses=options.max_glimpses,
     preprocess=dataset.preprocess,
     num_samples=options.num_samples,
@@ -124,7 +127,7 @@ def _evaluate(
 def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
   """Writes results and their figure."""
   options = flags.FLAGS
-  workdir_lib.write_json(
+  files.write_json(
     target,
     {
       "num_samples": options.num_samples,
@@ -132,7 +135,7 @@ def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
       "checkpoint": options.checkpoint,
       "split": options.split,
       "evaluation_seed": options.seed,
-      **workdir_lib.provenance(),
+      **provenance(),
       "runs": results,
     },
   )
@@ -164,10 +167,10 @@ def results_of(
 
 
 def _parse_betas() -> list[float]:
-  betas = binary.numbers("betas", float)
+  betas = flags.numbers("betas", float)
   for beta in betas:
     if not (math.isfinite(beta) and beta >= 0):
-      raise binary.UsageError(f"betas must be finite and at least 0, not {beta}")
+      raise errors.UsageError(f"betas must be finite and at least 0, not {beta}")
   return betas
 
 
@@ -188,4 +191,4 @@ def _print_table(result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(main)
+  app.run(main)

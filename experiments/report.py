@@ -17,8 +17,9 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments import binary, flags, plots, tables
-from experiments import workdir as workdir_lib
+from experiments.cli import app, errors, flags
+from experiments.reporting import plots, tables
+from experiments.runs import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -41,7 +42,7 @@ _TABLE = re.compile(
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   absl_flags.DEFINE_boolean("check", False, "Whether only to compare.")
 
 
@@ -56,10 +57,10 @@ def main() -> None:
     if after != before:
       stale.append(name)
       if not check:
-        workdir_lib.replace(document, after)
+        files.replace(document, after)
   if check:
     if stale:
-      raise binary.RunError(
+      raise errors.RunError(
         f"{', '.join(stale)} differs from the results; run `python -m experiments.report`"
       )
     print("the documents have the tables of the results")
@@ -82,7 +83,7 @@ def with_tables(document: str) -> str:
   def table(found: re.Match[str]) -> str:
     name = found["name"]
     if name not in tables.TABLES:
-      raise binary.RunError(
+      raise errors.RunError(
         f"table {name} is unknown; the tables are {', '.join(tables.TABLES)}"
       )
     results = _together(found["files"].split(" + "))
@@ -98,7 +99,7 @@ def _together(names: Sequence[str]) -> Mapping[str, Any]:
     return first
   for name, results in zip(names, (first, *others), strict=True):
     if "runs" not in results:
-      raise binary.RunError(
+      raise errors.RunError(
         f"{RESULTS / name} has no runs to put beside those of others"
       )
   return {**first, "runs": [run for each in (first, *others) for run in each["runs"]]}
@@ -113,9 +114,9 @@ def read_results(name: str) -> Mapping[str, Any]:
   try:
     return json.loads((RESULTS / name).read_text())
   except (OSError, ValueError) as error:
-    raise binary.RunError(f"{RESULTS / name} cannot be read: {error}") from error
+    raise errors.RunError(f"{RESULTS / name} cannot be read: {error}") from error
 
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(main)
+  app.run(main)

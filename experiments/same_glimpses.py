@@ -2,7 +2,7 @@
 
 The setting of Mnih et al. (2014), section 4.1, which the paper calls the first one: a
 model is trained for each number of glimpses, two to eight, and tested with that number, one
-rollout a picture and the mean of ten. Writes same_glimpses.json into --workdir.
+rollout an image and the mean of ten. Writes same_glimpses.json into --workdir.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-from experiments import binary, flags, study
+from experiments.cli import app, errors, flags
+from experiments.studies import study
 from ramjax.config import Config
 
 _NUMS_SAMPLES = (1, 10)
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   study.define_flags(num_seeds=1)
   absl_flags.DEFINE_list("glimpses", "2,3,4,5,6,7,8", "Numbers of glimpses N.")
 
@@ -31,10 +32,10 @@ def variants(config: Config) -> Sequence[study.Variant]:
     UsageError: if one is no number, or less than 1.
   """
   if flags.FLAGS["num_glimpses"].present:
-    raise binary.UsageError("num_glimpses must not be given: --glimpses has its values")
-  numbers = binary.numbers("glimpses", int)
+    raise errors.UsageError("num_glimpses must not be given: --glimpses has its values")
+  numbers = flags.numbers("glimpses", int)
   if not numbers or len(set(numbers)) < len(numbers):
-    raise binary.UsageError(f"glimpses must be different integers, not {numbers}")
+    raise errors.UsageError(f"glimpses must be different integers, not {numbers}")
   return [
     study.Variant(
       name=f"N = {number}, M = {num_samples}",
@@ -51,4 +52,4 @@ def variants(config: Config) -> Sequence[study.Variant]:
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(lambda: study.main("same_glimpses", variants))
+  app.run(lambda: study.main("same_glimpses", variants))

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-from experiments import binary, flags, study
+from experiments.cli import app, errors, flags
+from experiments.studies import study
 from ramjax.config import Config
 
 
 def define_flags() -> None:
-  """Defines the flags of the binary."""
+  """Defines the flags of the script."""
   study.define_flags(num_seeds=8, num_epochs=1)
   absl_flags.DEFINE_list(
     "lambdas", "0,0.003,0.01,0.03,0.1,0.3", "Values of lambda_2, instead of one."
@@ -33,16 +34,16 @@ def variants(config: Config) -> Sequence[study.Variant]:
     UsageError: if a value is no number, or not in its range.
   """
   if flags.FLAGS["lambda_intrinsic"].present:
-    raise binary.UsageError(
+    raise errors.UsageError(
       "lambda_intrinsic must not be given: --lambdas has its values"
     )
   if config.objective.name not in ("intrinsic", "both"):
-    raise binary.UsageError("objective must be intrinsic or both, to have lambda_2")
-  values = binary.numbers("lambdas", float)
+    raise errors.UsageError("objective must be intrinsic or both, to have lambda_2")
+  values = flags.numbers("lambdas", float)
   if (
     not values or len(set(values)) < len(values) or not all(map(math.isfinite, values))
   ):
-    raise binary.UsageError(f"lambdas must be different finite numbers, not {values}")
+    raise errors.UsageError(f"lambdas must be different finite numbers, not {values}")
   trained_with = config.train.num_glimpses
   return [
     study.Variant(
@@ -59,4 +60,4 @@ def variants(config: Config) -> Sequence[study.Variant]:
 
 if __name__ == "__main__":
   define_flags()
-  binary.run(lambda: study.main("stability", variants))
+  app.run(lambda: study.main("stability", variants))

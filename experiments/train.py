@@ -18,17 +18,18 @@ from absl import flags as absl_flags
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import binary, flags, plots, signals
-from experiments import workdir as workdir_lib
-from experiments.metrics import read_metrics
-from experiments.programs import Programs, chunks, run_keys
-from experiments.run import Run, resumed
-from experiments.skipped import SkippedSteps, chunk_means
+from experiments.cli import app, flags, signals
+from experiments.reporting import plots
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.metrics import read_metrics
+from experiments.runs.programs import Programs, chunks, run_keys
+from experiments.runs.run import Run, resumed
+from experiments.runs.skipped import SkippedSteps, chunk_means
 from ramjax import data, evaluation, parallel, prediction
 from ramjax.config import Config, ConfigError
 from ramjax.networks import Params, num_parameters
 
-_NUM_PICTURED = 8
+_NUM_DRAWN = 8
 
 
 def main() -> None:
@@ -174,14 +175,14 @@ def _draw(
   params: Params,
 ) -> None:
   """Draws where the trained model looks, and how it learned."""
-  images, labels = jnp.asarray(dataset.test.images), dataset.test.labels[:_NUM_PICTURED]
+  images, labels = jnp.asarray(dataset.test.images), dataset.test.labels[:_NUM_DRAWN]
   index = jnp.arange(len(labels))
   looked = evaluation.validation_rollout(
     key, params, images, index, config=config, preprocess=dataset.preprocess
   )
-  pictures = prediction.evaluation_pictures(images, index, preprocess=dataset.transform)
+  shown = prediction.evaluation_images(images, index, preprocess=dataset.transform)
   plots.glimpses(
-    np.asarray(pictures),
+    np.asarray(shown),
     labels,
     looked,
     config.model,
@@ -193,4 +194,4 @@ def _draw(
 if __name__ == "__main__":
   flags.define_train_flags()
   absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
-  binary.run(main)
+  app.run(main)

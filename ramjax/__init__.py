@@ -32,11 +32,11 @@ from ramjax.losses import (
 )
 from ramjax.many import epoch_orders, init_train_states, train_chunks
 from ramjax.networks import Params, init_params, num_parameters, predict_error
-from ramjax.objective import LossParts, TermWeights, loss_parts, objective
+from ramjax.objectives import LossParts, TermWeights, loss_parts, objective
 from ramjax.optimizer import keep_average, make_optimizer, make_schedule
 from ramjax.policy import location_log_prob, sample_location, uniform_location
 from ramjax.prediction import Prediction, predict
-from ramjax.rollout import Rollout, rollout
+from ramjax.rollouts import Rollout, rollout
 from ramjax.stopping import at_stop, is_decided, stopping_time
 from ramjax.training import (
   TrainState,

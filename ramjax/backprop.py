@@ -31,26 +31,26 @@ def unroll_by_hand(
   first_location: jax.Array,
   noise_t: jax.Array,
   *,
-  config: ModelConfig,
+  model_config: ModelConfig,
 ) -> Unrolled:
   """`ramjax.unroll.unroll` of the released core, with a faster gradient in the parameters.
 
-  Where pictures or first locations are differentiated, too, autodiff does it all.
+  Where images or first locations are differentiated, too, autodiff does it all.
   Forward-mode differentiation is not defined.
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    images: pictures [B, H, W, C].
+    images: images [B, H, W, C].
     first_location: where the first glimpse is taken [B, 2].
     noise_t: standard normal noise of the policy [T, B, 2].
-    config: the shape of the model, whose core is an RNN.
+    model_config: the shape of the model, whose core is an RNN.
 
   Returns:
     The unroll.
   """
 
   def plain(*inputs: Any) -> Unrolled:
-    return unroll(*inputs, config=config)[0]
+    return unroll(*inputs, model_config=model_config)[0]
 
   run = jax.custom_vjp(plain)
 
@@ -58,7 +58,7 @@ def unroll_by_hand(
     values = jax.tree.map(lambda leaf: leaf.value, inputs)
     if any(leaf.perturbed for leaf in inputs[1:]):
       return jax.vjp(plain, *values)
-    unrolled, activations = unroll(*values, config=config)
+    unrolled, activations = unroll(*values, model_config=model_config)
     return unrolled, (values[0], unrolled, activations)
 
   def backward(residuals: Any, gradient: Unrolled) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from logging import LogRecord, getLogger
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -139,7 +139,13 @@ class Checkpoints:
     """Step of the best validation accuracy, the newest of equals; None if none has one."""
     return next(iter(self._ranked(best=True)), None)
 
-  def save(self, state: TrainState, *, accuracy: float | None = None) -> None:
+  def save(
+    self,
+    state: TrainState,
+    *,
+    accuracy: float | None = None,
+    keep: Collection[int] = (),
+  ) -> None:
     """Writes a state; the same state of the same step is left as it is.
 
     When it returns, the checkpoint is complete, and older ones that are not kept are
@@ -148,6 +154,8 @@ class Checkpoints:
     Args:
       state: the state, on one device, or the same on each of several.
       accuracy: its validation accuracy; one that is not finite is never the best.
+      keep: steps that are not removed this time, though they are neither among the
+        latest nor the best.
 
     Raises:
       CheckpointError: if it cannot be written, or the step is there with another state.
@@ -167,10 +175,12 @@ class Checkpoints:
         f"{self._path(step)} is there already, with another state; give another folder"
       )
     self._write(step, host, record, lock=self._lock)
-    self._prune()
+    self._prune(keep)
 
-  def restore(self, like: TrainState, *, best: bool = False) -> TrainState:
-    """Reads the newest state that is whole, or the best.
+  def restore(
+    self, like: TrainState, *, best: bool = False, step: int | None = None
+  ) -> TrainState:
+    """Reads the newest state that is whole, the best, or the one of a step.
 
     A damaged one is passed over with a warning. A writer sets it aside, as
     `damaged-<step>`, so that it is never in the way again.
@@ -179,6 +189,7 @@ class Checkpoints:
       like: a state, or `jax.ShapeDtypeStruct`s, of the same structure and shapes; the
         result is placed as it is.
       best: whether to read the state with the best validation accuracy.
+      step: the step to read, and no other; None is the newest or the best.
 
     Returns:
       The state.
@@ -188,24 +199,28 @@ class Checkpoints:
     """
     damaged: dict[int, str] = {}
     # Looked at anew each time: a run that is being trained removes old steps.
-    while steps := [s for s in self._ranked(best=best) if s not in damaged]:
-      step = steps[0]
+    while steps := [
+      s for s in self._ranked(best=best) if s not in damaged and step in (None, s)
+    ]:
+      newest = steps[0]
       try:
-        return self._read(step, like)
+        return self._read(newest, like)
       except _Damaged as error:
         why = str(error)
       _forget_failures()
-      if self._path(step).exists():
-        damaged[step] = why
-        self._pass_over(step, why)
+      if self._path(newest).exists():
+        damaged[newest] = why
+        self._pass_over(newest, why)
     if damaged:
       reasons = "; ".join(f"{step}: {why}" for step, why in damaged.items())
       raise CheckpointError(
         f"{self._directory} holds no checkpoint that can be read ({reasons})"
         + ("" if self._read_only else "; what was damaged is set aside there")
       )
-    rated = " with a validation accuracy" if best and self.steps else ""
-    raise CheckpointError(f"{self._directory} holds no checkpoint{rated}")
+    which = " with a validation accuracy" if best and self.steps else ""
+    if step is not None:
+      which = f" of step {step}"
+    raise CheckpointError(f"{self._directory} holds no checkpoint{which}")
 
   def _path(self, step: int) -> pathlib.Path:
     return self._directory / str(step)
@@ -297,10 +312,10 @@ class Checkpoints:
     self._records.pop(step, None)
     logging.warning("checkpoint %s is damaged, set aside as %s: %s", path, name, why)
 
-  def _prune(self) -> None:
+  def _prune(self, keep: Collection[int]) -> None:
     """Removes what is not kept; only what this class has written is ever removed."""
     known = [step for step in self.steps if self._record(step) is not None]
-    kept = {*known[-_KEPT:], self.best_step}
+    kept = {*known[-_KEPT:], self.best_step, *keep}
     for step in known:
       if step not in kept:
         # Renamed first: a deletion that is cut short leaves nothing named like a step.

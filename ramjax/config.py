@@ -72,7 +72,7 @@ class ModelConfig(fields.Checked):
   """The shape of the network and of what it sees.
 
   Attributes:
-    image_shape: height, width and channels of the pictures.
+    image_shape: height, width and channels of the images.
     num_classes: number of classes K.
     patch_size: side g of the smallest glimpse patch, in pixels.
     num_scales: number of patches round one centre, k.
@@ -82,13 +82,13 @@ class ModelConfig(fields.Checked):
     core: what carries the state from glimpse to glimpse: `rnn`, one layer with a relu
       (as released), or `lstm`, Flax's own cell, whose memory has the width of h, too.
     first_location: where the first glimpse is taken: `random`, uniformly in [-1, 1]²
-      (as released), or `centre`, in the middle of the picture.
+      (as released), or `centre`, in the middle of the image.
     location_std: standard deviation of the location policy, in location units.
-      The released code has 0.10 on 28x28 and 0.03 on 60x60 pictures.
+      The released code has 0.10 on 28x28 and 0.03 on 60x60 images.
     location_density: which sample's log-density a rollout records for REINFORCE:
-      `clipped`, the location itself, clipped to the picture (as released), or `raw`,
+      `clipped`, the location itself, clipped to the image (as released), or `raw`,
       what was drawn before it was clipped, whose score is the unbiased one.
-    fill_value: what the sensor sees outside of the picture, in normalised units.
+    fill_value: what the sensor sees outside of the image, in normalised units.
   """
 
   image_shape: tuple[int, int, int] = dataclasses.field(
@@ -171,13 +171,13 @@ class TrainConfig(fields.Checked):
   """How it is minimised.
 
   Attributes:
-    dataset: name of the data set.
-    canvas_size: side of a canvas on which pictures are put; None is that of the name.
-    num_clutter: crops of other pictures on it; None is the number of the name.
-    data_sha256: sum of the stored pictures and classes, see
-      `ramjax.data.splits.fingerprint`; None where the data set has sums of its own.
-    num_train_examples: how many of the training pictures are used; None is all.
-    num_epochs: passes over the training pictures.
+    dataset: name of the dataset.
+    canvas_size: side of a canvas on which images are put; None is that of the name.
+    num_clutter: crops of other images on it; None is the number of the name.
+    data_sha256: sum of the stored images and classes, see
+      `ramjax.data.splits.fingerprint`; None where the dataset has sums of its own.
+    num_train_examples: how many of the training images are used; None is all.
+    num_epochs: passes over the training images.
     batch_size: examples a step.
     accumulation_steps: in how many parts a batch is worked on, one after the other,
       so that it may be larger than the memory; divides `batch_size`.
@@ -198,7 +198,7 @@ class TrainConfig(fields.Checked):
     average_decay: decay of the exponential moving average of the parameters that the run
       is evaluated with, see `ramjax.keep_average`; 0 is no average, but the last
       parameters.
-    max_shift: pixels by which a training picture is moved at most, up or down and left or
+    max_shift: pixels by which a training image is moved at most, up or down and left or
       right, at random at each step; see `ramjax.data.shift`. Never in evaluation.
     seed: seed of initialisation, batches, first locations and policy.
   """
@@ -237,7 +237,7 @@ class Config(fields.Checked):
   """One run: the model, its objective and its training.
 
   Raises:
-    ConfigError: also if the prior does not have one entry a class, or if pictures could
+    ConfigError: also if the prior does not have one entry a class, or if images could
       be moved out of sight.
   """
 
@@ -264,7 +264,7 @@ class Config(fields.Checked):
     side = min(self.model.image_shape[:2])
     if self.train.max_shift >= side:
       raise ConfigError(
-        f"max_shift must be less than {side}, the shorter side of the pictures, not"
+        f"max_shift must be less than {side}, the shorter side of the images, not"
         f" {self.train.max_shift}"
       )
 

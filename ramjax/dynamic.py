@@ -2,7 +2,7 @@
 
 `ramjax.evaluate` gets every exploration rate from one unroll of all glimpses. For one
 rate that is waste: with four glimpses on average out of fifty, most of the work is for
-pictures that were decided before. Here all pictures go on together, glimpse by glimpse,
+images that were decided before. Here all images go on together, glimpse by glimpse,
 and at each glimpse those that are undecided are worked on in blocks, large ones first
 and small ones for the rest, so that nothing is compiled for the number that is left.
 """
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from ramjax import networks, stopping
 from ramjax.config import ConfigError, ModelConfig
-from ramjax.rollout import begin, policy_noise
-from ramjax.training import take_pictures
+from ramjax.rollouts import begin, policy_noise
+from ramjax.training import take_images
 from ramjax.unroll import take_glimpse
 
 _BLOCK_SIZES = (512, 128, 32)
@@ -26,7 +26,7 @@ _BLOCK_SIZES = (512, 128, 32)
 
 
 class Decision(NamedTuple):
-  """What a model made of B pictures when it stopped by itself.
+  """What a model made of B images when it stopped by itself.
 
   Attributes:
     probs: softmax outputs p after the last glimpse taken.
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
 
 
 class _Looking(NamedTuple):
-  """B pictures between two glimpses."""
+  """B images between two glimpses."""
 
   state: networks.CoreState  # [B, hidden_size]
   location: jax.Array  # [B, 2], of the next glimpse
@@ -53,23 +53,23 @@ def look_until_decided(
   images: jax.Array,
   *,
   beta: float | jax.Array,
-  config: ModelConfig,
+  model_config: ModelConfig,
   max_glimpses: int,
   location_policy: str = "sample",
 ) -> Decision:
-  """Looks at each picture until the stopping rule holds (paper, section 3).
+  """Looks at each image until the stopping rule holds (paper, section 3).
 
   The answers are those of `ramjax.rollout` with `ramjax.stopping_time` and
   `ramjax.at_stop`, from the same glimpses if the key is the same. Not differentiable.
 
   Args:
-    key: typed PRNG key: one [], from which each picture gets its own, or one for each
-      picture [B]; see `ramjax.rollout`.
+    key: typed PRNG key: one [], from which each image gets its own, or one for each
+      image [B]; see `ramjax.rollout`.
     params: parameters of the model.
-    images: pictures [B, H, W, C], float, normalised; any height and width.
+    images: images [B, H, W, C], float, normalised; any height and width.
     beta: exploration rate of the stopping rule [], at least 0; the larger, the longer
       it looks.
-    config: the shape of the model.
+    model_config: the shape of the model.
     max_glimpses: number of glimpses after which it stops in any case.
     location_policy: `sample` draws the next location from the policy, `mean` looks
       where its mean is.
@@ -85,13 +85,13 @@ def look_until_decided(
     raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
   batch = images.shape[0]
   first_location, policy_key = begin(
-    key, images, config=config, location_policy=location_policy
+    key, images, model_config=model_config, location_policy=location_policy
   )
   block_sizes = [size for size in _BLOCK_SIZES if size <= batch] or [batch]
 
   def read(hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Probabilities and self-uncertainties [..., K] of states."""
-    model = networks.RecurrentAttentionModel(config)
+    model = networks.RecurrentAttentionModel(model_config)
     logits, _ = cast(
       tuple[jax.Array, jax.Array],
       model.apply({"params": params.ram}, hidden, method="read"),
@@ -102,16 +102,16 @@ def look_until_decided(
   def look_at_block(
     size: int, t: jax.Array, index: jax.Array, looking: _Looking
   ) -> _Looking:
-    """Glimpse t at `size` pictures; those whose index is B are not there."""
+    """Glimpse t at `size` images; those whose index is B are not there."""
     there = jnp.minimum(index, batch - 1)
     noise_t = policy_noise(policy_key[there], t[None], location_policy=location_policy)
     state, location, _, _ = take_glimpse(
       params.ram,
-      take_pictures(images, there),
+      take_images(images, there),
       jax.tree.map(lambda all_of_them: all_of_them[there], looking.state),
       looking.location[there],
       noise_t[0],
-      config=config,
+      model_config=model_config,
     )
     decided = stopping.is_decided(*read(state.hidden), beta=beta)
     return jax.tree.map(
@@ -156,12 +156,12 @@ def look_until_decided(
     return (t < max_glimpses) & ~jnp.all(looking.decided)
 
   start = _Looking(
-    state=networks.initial_state(config, batch=(batch,)),
+    state=networks.initial_state(model_config, batch=(batch,)),
     location=first_location,
     decided=jnp.zeros(batch, jnp.bool_),
   )
   _, num_glimpses, looking = jax.lax.while_loop(
     goes_on, look, (jnp.int32(0), jnp.zeros(batch, jnp.int32), start)
   )
-  # States stay as they were when the picture was decided, so that they are read again.
+  # States stay as they were when the image was decided, so that they are read again.
   return Decision(*read(looking.state.hidden), num_glimpses)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from ramjax import losses, networks, stopping
 from ramjax.config import Config, ConfigError, ModelConfig
 from ramjax.dynamic import look_until_decided
-from ramjax.objective import objective
-from ramjax.prediction import evaluation_pictures, look
-from ramjax.rollout import Rollout, picture_keys, rollout
+from ramjax.objectives import objective
+from ramjax.prediction import evaluation_images, look
+from ramjax.rollouts import Rollout, image_keys, rollout
 from ramjax.training import Preprocess
 
 
@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
   """How a model does with 1…T glimpses, and with a dynamic number of them.
 
   Attributes:
-    accuracy_t: accuracy when all pictures get t glimpses.
+    accuracy_t: accuracy when all images get t glimpses.
     hidden_norm_t: mean l2 norm of the internal state after t glimpses.
     dynamic_accuracy: accuracy under the stopping rule, for each beta.
     mean_glimpses: mean number of glimpses taken then, for each beta.
@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
 @functools.partial(
   jax.jit,
   static_argnames=(
-    "config",
+    "model_config",
     "num_glimpses",
     "preprocess",
     "num_samples",
@@ -54,7 +54,7 @@ def evaluate(
   labels: jax.Array,
   betas: jax.Array,
   *,
-  config: ModelConfig,
+  model_config: ModelConfig,
   num_glimpses: int,
   preprocess: Preprocess,
   num_samples: int = 1,
@@ -64,27 +64,27 @@ def evaluate(
 ) -> Evaluation:
   """Accuracy of a model for every number of glimpses up to `num_glimpses`.
 
-  With `num_samples` M > 1, each picture is looked at M times and the probabilities
+  With `num_samples` M > 1, each image is looked at M times and the probabilities
   and self-uncertainties of the M rollouts are averaged glimpse by glimpse before
   anything is decided (Ba et al., 2014, https://arxiv.org/abs/1412.7755). A report of
   such a figure has to state M.
 
   Args:
-    key: typed PRNG key of first locations and policy; each rollout of each picture
+    key: typed PRNG key of first locations and policy; each rollout of each image
       gets its own from it, so that results do not depend on `batch_size`. What a
-      random `preprocess` draws does not depend on it, see `evaluation_pictures`.
+      random `preprocess` draws does not depend on it, see `evaluation_images`.
     params: parameters of the model.
-    images: pictures [M, H, W, C], as `preprocess` takes them.
+    images: images [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).
     betas: exploration rates of the stopping rule [num_betas]; may be empty.
-    config: the shape of the model.
+    model_config: the shape of the model.
     num_glimpses: number of glimpses T.
-    preprocess: from a stored picture to what the model sees, see
+    preprocess: from a stored image to what the model sees, see
       `ramjax.training.Preprocess`.
     num_samples: number of rollouts averaged, M.
     location_policy: `sample` or `mean`, see `ramjax.rollout`.
-    batch_size: pictures at a time; bounds the memory.
-    sharding: how devices divide the pictures of a batch, see `ramjax.parallel.divided`;
+    batch_size: images at a time; bounds the memory.
+    sharding: how devices divide the images of a batch, see `ramjax.parallel.divided`;
       None leaves them on one.
 
   Returns:
@@ -102,14 +102,14 @@ def evaluate(
 
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
     label = labels[index]
-    pictures = evaluation_pictures(images, index, preprocess=preprocess)
+    shown = evaluation_images(images, index, preprocess=preprocess)
 
     probs_t, predicted_error_t, norm_t = look(
       key,
       params,
-      pictures,
+      shown,
       index,
-      config=config,
+      model_config=model_config,
       num_glimpses=num_glimpses,
       num_samples=num_samples,
       location_policy=location_policy,
@@ -146,7 +146,7 @@ class DynamicEvaluation(NamedTuple):
 @functools.partial(
   jax.jit,
   static_argnames=(
-    "config",
+    "model_config",
     "max_glimpses",
     "preprocess",
     "location_policy",
@@ -160,7 +160,7 @@ def evaluate_dynamic(
   labels: jax.Array,
   beta: float | jax.Array,
   *,
-  config: ModelConfig,
+  model_config: ModelConfig,
   max_glimpses: int,
   preprocess: Preprocess,
   location_policy: str = "sample",
@@ -172,17 +172,17 @@ def evaluate_dynamic(
   but for rounding: `ramjax.look_until_decided` does the looking.
 
   Args:
-    key: typed PRNG key of first locations and policy; each picture gets its own.
+    key: typed PRNG key of first locations and policy; each image gets its own.
     params: parameters of the model.
-    images: pictures [M, H, W, C], as `preprocess` takes them.
+    images: images [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).
     beta: exploration rate of the stopping rule [], at least 0.
-    config: the shape of the model.
+    model_config: the shape of the model.
     max_glimpses: number of glimpses after which it stops in any case.
-    preprocess: from a stored picture to what the model sees, see
+    preprocess: from a stored image to what the model sees, see
       `ramjax.training.Preprocess`.
     location_policy: `sample` or `mean`, see `ramjax.rollout`.
-    batch_size: pictures at a time; bounds the memory. The more, the fewer small
+    batch_size: images at a time; bounds the memory. The more, the fewer small
       products for the last ones that are undecided.
 
   Returns:
@@ -200,11 +200,11 @@ def evaluate_dynamic(
 
   def evaluate_batch(index: jax.Array, weight: jax.Array) -> DynamicEvaluation:
     decision = look_until_decided(
-      picture_keys(jax.random.fold_in(rollout_key, 0), index),
+      image_keys(jax.random.fold_in(rollout_key, 0), index),
       params,
-      evaluation_pictures(images, index, preprocess=preprocess),
+      evaluation_images(images, index, preprocess=preprocess),
       beta=beta,
-      config=config,
+      model_config=model_config,
       max_glimpses=max_glimpses,
       location_policy=location_policy,
     )
@@ -226,15 +226,15 @@ def validation_rollout(
   config: Config,
   preprocess: Preprocess,
 ) -> Rollout:
-  """The rollout that `validate` judges, of some of the pictures.
+  """The rollout that `validate` judges, of some of the images.
 
   Args:
     key: the key given to `validate`.
     params: parameters of the model.
-    images: all pictures [M, H, W, C], as `preprocess` takes them.
-    index: numbers of the pictures to look at [B].
+    images: all images [M, H, W, C], as `preprocess` takes them.
+    index: numbers of the images to look at [B].
     config: the run.
-    preprocess: from a stored picture to what the model sees, see
+    preprocess: from a stored image to what the model sees, see
       `ramjax.training.Preprocess`.
 
   Returns:
@@ -242,10 +242,10 @@ def validation_rollout(
   """
   _, rollout_key = jax.random.split(key)
   return rollout(
-    picture_keys(rollout_key, index),
+    image_keys(rollout_key, index),
     params,
-    evaluation_pictures(images, index, preprocess=preprocess),
-    config=config.model,
+    evaluation_images(images, index, preprocess=preprocess),
+    model_config=config.model,
     num_glimpses=config.train.num_glimpses,
   )
 
@@ -267,19 +267,19 @@ def validate(
   """Loss, its parts and accuracy with the number of glimpses of the training.
 
   Args:
-    key: typed PRNG key of first locations and policy; each picture gets its own.
+    key: typed PRNG key of first locations and policy; each image gets its own.
     params: parameters of the model.
-    images: pictures [M, H, W, C], as `preprocess` takes them.
+    images: images [M, H, W, C], as `preprocess` takes them.
     labels: true classes [M], integer in [0, K).
     config: the run.
-    preprocess: from a stored picture to what the model sees, see
+    preprocess: from a stored image to what the model sees, see
       `ramjax.training.Preprocess`.
-    batch_size: pictures at a time; bounds the memory.
-    sharding: how devices divide the pictures of a batch, see `ramjax.parallel.divided`;
+    batch_size: images at a time; bounds the memory.
+    sharding: how devices divide the images of a batch, see `ramjax.parallel.divided`;
       None leaves them on one.
 
   Returns:
-    The metrics of `ramjax.objective`, averaged over all pictures.
+    The metrics of `ramjax.objective`, averaged over all images.
   """
   chex.assert_rank(images, 4)
   chex.assert_shape(labels, images.shape[:1])
@@ -289,7 +289,11 @@ def validate(
       key, params, images, index, config=config, preprocess=preprocess
     )
     _, metrics = objective(
-      params.error, looked, labels[index], config=config.objective, weight=weight
+      params.error,
+      looked,
+      labels[index],
+      objective_config=config.objective,
+      weight=weight,
     )
     return jax.tree.map(lambda mean: mean * weight.sum(), metrics)
 

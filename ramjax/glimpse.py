@@ -1,4 +1,4 @@
-"""The glimpse sensor: a picture and a location in, a small multi-scale view out.
+"""The glimpse sensor: an image and a location in, a small multi-scale view out.
 
 The sensor cuts `num_scales` square patches round one centre, each `scale_factor`
 times as wide as the one before, and averages the wider ones down to the size of
@@ -20,25 +20,25 @@ def extract_glimpse(
   scale_factor: int = 2,
   fill_value: float = 0.0,
 ) -> jax.Array:
-  """The glimpse of one picture at one location.
+  """The glimpse of one image at one location.
 
   The centre is the pixel `floor((location + 1) / 2 * size)`, and a patch of side n
-  begins n // 2 pixels before it. Pixels outside of the picture are `fill_value`.
-  The work depends on the size of the glimpse alone, not on that of the picture.
+  begins n // 2 pixels before it. Pixels outside of the image are `fill_value`.
+  The work depends on the size of the glimpse alone, not on that of the image.
   A location beyond the range is taken for the one at the border.
   For a batch, `jax.vmap` it.
 
   Args:
-    image: picture [H, W, C] of any size and number of channels, of a float type.
+    image: image [H, W, C] of any size and number of channels, of a float type.
     location: (x, y) [2] in [-1, 1], float: (-1, -1) is the top left corner, (1, 1)
       the bottom right one.
     patch_size: side g of the smallest patch, in pixels.
     num_scales: number of patches.
     scale_factor: ratio between the sides of neighbouring scales.
-    fill_value: what is seen outside of the picture.
+    fill_value: what is seen outside of the image.
 
   Returns:
-    Patches [num_scales, g, g, C], the smallest first, in the type of the picture.
+    Patches [num_scales, g, g, C], the smallest first, in the type of the image.
 
   Raises:
     ValueError: if a size is less than one.
@@ -72,11 +72,11 @@ def extract_glimpse(
 def patch_origin(
   location: jax.Array, *, image_size: tuple[int, int], side: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Row and column of the top left pixel of a patch; they may lie outside the picture.
+  """Row and column of the top left pixel of a patch; they may lie outside the image.
 
   Args:
     location: (x, y) [..., 2] in [-1, 1].
-    image_size: height and width of the picture, in pixels.
+    image_size: height and width of the image, in pixels.
     side: side of the patch, in pixels.
 
   Returns:
@@ -95,10 +95,10 @@ def _cut_patch(
 ) -> jax.Array:
   """Pixels [side, side, C] from (row, column) on, which may lie outside the image.
 
-  `dynamic_slice` moves a slice that would leave the picture back into it. So a
+  `dynamic_slice` moves a slice that would leave the image back into it. So a
   slice that fits is cut first, framed with `fill_value`, and the patch is cut from
   that at the distance by which the slice was moved: half a side at most, since the
-  centre of the patch is in the picture.
+  centre of the patch is in the image.
   """
   height, width, channels = image.shape
   rows, columns = min(side, height), min(side, width)

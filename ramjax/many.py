@@ -4,7 +4,7 @@ Each run draws the numbers that it draws alone, so that it is the same run up to
 order in which sums are rounded (which a model with hard attention amplifies: after some
 tens of steps its runs diverge, as those of two machines do). What the runs have in
 common is whatever fixes a shape or a choice of the program: sizes, numbers of glimpses
-and of examples a step. The pictures are there once.
+and of examples a step. The images are there once.
 
 Devices share the runs and not the batches, and have nothing to tell each other. That pays
 on the cores of a CPU, too: the products of a batch of 32 keep one core busy.
@@ -20,7 +20,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from ramjax.config import Config, ConfigError
-from ramjax.objective import TermWeights
+from ramjax.objectives import TermWeights
 from ramjax.training import (
   Metrics,
   Preprocess,
@@ -56,7 +56,7 @@ def epoch_orders(
   Args:
     keys: typed PRNG keys [R], the same in each epoch.
     epoch: number of the epoch.
-    num_examples: number of training pictures.
+    num_examples: number of training images.
     batch_size: examples a step of one run.
 
   Returns:
@@ -93,7 +93,7 @@ def train_chunks(
 
   Args:
     states: the states before, every array with a first axis [R].
-    images: all training pictures [M, H, W, C], uint8.
+    images: all training images [M, H, W, C], uint8.
     labels: their classes [M], int32.
     orders: the batches of the epoch of each run [R, steps, B].
     start: first row of `orders` to train on.
@@ -102,7 +102,7 @@ def train_chunks(
       `config.objective.name` of `both` or another: the weights alone decide.
     config: what the runs have in common.
     optimizer: the optimiser that the states were made for.
-    preprocess: from a stored picture to what the model sees, see
+    preprocess: from a stored image to what the model sees, see
       `ramjax.training.Preprocess`.
     max_steps: the length of the longest chunk.
     mesh: devices that share the runs, see `ramjax.parallel.make_mesh`; their number

@@ -1,10 +1,10 @@
 """Many devices, in one process or in several: each works on its part of every batch.
 
-Data parallelism in its plainest form. State and pictures are copied to all devices and
+Data parallelism in its plainest form. State and images are copied to all devices and
 the batches are divided: `epoch_order` is a table of indices [steps, B], whose columns
 go to the devices in blocks. `train_chunk` is the same function as on one device, the
 computation follows the data, and XLA adds the sums over devices that gradients and
-metrics take. Random numbers belong to a picture and not to a device, so that results do
+metrics take. Random numbers belong to an image and not to a device, so that results do
 not depend on the number of devices, but for rounding.
 """
 

@@ -1,6 +1,6 @@
 """The location policy: a Gaussian of fixed width round the mean that the network gives.
 
-A sample is clipped to the picture, [-1, 1] in both directions, and the density that
+A sample is clipped to the image, [-1, 1] in both directions, and the density that
 REINFORCE differentiates is the one at the clipped sample, as in the released code, or
 that at the raw one (see BUILD_NOTES.md, "Density of the clipped sample").
 """

@@ -13,15 +13,15 @@ import optax
 
 from ramjax import networks
 from ramjax.config import Config, ConfigError
-from ramjax.objective import TermWeights, objective
+from ramjax.objectives import TermWeights, objective
 from ramjax.optimizer import find_average
-from ramjax.rollout import picture_keys, rollout
+from ramjax.rollouts import image_keys, rollout
 
 Metrics = dict[str, jax.Array]
 
 Preprocess = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""From a key [], a stored picture [H, W, C] and all pictures of its split [M, H, W, C]
-to a normalised float picture; vmapped over the first two."""
+"""From a key [], a stored image [H, W, C] and all images of its split [M, H, W, C]
+to a normalised float image; vmapped over the first two."""
 
 
 class TrainState(NamedTuple):
@@ -82,21 +82,21 @@ def _gradient(
   config: Config,
   term_weights: TermWeights | None,
 ) -> tuple[networks.Params, Metrics]:
-  """The gradient of the objective of some pictures [B, H, W, C], and its metrics."""
+  """The gradient of the objective of some images [B, H, W, C], and its metrics."""
 
   def loss(params: networks.Params) -> tuple[jax.Array, Metrics]:
     looked = rollout(
       keys,
       params,
       images,
-      config=config.model,
+      model_config=config.model,
       num_glimpses=config.train.num_glimpses,
     )
     return objective(
       params.error,
       looked,
       labels,
-      config=config.objective,
+      objective_config=config.objective,
       term_weights=term_weights,
     )
 
@@ -170,13 +170,13 @@ def _step(
   optimizer: optax.GradientTransformation,
   term_weights: TermWeights | None,
 ) -> tuple[TrainState, Metrics]:
-  """One step on `examples`, of which `show` makes pictures and labels.
+  """One step on `examples`, of which `show` makes images and labels.
 
   Args:
     state: the state before.
     examples: a tree of arrays [B, ...].
     show: from a key, the numbers of some examples within the batch, and these
-      examples, to normalised pictures and labels; called for one part after another.
+      examples, to normalised images and labels; called for one part after another.
     num_examples: B.
     config: the run.
     optimizer: the optimiser.
@@ -194,7 +194,7 @@ def _step(
   def gradient(part: Any) -> tuple[networks.Params, Metrics]:
     number, examples = part
     images, labels = show(preprocess_key, number, examples)
-    keys = picture_keys(rollout_key, number)
+    keys = image_keys(rollout_key, number)
     return _gradient(
       keys, state.params, images, labels, config=config, term_weights=term_weights
     )
@@ -223,7 +223,7 @@ def train_step(
 
   Args:
     state: the state before.
-    images: pictures [B, H, W, C], float, normalised.
+    images: images [B, H, W, C], float, normalised.
     labels: true classes [B], integer in [0, K).
     config: the run: its model, its objective, its number of glimpses.
     optimizer: the optimiser that the state was made for.
@@ -257,7 +257,7 @@ def epoch_order(
   Args:
     key: typed PRNG key, the same in each epoch.
     epoch: number of the epoch.
-    num_examples: number of training pictures.
+    num_examples: number of training images.
     batch_size: examples a step, at most `num_examples`.
 
   Returns:
@@ -284,34 +284,34 @@ def preprocess_batch(
   *,
   preprocess: Preprocess,
 ) -> jax.Array:
-  """Preprocesses pictures, each with its own key.
+  """Preprocesses images, each with its own key.
 
   Args:
     key: typed PRNG key [].
-    images: stored pictures [B, H, W, C].
-    index: number of each picture [B].
-    pool: all pictures of their split [M, H, W, C].
+    images: stored images [B, H, W, C].
+    index: number of each image [B].
+    pool: all images of their split [M, H, W, C].
     preprocess: what to do with one.
 
   Returns:
-    Pictures [B, H, W, C], float.
+    Images [B, H, W, C], float.
   """
-  keys = picture_keys(key, index)
+  keys = image_keys(key, index)
   return jax.vmap(preprocess, in_axes=(0, 0, None))(keys, images, pool)
 
 
-def take_pictures(images: jax.Array, index: jax.Array) -> jax.Array:
-  """Some of many pictures, `images[index]`.
+def take_images(images: jax.Array, index: jax.Array) -> jax.Array:
+  """Some of many images, `images[index]`.
 
-  A picture is taken as one row of bytes: on the CPU, XLA copies runs along the last
+  An image is taken as one row of bytes: on the CPU, XLA copies runs along the last
   axis, and one of a single channel would be a run of one byte.
 
   Args:
-    images: stored pictures [M, H, W, C].
+    images: stored images [M, H, W, C].
     index: which ones [B], each in [0, M).
 
   Returns:
-    Pictures [B, H, W, C].
+    Images [B, H, W, C].
   """
   rows = images.reshape(images.shape[0], -1)[index]
   return rows.reshape(index.shape[0], *images.shape[1:])
@@ -338,14 +338,14 @@ def train_chunk(
 
   Args:
     state: the state before.
-    images: all training pictures [M, H, W, C], uint8.
+    images: all training images [M, H, W, C], uint8.
     labels: their classes [M], int32.
-    order: the batches of the epoch [steps, B], indices into the pictures.
+    order: the batches of the epoch [steps, B], indices into the images.
     start: first row of `order` to train on.
     stop: row after the last one; at most `start + max_steps`.
     config: the run.
     optimizer: the optimiser that the state was made for.
-    preprocess: from a stored picture to what the model sees, see `Preprocess`.
+    preprocess: from a stored image to what the model sees, see `Preprocess`.
     max_steps: the length of the longest chunk.
     term_weights: what the extra terms count; None is what the objective gives them.
 
@@ -357,9 +357,9 @@ def train_chunk(
   def show(
     key: jax.Array, number: jax.Array, index: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    stored = take_pictures(images, index)
-    pictures = preprocess_batch(key, stored, number, images, preprocess=preprocess)
-    return pictures, labels[index]
+    stored = take_images(images, index)
+    shown = preprocess_batch(key, stored, number, images, preprocess=preprocess)
+    return shown, labels[index]
 
   def step(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:
     batch = order[row]

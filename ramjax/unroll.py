@@ -18,7 +18,7 @@ from ramjax.config import ModelConfig
 
 
 class Unrolled(NamedTuple):
-  """What is sequential in T glimpses at B pictures; time is axis 0.
+  """What is sequential in T glimpses at B images; time is axis 0.
 
   Attributes:
     location_t: where each glimpse was taken.
@@ -40,17 +40,17 @@ def take_glimpse(
   location: jax.Array,
   noise: jax.Array,
   *,
-  config: ModelConfig,
+  model_config: ModelConfig,
 ) -> tuple[networks.CoreState, jax.Array, jax.Array, networks.GlimpseActivations]:
-  """One glimpse at each of B pictures.
+  """One glimpse at each of B images.
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    images: pictures [B, H, W, C].
+    images: images [B, H, W, C].
     state: what the core carries before the glimpse [B, hidden_size].
     location: where it is taken [B, 2].
     noise: standard normal noise of the policy [B, 2].
-    config: the shape of the model.
+    model_config: the shape of the model.
 
   Returns:
     The states after it [B, hidden_size], the next locations [B, 2], the means of the
@@ -58,12 +58,12 @@ def take_glimpse(
   """
   look = functools.partial(
     glimpse.extract_glimpse,
-    patch_size=config.patch_size,
-    num_scales=config.num_scales,
-    scale_factor=config.scale_factor,
-    fill_value=config.fill_value,
+    patch_size=model_config.patch_size,
+    num_scales=model_config.num_scales,
+    scale_factor=model_config.scale_factor,
+    fill_value=model_config.fill_value,
   )
-  (state, mean), sown = networks.RecurrentAttentionModel(config).apply(
+  (state, mean), sown = networks.RecurrentAttentionModel(model_config).apply(
     {"params": ram_params},
     state,
     jax.vmap(look)(images, location),
@@ -71,7 +71,7 @@ def take_glimpse(
     method="step",
     mutable=["activations"],
   )
-  next_location = policy.perturb_location(mean, noise, std=config.location_std)
+  next_location = policy.perturb_location(mean, noise, std=model_config.location_std)
   activations = cast(Any, sown)["activations"]["glimpse"]["layers"]
   return state, next_location, mean, activations
 
@@ -82,16 +82,16 @@ def unroll(
   first_location: jax.Array,
   noise_t: jax.Array,
   *,
-  config: ModelConfig,
+  model_config: ModelConfig,
 ) -> tuple[Unrolled, networks.GlimpseActivations]:
-  """T glimpses at each of B pictures, from the state 0.
+  """T glimpses at each of B images, from the state 0.
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    images: pictures [B, H, W, C].
+    images: images [B, H, W, C].
     first_location: where the first glimpse is taken [B, 2].
     noise_t: standard normal noise of the policy [T, B, 2].
-    config: the shape of the model.
+    model_config: the shape of the model.
 
   Returns:
     The unroll, and the activations of the glimpse network at each glimpse [T, B, ...].
@@ -100,11 +100,11 @@ def unroll(
   def step(carry, noise):
     state, location = carry
     state, next_location, mean, activations = take_glimpse(
-      ram_params, images, state, location, noise, config=config
+      ram_params, images, state, location, noise, model_config=model_config
     )
     unrolled = Unrolled(location, next_location, mean, state.hidden)
     return (state, next_location), (unrolled, activations)
 
-  start = networks.initial_state(config, batch=images.shape[:1]), first_location
+  start = networks.initial_state(model_config, batch=images.shape[:1]), first_location
   _, (unrolled, activations) = jax.lax.scan(step, start, noise_t)
   return unrolled, activations

@@ -1,4 +1,4 @@
-"""Binaries in forks of a process that has imported everything and computed nothing.
+"""Scripts in forks of a process that has imported everything and computed nothing.
 
 A start of Python with JAX takes two seconds, and refusing a command line takes none.
 """
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-_BINARIES = (
+_SCRIPTS = (
   "baselines",
   "benchmark",
   "calibration",
@@ -24,21 +24,21 @@ _BINARIES = (
   "train",
 )
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([f"experiments.{name}" for name in _BINARIES])
+_CONTEXT.set_forkserver_preload([f"experiments.{name}" for name in _SCRIPTS])
 
 
-def run(binary, *arguments, seconds=60):
-  """What `python -m experiments.<binary> <arguments>` does, with its output."""
+def run(script, *arguments, seconds=60):
+  """What `python -m experiments.<script> <arguments>` does, with its output."""
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     process = _CONTEXT.Process(
-      target=_live, args=(f"experiments.{binary}", arguments, folder)
+      target=_live, args=(f"experiments.{script}", arguments, folder)
     )
     process.start()
     process.join(seconds)
     try:
       if process.is_alive():
-        raise subprocess.TimeoutExpired([binary, *arguments], seconds)
+        raise subprocess.TimeoutExpired([script, *arguments], seconds)
     finally:
       process.kill()
     stdout, stderr = ((folder / stream).read_text() for stream in ("stdout", "stderr"))

@@ -39,8 +39,8 @@ from orbax.checkpoint import v1 as ocp  # noqa: F401, imported once for all live
 
 import ramjax
 from experiments import train as train_lib
-from experiments import workdir as workdir_lib
-from experiments.signals import Interrupted
+from experiments.cli.signals import Interrupted
+from experiments.runs import workdir as workdir_lib
 from ramjax import data
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig

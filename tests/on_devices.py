@@ -58,7 +58,7 @@ def train(mesh, dataset, *, accumulation_steps):
 
 
 def evaluate(mesh, dataset, params):
-  """Both evaluations of 70 pictures, which no number of devices here divides."""
+  """Both evaluations of 70 images, which no number of devices here divides."""
   few = (array[:70] for array in dataset.test)
   images, labels = parallel.place(tuple(few), parallel.copied(mesh))
   options = {
@@ -103,8 +103,8 @@ def train_runs(mesh, dataset):
   states, orders, weights = parallel.place(
     (states, orders, weights), parallel.divided(mesh)
   )
-  pictures = parallel.place(dataset.test, parallel.copied(mesh))
-  arguments = (states, *pictures, orders, 0, STEPS, weights)
+  examples = parallel.place(dataset.test, parallel.copied(mesh))
+  arguments = (states, *examples, orders, 0, STEPS, weights)
   program = jax.jit(functools.partial(chunks, mesh=mesh)).lower(*arguments).compile()
   _, shared = program(*arguments)
   return alone[1]["loss"], shared["loss"], exchanges(program)

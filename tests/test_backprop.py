@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import ramjax
-from ramjax.objective import objective
+from ramjax.objectives import objective
 
 IMAGES = jax.random.normal(jax.random.key(1), (5, 20, 24, 1))
 LABELS = jnp.array([0, 1, 2, 3, 4])
 
 
 def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
-  """A loss of parameters, pictures and first locations, and parameters for it."""
+  """A loss of parameters, images and first locations, and parameters for it."""
   model = ramjax.ModelConfig(
     image_shape=(20, 24, 1),
     hidden_size=32,
@@ -31,13 +31,13 @@ def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
       jax.random.key(2),
       params,
       images,
-      config=model,
+      model_config=model,
       num_glimpses=num_glimpses,
       first_location=first_location,
       **options,
     )
     config = ramjax.ObjectiveConfig(name="both", lambda_uncertainty=1e-2)
-    return objective(params.error, looked, LABELS, config=config)[0]
+    return objective(params.error, looked, LABELS, objective_config=config)[0]
 
   return loss, params
 
@@ -58,7 +58,7 @@ def test_gradient_in_the_parameters_is_that_of_autodiff(num_glimpses, num_scales
 
 
 @pytest.mark.parametrize("argument", [1, 2])
-def test_pictures_and_first_locations_can_be_differentiated(argument):
+def test_images_and_first_locations_can_be_differentiated(argument):
   """A saliency map must not come out as silent zeros."""
   by_hand, params = make_loss()
   plain, _ = make_loss(autodiff=True)
@@ -99,7 +99,7 @@ def test_the_gradient_of_an_lstm_is_the_slope():
       jax.random.key(2),
       params._replace(ram=ram),
       IMAGES,
-      config=model,
+      model_config=model,
       num_glimpses=4,
     )
     return ramjax.classification_loss(looked.logits_t[-1], LABELS).mean()

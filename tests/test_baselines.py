@@ -1,4 +1,4 @@
-"""Networks that see the whole picture: they learn, and their results tell of it."""
+"""Networks that see the whole image: they learn, and their results tell of it."""
 
 import json
 import subprocess

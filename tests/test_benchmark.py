@@ -9,9 +9,10 @@ import sys
 import forked
 import pytest
 
-from experiments import benchmark, binary
-from experiments import benchmark_cases as cases_lib
-from experiments.benchmark_cases import Case, Ratio, gflop
+from experiments import benchmark
+from experiments.benchmarks import cases as cases_lib
+from experiments.benchmarks.cases import Case, Ratio, gflop
+from experiments.cli import errors
 from ramjax.config import ModelConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -125,7 +126,7 @@ def test_an_earlier_file_gives_ratios():
 def test_what_is_not_an_output_is_named(tmp_path, text):
   path = tmp_path / "earlier.json"
   path.write_text(text)
-  with pytest.raises(binary.RunError, match=r"earlier\.json is not an --output"):
+  with pytest.raises(errors.RunError, match=r"earlier\.json is not an --output"):
     benchmark.read_results(path)
 
 

@@ -6,7 +6,7 @@ import jax
 import jaxlib
 import pytest
 
-from experiments import compilation_cache
+from experiments.cli import compilation_cache
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 

@@ -106,7 +106,7 @@ def test_a_prior_has_one_entry_a_class():
     Config(objective=ObjectiveConfig(prior=(0.5, 0.5)))
 
 
-def test_a_picture_is_not_moved_out_of_sight():
+def test_an_image_is_not_moved_out_of_sight():
   model = ModelConfig(image_shape=(40, 5, 1))
   assert Config(model=model, train=TrainConfig(max_shift=4)).train.max_shift == 4
   with pytest.raises(ConfigError, match=r"^max_shift must be less than 5, the shorter"):

@@ -10,9 +10,10 @@ import forked
 import numpy as np
 import pytest
 
-from experiments import convergence, side_by_side
-from experiments.programs import Programs
-from experiments.statistics import half_width
+from experiments import convergence
+from experiments.reporting.statistics import half_width
+from experiments.runs import side_by_side
+from experiments.runs.programs import Programs
 from ramjax import data, parallel
 from ramjax.config import OBJECTIVES, Config, ModelConfig, ObjectiveConfig, TrainConfig
 

@@ -37,7 +37,7 @@ def encode(array):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-  """A data set of a few pictures in place of the known ones, an empty machine."""
+  """A dataset of a few images in place of the known ones, an empty machine."""
   rng = np.random.RandomState(0)
   files = {
     name: encode(rng.randint(0, 10, shape).astype(np.uint8))
@@ -70,7 +70,7 @@ def test_the_genuine_mnist(mnist):
   assert mnist.train.images.dtype == np.uint8
   assert mnist.train.labels.dtype == np.int32
   assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-  # The numbers of each digit in the 60,000 training pictures.
+  # The numbers of each digit in the 60,000 training images.
   digits = np.bincount(mnist.train.labels) + np.bincount(mnist.validation.labels)
   assert digits.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
   assert (mnist.mean, mnist.std) == ((0.1307,), (0.3081,))
@@ -236,7 +236,7 @@ def split(**changes):
     ({"labels": np.zeros(4)}, "labels must be integers, not float64"),
     ({"labels": np.zeros(4, bool)}, "labels must be integers, not bool"),
     ({"labels": np.zeros(3, int)}, r"labels must be \[4\], one for each .* not \[3\]"),
-    ({"labels": np.zeros((4, 1), int)}, r"one for each picture, not \[4, 1\]"),
+    ({"labels": np.zeros((4, 1), int)}, r"one for each image, not \[4, 1\]"),
     ({"labels": np.array([0, 1, 10, 2])}, "from 0 to 9, but label 2 is 10"),
     ({"labels": np.array([0, -1, 3, 2])}, "from 0 to 9, but label 1 is -1"),
   ],
@@ -248,11 +248,11 @@ def test_arrays_that_cannot_be_trained_on_are_named(changes, message):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_picture_that_is_not_finite_is_named(value):
+def test_an_image_that_is_not_finite_is_named(value):
   images = np.zeros((4, 3, 5, 1), np.float32)
   data.check_split(split(images=images), name="mine", num_classes=10)
   images[2, 1, 1] = value
-  with pytest.raises(DataError, match="mine images must be finite, but picture 2 is"):
+  with pytest.raises(DataError, match="mine images must be finite, but image 2 is"):
     data.check_split(split(images=images), name="mine", num_classes=10)
 
 
@@ -393,7 +393,7 @@ def test_normalize_by_hand():
 
 
 def test_fashion_mnist_sums_are_those_of_tfds():
-  """Every data set that TFDS knows under these names has its four files here."""
+  """Every dataset that TFDS knows under these names has its four files here."""
   for name, sums in sources.SHA256.items():
     stems = {file.removesuffix(".gz") for file in sums}
     assert stems == set(sources.SHAPES)

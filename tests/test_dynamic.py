@@ -23,7 +23,7 @@ def params():
   return ramjax.init_params(jax.random.key(0), CONFIG)
 
 
-def pictures(num):
+def make_images(num):
   return jax.random.normal(jax.random.key(1), (num, *CONFIG.image_shape))
 
 
@@ -36,7 +36,7 @@ def look(key, params, images, beta=BETA, config=CONFIG, max_glimpses=MOST, **opt
     params,
     images,
     beta=beta,
-    config=config,
+    model_config=config,
     max_glimpses=max_glimpses,
     **options,
   )
@@ -44,12 +44,12 @@ def look(key, params, images, beta=BETA, config=CONFIG, max_glimpses=MOST, **opt
 
 @functools.partial(jax.jit, static_argnames=("config", "location_policy"))
 def full_unroll(key, params, images, beta=BETA, config=CONFIG, **options):
-  """All glimpses at all pictures, and what the stopping rule makes of them."""
+  """All glimpses at all images, and what the stopping rule makes of them."""
   looked = ramjax.rollout(
     key,
     params,
     images,
-    config=config,
+    model_config=config,
     num_glimpses=MOST,
     **options,
   )
@@ -65,8 +65,8 @@ def full_unroll(key, params, images, beta=BETA, config=CONFIG, **options):
   [(5, "sample"), (161, "mean"), (700, "sample")],
 )
 def test_the_answers_are_those_of_the_full_unroll(params, num_images, location_policy):
-  """For fewer pictures than a block has, for whole blocks, and for a rest of them."""
-  images = pictures(num_images)
+  """For fewer images than a block has, for whole blocks, and for a rest of them."""
+  images = make_images(num_images)
   found = look(KEY, params, images, location_policy=location_policy)
   expected = full_unroll(KEY, params, images, location_policy=location_policy)
   np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
@@ -76,33 +76,33 @@ def test_the_answers_are_those_of_the_full_unroll(params, num_images, location_p
   )
 
 
-def test_a_picture_keeps_its_own_memory():
+def test_an_image_keeps_its_own_memory():
   """The memory of an LSTM goes the way of its state, whoever is decided before."""
   params = ramjax.init_params(jax.random.key(0), LSTM)
-  images = pictures(161)
-  found = look(KEY, params, images, config=LSTM)
+  images = make_images(161)
+  found = look(KEY, params, images, model_config=LSTM)
   expected = full_unroll(KEY, params, images, config=LSTM)
   assert len(set(np.asarray(expected.num_glimpses))) > 6
   np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
   np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-4)
 
 
-def test_these_pictures_are_decided_at_all_times(params):
+def test_these_images_are_decided_at_all_times(params):
   """What is compared above is not one and the same stopping time."""
-  taken = full_unroll(KEY, params, pictures(700)).num_glimpses
+  taken = full_unroll(KEY, params, make_images(700)).num_glimpses
   assert set(np.asarray(taken)) == set(range(1, MOST + 1))
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(0.0, 1), (1e6, 5)])
 def test_it_takes_one_glimpse_at_least_and_max_glimpses_at_most(params, beta, expected):
-  found = look(KEY, params, pictures(40), beta=beta, max_glimpses=5)
+  found = look(KEY, params, make_images(40), beta=beta, max_glimpses=5)
   np.testing.assert_array_equal(found.num_glimpses, expected)
 
 
-def test_each_picture_has_its_own_key(params):
+def test_each_image_has_its_own_key(params):
   keys = jax.random.split(KEY, 6)
-  both = look(keys, params, pictures(6))
-  last = look(keys[4:], params, pictures(6)[4:])
+  both = look(keys, params, make_images(6))
+  last = look(keys[4:], params, make_images(6)[4:])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a[4:], b, rtol=1e-5), both, last)
 
 
@@ -117,7 +117,7 @@ def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
 
   monkeypatch.setattr(dynamic, "take_glimpse", counted)
   found = ramjax.look_until_decided(
-    KEY, params, pictures(700), beta=BETA, config=CONFIG, max_glimpses=MOST
+    KEY, params, make_images(700), beta=BETA, model_config=CONFIG, max_glimpses=MOST
   )
   jax.effects_barrier()
   needed = int(found.num_glimpses.sum())
@@ -135,4 +135,4 @@ def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
 )
 def test_bad_options_are_named(params, options, message):
   with pytest.raises(ConfigError, match=message):
-    look(KEY, params, pictures(2), **options)
+    look(KEY, params, make_images(2), **options)

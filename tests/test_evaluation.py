@@ -41,12 +41,12 @@ def params(mnist):
 @functools.partial(jax.jit, static_argnames=("num_glimpses",))
 def rollout(keys, params, images, *, num_glimpses):
   return ramjax.rollout(
-    keys, params, images, config=CONFIG.model, num_glimpses=num_glimpses
+    keys, params, images, model_config=CONFIG.model, num_glimpses=num_glimpses
   )
 
 
-def picture_keys(sample):
-  """What `evaluate` promises: a key for each rollout of each picture."""
+def image_keys(sample):
+  """What `evaluate` promises: a key for each rollout of each image."""
   _, key = jax.random.split(KEY)
   key = jax.random.fold_in(key, sample)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(70))
@@ -71,7 +71,7 @@ def evaluate(params, mnist, num_images=70, betas=BETAS, **options):
 
 def test_equals_counting_by_hand(params, mnist):
   found = evaluate(params, mnist)
-  keys = picture_keys(sample=0)
+  keys = image_keys(sample=0)
   images = mnist.preprocess(KEY, jnp.asarray(mnist.test.images[:70]))
   looked = rollout(keys, params, images, num_glimpses=9)
   probs_t = np.asarray(looked.probs_t)
@@ -116,7 +116,7 @@ def test_samples_are_averaged_before_the_decision(params, mnist):
   images = mnist.preprocess(KEY, jnp.asarray(mnist.test.images[:70]))
   probs_t, errors_t = [], []
   for sample in range(3):
-    keys = picture_keys(sample)
+    keys = image_keys(sample)
     looked = rollout(keys, params, images, num_glimpses=9)
     probs_t.append(looked.probs_t)
     errors_t.append(looked.predicted_error_t)
@@ -141,7 +141,7 @@ def test_no_betas_will_do(params, mnist):
   assert evaluate(params, mnist, betas=jnp.zeros(0)).mean_glimpses.shape == (0,)
 
 
-def test_validation_is_the_objective_over_all_pictures(params, mnist):
+def test_validation_is_the_objective_over_all_images(params, mnist):
   images, labels = (jnp.asarray(array[:70]) for array in mnist.validation)
   found = ramjax.validate(
     KEY,
@@ -154,13 +154,15 @@ def test_validation_is_the_objective_over_all_pictures(params, mnist):
   )
   _, key = jax.random.split(KEY)
   looked = rollout(key, params, mnist.preprocess(KEY, images), num_glimpses=4)
-  _, expected = ramjax.objective(params.error, looked, labels, config=CONFIG.objective)
+  _, expected = ramjax.objective(
+    params.error, looked, labels, objective_config=CONFIG.objective
+  )
   assert set(found) == set(expected)
   for name, value in expected.items():
     np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_unequal_numbers_of_pictures_and_labels_are_refused(params, mnist):
+def test_unequal_numbers_of_images_and_labels_are_refused(params, mnist):
   images, labels = (jnp.asarray(array[:5]) for array in mnist.test)
   with pytest.raises(AssertionError):
     ramjax.evaluate(
@@ -169,7 +171,7 @@ def test_unequal_numbers_of_pictures_and_labels_are_refused(params, mnist):
       images,
       labels[:4],
       BETAS,
-      config=CONFIG.model,
+      model_config=CONFIG.model,
       num_glimpses=2,
       preprocess=mnist.preprocess,
     )
@@ -182,8 +184,8 @@ def test_no_samples_are_refused(params, mnist):
     evaluate(params, mnist, num_samples=0)
 
 
-def test_each_picture_is_preprocessed_with_its_own_key(params, mnist):
-  """A keyed transform draws the same for a picture in batches of any size."""
+def test_each_image_is_preprocessed_with_its_own_key(params, mnist):
+  """A keyed transform draws the same for an image in batches of any size."""
 
   def shift(key, image, pool):
     rows = jax.random.randint(key, (), -9, 9)
@@ -207,7 +209,7 @@ def test_dynamic_evaluation_has_the_figures_of_evaluate(params, mnist, batch_siz
       images,
       labels,
       beta,
-      config=CONFIG.model,
+      model_config=CONFIG.model,
       max_glimpses=9,
       preprocess=mnist.preprocess,
       batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""The binaries, end to end, on a slice of real MNIST; and every bad command line."""
+"""The scripts, end to end, on a slice of real MNIST; and every bad command line."""
 
 import dataclasses
 import json
@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 import ramjax
-from experiments import binary, progress
-from experiments import skipped as skipped_lib
 from experiments import train as train_lib
-from experiments import workdir as workdir_lib
-from experiments.programs import run_keys
-from experiments.recipes import RECIPES
-from experiments.trained import restore_params
+from experiments.cli import errors
+from experiments.cli.recipes import RECIPES
+from experiments.runs import progress
+from experiments.runs import skipped as skipped_lib
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.programs import run_keys
+from experiments.runs.trained import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 
@@ -52,10 +53,10 @@ METRICS = {
 }
 
 
-def run(binary, *arguments, cwd=ROOT, **environment):
+def run(script, *arguments, cwd=ROOT, **environment):
   environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
   return subprocess.run(
-    [sys.executable, "-m", f"experiments.{binary}", *arguments],
+    [sys.executable, "-m", f"experiments.{script}", *arguments],
     cwd=cwd,
     env=environment,
     capture_output=True,
@@ -248,7 +249,7 @@ def test_generalization_writes_its_contract(evaluated):
   assert image.startswith(b"\x89PNG")
 
 
-def test_runs_are_chosen_by_their_validation_pictures(evaluated, tmp_path):
+def test_runs_are_chosen_by_their_validation_images(evaluated, tmp_path):
   """6,000 of them, on which the run was validated: its accuracy is near that one."""
   workdir = tmp_path / "run"
   shutil.copytree(evaluated[0], workdir)
@@ -376,12 +377,12 @@ def test_every_flag_reaches_the_configuration(tmp_path):
   found = {**content["model"], **content["objective"], **content["train"]}
   assert {name: found[name] for name in flags} == flags
   assert found["image_shape"] == [60, 60, 1]
-  shares = np.array(found["prior"]) * 32  # of 32 training pictures
+  shares = np.array(found["prior"]) * 32  # of 32 training images
   np.testing.assert_allclose(shares, shares.round())
   assert 0 < len(set(shares)) < 32
 
 
-def test_ones_own_pictures_are_trained_on_and_found_again(tmp_path):
+def test_ones_own_images_are_trained_on_and_found_again(tmp_path):
   """Any height, width and number of channels, by the whole path."""
   rng = np.random.RandomState(0)
   labels = np.arange(80) % 3
@@ -479,7 +480,7 @@ def test_a_run_that_diverges_ends_with_its_accuracy_and_valid_json(
 
 
 def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
-  """Pictures that are not finite, from the second epoch on: what was saved stays."""
+  """Images that are not finite, from the second epoch on: what was saved stays."""
   config, dataset = small_run(mnist, num_epochs=1)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
@@ -488,7 +489,7 @@ def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
 
   config, _ = small_run(mnist, num_epochs=5)
   broken = dataset._replace(std=(0.0,))
-  with pytest.raises(binary.RunError, match="given up at step 5: 3 steps in a row"):
+  with pytest.raises(errors.RunError, match="given up at step 5: 3 steps in a row"):
     train_lib.train(config, broken, place, steps_per_call=10, max_skipped_steps=3)
   lines = [line for line in lines_of(place.path) if line["split"] == "train"]
   assert [line["skipped_steps"] for line in lines] == [0, 2, 2]
@@ -519,7 +520,7 @@ def test_skipped_steps_are_counted_in_a_row_over_chunks():
   count = skipped_lib.SkippedSteps(3)
   count.add(np.array([True, False, True, True]), step=4)
   count.add(np.array([False, True]), step=6)
-  with pytest.raises(binary.RunError, match="given up at step 8: 3 steps in a row"):
+  with pytest.raises(errors.RunError, match="given up at step 8: 3 steps in a row"):
     count.add(np.array([True, True, False]), step=9)
 
 
@@ -539,7 +540,7 @@ def test_damaged_metrics(kind, mnist, tmp_path):
   else:
     place.metrics.write_text("\n".join([lines[0], "3", *lines[2:]]))
     before = place.metrics.read_text()
-    with pytest.raises(binary.RunError, match=r"line 2, is damaged"):
+    with pytest.raises(errors.RunError, match=r"line 2, is damaged"):
       train_lib.train(config, dataset, place, steps_per_call=10)
     assert place.metrics.read_text() == before
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import plots
-from experiments import workdir as workdir_lib
-from experiments.binary import RunError
-from experiments.metrics import Metrics, read_metrics
-from experiments.progress import Progress
+from experiments.cli.errors import RunError
+from experiments.reporting import plots
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.metrics import Metrics, read_metrics
+from experiments.runs.progress import Progress
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 from ramjax.data import DataError, downloads
 from ramjax.data.idx import read_idx

@@ -59,7 +59,7 @@ def test_equals_the_definition(height, width, channels, locations, seed, **sizes
   np.testing.assert_allclose(seen, expected, atol=1e-6)
 
 
-def test_corners_of_a_picture_that_is_not_square():
+def test_corners_of_an_image_that_is_not_square():
   image = jnp.arange(12.0).reshape(3, 4, 1)
   look = functools.partial(extract_glimpse, image, patch_size=2)
   top_left = look(jnp.array([-1.0, -1.0]))[0, ..., 0]
@@ -80,7 +80,7 @@ def test_beyond_the_range_is_the_border(patch_size):
     np.testing.assert_array_equal(look(jnp.array(beyond)), look(jnp.array(border)))
 
 
-def test_a_patch_larger_than_the_picture_holds_all_of_it():
+def test_a_patch_larger_than_the_image_holds_all_of_it():
   image = jnp.arange(6.0).reshape(2, 3, 1)
   seen = extract_glimpse(image, jnp.zeros(2), patch_size=8, fill_value=-1.0)[0, ..., 0]
   # Centre pixel (row 1, column 1) is at row and column 4 of the patch.
@@ -96,7 +96,7 @@ def test_scales_show_the_same_centre_at_growing_width():
 
 
 @pytest.mark.parametrize("location", [(-1.0, 1.0), (0.97, -0.4), (0.1, 0.2)])
-def test_four_scales_of_which_the_last_is_wider_than_the_picture(location):
+def test_four_scales_of_which_the_last_is_wider_than_the_image(location):
   """The glimpse of the cluttered tasks, and one scale more: up to 96 of 60 pixels."""
   image = np.random.RandomState(0).randn(60, 52, 1).astype(np.float32)
   sizes = {"patch_size": 12, "num_scales": 4, "scale_factor": 2, "fill_value": -0.4}
@@ -115,7 +115,7 @@ def test_patch_origin_is_where_the_sensor_looks():
 
 
 @pytest.mark.parametrize("location", [(-1.0, 0.3), (0.2, 0.1), (1.0, 1.0)])
-def test_differentiable_in_the_picture(location):
+def test_differentiable_in_the_image(location):
   image = jax.random.normal(jax.random.key(0), (7, 9, 2))
   look = functools.partial(extract_glimpse, patch_size=3, num_scales=2)
   check_grads(
@@ -123,8 +123,8 @@ def test_differentiable_in_the_picture(location):
   )
 
 
-def test_work_does_not_grow_with_the_picture():
-  """No intermediate value is larger than a few glimpses, however large the picture."""
+def test_work_does_not_grow_with_the_image():
+  """No intermediate value is larger than a few glimpses, however large the image."""
   look = functools.partial(extract_glimpse, patch_size=8, num_scales=2)
   jaxpr = jax.make_jaxpr(look)(jnp.zeros((1024, 1024, 1)), jnp.zeros(2))
   sizes = [

@@ -21,8 +21,8 @@ ORDER = [
   "networks",
   "unroll",
   "backprop",
-  "rollout",
-  "objective",
+  "rollouts",
+  "objectives",
   "optimizer",
   "training",
   "many",
@@ -64,7 +64,7 @@ def imported_modules(path):
       package, _, inside = name.partition(".")
       if package == "ramjax" and inside in ORDER:
         yield inside
-      assert package != "experiments", f"{path} imports a binary"
+      assert package != "experiments", f"{path} imports a script"
 
 
 def test_every_module_has_its_place():
@@ -108,7 +108,7 @@ def test_importing_the_library_is_light():
 
 
 def test_no_module_for_odds_and_ends():
-  binaries = pathlib.Path(__file__).parent.parent / "experiments"
-  names = {path.stem for root in (LIBRARY, binaries) for path in root.rglob("*.py")}
+  scripts = pathlib.Path(__file__).parent.parent / "experiments"
+  names = {path.stem for root in (LIBRARY, scripts) for path in root.rglob("*.py")}
   assert "train" in names
   assert not names & {"utils", "util", "common", "helpers", "misc"}

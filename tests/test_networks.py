@@ -148,7 +148,7 @@ def test_the_lstm_begins_with_its_forget_gate_open(lstm_params):
       assert 0.9 / 16 < jnp.abs(values - middle).max() <= 1.0001 / 16
 
 
-def test_mean_location_stays_in_the_picture(params):
+def test_mean_location_stays_in_the_image(params):
   far = jax.tree.map(lambda leaf: 100.0 * leaf, params.ram)
   _, mean, _, _ = RecurrentAttentionModel(CONFIG).apply(
     {"params": far}, CoreState(jnp.ones(256)), jnp.ones((1, 8, 8, 1)), jnp.ones(2)

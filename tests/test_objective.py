@@ -38,7 +38,7 @@ def batch():
 
 @jax.jit
 def look(params, images):
-  return rollout(jax.random.key(3), params, images, config=MODEL, num_glimpses=3)
+  return rollout(jax.random.key(3), params, images, model_config=MODEL, num_glimpses=3)
 
 
 def reached(grads):
@@ -71,7 +71,9 @@ def test_each_part_reaches_what_it_should_and_nothing_else(
   config = ObjectiveConfig(error_gradient=error_gradient)
 
   def loss(params):
-    parts = loss_parts(params.error, look(params, images), labels, config=config)
+    parts = loss_parts(
+      params.error, look(params, images), labels, objective_config=config
+    )
     return getattr(parts, part).sum()
 
   assert reached(jax.jit(jax.grad(loss))(params)) == expected
@@ -84,8 +86,10 @@ def test_each_part_reaches_the_same_networks_with_an_lstm(batch):
   config = ObjectiveConfig()
 
   def sums(params):
-    looked = rollout(jax.random.key(3), params, images, config=model, num_glimpses=3)
-    parts = loss_parts(params.error, looked, labels, config=config)
+    looked = rollout(
+      jax.random.key(3), params, images, model_config=model, num_glimpses=3
+    )
+    parts = loss_parts(params.error, looked, labels, objective_config=config)
     return jax.tree.map(jnp.sum, parts)
 
   slopes = jax.jit(jax.jacrev(sums))(init_params(jax.random.key(0), model))
@@ -117,14 +121,16 @@ def test_settings_do_not_change_what_a_part_reaches(
   config = ObjectiveConfig(**setting)
 
   def loss(params):
-    parts = loss_parts(params.error, look(params, images), labels, config=config)
+    parts = loss_parts(
+      params.error, look(params, images), labels, objective_config=config
+    )
     return getattr(parts, part).sum()
 
   assert reached(jax.jit(jax.grad(loss))(params)) == expected
 
 
 def after_the_action(params, images, **fields):
-  """Two glimpses at one picture, of which some fields are known."""
+  """Two glimpses at one image, of which some fields are known."""
   looked = jax.tree.map(lambda field: field[:2, :1], look(params, images))
   return looked._replace(**fields)
 
@@ -143,7 +149,7 @@ def test_the_last_location_in_or_out_of_reinforce(credited, expected, params, ba
 
   def parts(log_prob_t):
     replaced = looked._replace(log_prob_t=log_prob_t)
-    return loss_parts(params.error, replaced, jnp.array([3]), config=config)
+    return loss_parts(params.error, replaced, jnp.array([3]), objective_config=config)
 
   found = parts(looked.log_prob_t)
   np.testing.assert_allclose(found.reinforce, [expected], rtol=1e-6)
@@ -158,7 +164,7 @@ def test_the_last_location_in_or_out_of_reinforce(credited, expected, params, ba
 def test_a_single_glimpse_has_no_location_to_credit(params, batch):
   looked = jax.tree.map(lambda field: field[:1], look(params, batch[0]))
   config = ObjectiveConfig(credit_last_location=False)
-  parts = loss_parts(params.error, looked, batch[1], config=config)
+  parts = loss_parts(params.error, looked, batch[1], objective_config=config)
   assert parts.reinforce.tolist() == [0.0] * BATCH
 
 
@@ -171,7 +177,9 @@ def test_the_intrinsic_term_of_the_last_step_or_of_all(steps, params, batch):
 
   def intrinsic(logits_t):
     replaced = looked._replace(logits_t=logits_t)
-    return loss_parts(params.error, replaced, jnp.array([3]), config=config).intrinsic
+    return loss_parts(
+      params.error, replaced, jnp.array([3]), objective_config=config
+    ).intrinsic
 
   first = np.log(55) - np.log(np.arange(1, 11)).mean()
   expected = np.log(10) if steps == "last" else (first + np.log(10)) / 2
@@ -193,7 +201,9 @@ def test_the_uncertainty_reaches_the_state_and_the_prediction(
   config = ObjectiveConfig(error_gradient=error_gradient)
 
   def loss(params):
-    parts = loss_parts(params.error, look(params, images), labels, config=config)
+    parts = loss_parts(
+      params.error, look(params, images), labels, objective_config=config
+    )
     return parts.uncertainty.sum()
 
   def definition(params):
@@ -220,7 +230,7 @@ def test_later_glimpses_teach_the_earlier_ones(part, params, batch):
 
   def loss(params):
     parts = loss_parts(
-      params.error, look(params, images), labels, config=ObjectiveConfig()
+      params.error, look(params, images), labels, objective_config=ObjectiveConfig()
     )
     return getattr(parts, part).sum()
 
@@ -234,7 +244,7 @@ def test_the_rest_of_the_model_does_not_notice_the_error_network(params, batch):
 
   def loss(ram, error):
     replaced = params._replace(ram=ram, error=error)
-    return objective(error, look(replaced, images), labels, config=config)[0]
+    return objective(error, look(replaced, images), labels, objective_config=config)[0]
 
   slope = jax.jit(jax.grad(loss))
   other = init_params(jax.random.key(7), MODEL).error
@@ -257,8 +267,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
     reinforce_weight=scale / 4,
   )
   looked = look(params, images)
-  loss, metrics = objective(params.error, looked, labels, config=config)
-  parts = loss_parts(params.error, looked, labels, config=config)
+  loss, metrics = objective(params.error, looked, labels, objective_config=config)
+  parts = loss_parts(params.error, looked, labels, objective_config=config)
   mean = LossParts(*(np.mean(part) for part in parts))
   expected = mean.classification + mean.baseline + mean.error_fit
   expected += scale / 4 * mean.reinforce
@@ -277,7 +287,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
     name="original" if name == "both" else "both", reinforce_weight=scale / 4
   )
   again, _ = objective(
-    params.error, looked, labels, config=other, term_weights=as_numbers
+    params.error, looked, labels, objective_config=other, term_weights=as_numbers
   )
   np.testing.assert_allclose(again, expected, rtol=1e-5)
 
@@ -286,9 +296,9 @@ def test_the_default_scale_is_the_released_sum_over_a_batch_of_32(params):
   images = jax.random.normal(jax.random.key(1), (32, *MODEL.image_shape))
   labels = jnp.zeros(32, jnp.int32)
   looked = look(params, images)
-  both, _ = objective(params.error, looked, labels, config=ObjectiveConfig())
+  both, _ = objective(params.error, looked, labels, objective_config=ObjectiveConfig())
   plain = ObjectiveConfig(name="original")
-  original, _ = objective(params.error, looked, labels, config=plain)
+  original, _ = objective(params.error, looked, labels, objective_config=plain)
   released = 1e-5 * looked.predicted_error_t.sum() - 0.1 * jnp.sum(
     jax.nn.log_softmax(looked.logits_t[-1]).mean(-1)
   )
@@ -300,8 +310,10 @@ def test_the_loss_does_not_depend_on_the_batch_size(params, batch):
   config = ObjectiveConfig()
   looked = look(params, images)
   twice = jax.tree.map(lambda field: jnp.concatenate([field, field], 1), looked)
-  once, _ = objective(params.error, looked, labels, config=config)
-  again, _ = objective(params.error, twice, jnp.tile(labels, 2), config=config)
+  once, _ = objective(params.error, looked, labels, objective_config=config)
+  again, _ = objective(
+    params.error, twice, jnp.tile(labels, 2), objective_config=config
+  )
   np.testing.assert_allclose(once, again, rtol=1e-5)
 
 
@@ -311,8 +323,10 @@ def test_examples_of_weight_zero_do_not_count(params, batch):
   looked = look(params, images)
   half = jax.tree.map(lambda field: field[:, :4], looked)
   weight = jnp.array([1.0] * 4 + [0.0] * 4)
-  _, masked = objective(params.error, looked, labels, config=config, weight=weight)
-  _, subset = objective(params.error, half, labels[:4], config=config)
+  _, masked = objective(
+    params.error, looked, labels, objective_config=config, weight=weight
+  )
+  _, subset = objective(params.error, half, labels[:4], objective_config=config)
   for name, value in subset.items():
     np.testing.assert_allclose(masked[name], value, rtol=1e-5)
 
@@ -322,6 +336,6 @@ def test_a_prior_moves_the_intrinsic_part(params, batch):
   prior = (0.91, *[0.01] * 9)
   looked = look(params, images)
   config = ObjectiveConfig(prior=prior)
-  found = loss_parts(params.error, looked, labels, config=config).intrinsic
+  found = loss_parts(params.error, looked, labels, objective_config=config).intrinsic
   expected = -jax.nn.log_softmax(looked.logits_t[-1]) @ jnp.array(prior)
   np.testing.assert_allclose(found, expected, rtol=1e-5)

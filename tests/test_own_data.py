@@ -1,4 +1,4 @@
-"""One's own pictures, and sets that TFDS prepares: read right, or refused in one line."""
+"""One's own images, and sets that TFDS prepares: read right, or refused in one line."""
 
 import importlib.util
 import io
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import workdir as workdir_lib
+from experiments.runs import workdir as workdir_lib
 from ramjax import Config, ConfigError, TrainConfig, data
 from ramjax.data import prepared, splits
 from ramjax.data.own import read_folder, read_npz
@@ -51,13 +51,13 @@ def test_an_npz_file_is_a_data_set(tmp_path):
   np.testing.assert_allclose(found.std, expected.std(0), atol=6e-5)
 
 
-def test_pictures_of_one_channel_need_no_last_axis(tmp_path):
+def test_images_of_one_channel_need_no_last_axis(tmp_path):
   path = npz(tmp_path, images=ARRAYS["images"][..., 0], labels=ARRAYS["labels"])
   assert data.load_dataset(f"npz:{path}").image_shape == (9, 12, 1)
 
 
-def test_pictures_are_divided_once_and_for_all(tmp_path):
-  """Each picture is in one split, with its class, on every machine in the same one."""
+def test_images_are_divided_once_and_for_all(tmp_path):
+  """Each image is in one split, with its class, on every machine in the same one."""
   images = np.arange(30, dtype=np.uint8).repeat(4).reshape(30, 2, 2)
   path = npz(tmp_path, images=images, labels=np.arange(30) % 7)
   found = data.load_dataset(f"npz:{path}")
@@ -79,7 +79,7 @@ def test_a_file_is_found_where_it_has_gone(tmp_path, monkeypatch):
   assert data.load_dataset("npz:new/mine.npz").name == found.name
 
 
-def test_other_pictures_under_the_same_name_are_refused(tmp_path):
+def test_other_images_under_the_same_name_are_refused(tmp_path):
   path = npz(tmp_path, **ARRAYS)
   found = data.load_dataset(f"npz:{path}")
   train = TrainConfig(dataset=found.name, data_sha256=found.sha256)
@@ -88,7 +88,7 @@ def test_other_pictures_under_the_same_name_are_refused(tmp_path):
   np.savez(path, **ARRAYS)  # other bytes, the same arrays
   assert data.dataset_of(config).sha256 == found.sha256
   npz(tmp_path, **{**ARRAYS, "labels": ARRAYS["labels"][::-1]})
-  with pytest.raises(data.DataError, match="is not the data set that the run was"):
+  with pytest.raises(data.DataError, match="is not the dataset that the run was"):
     data.dataset_of(config)
 
 
@@ -108,7 +108,7 @@ BAD_NPZ = [
   ({"images": ARRAYS["images"] / 255}, "images must be uint8, 0 to 255, not float64"),
   ({"images": ARRAYS["images"][0, 0]}, "images must be .M, H, W, C."),
   ({"labels": ARRAYS["labels"] * 1.0}, "labels must be integers, not float64"),
-  ({"labels": ARRAYS["labels"][1:]}, "labels must be .30., one for each picture"),
+  ({"labels": ARRAYS["labels"][1:]}, "labels must be .30., one for each image"),
   ({"labels": ARRAYS["labels"] - 1}, "number the classes from 0, but label 0 is -1"),
   ({"labels": ARRAYS["labels"] * 10**9}, "but label 2 is 2000000000"),
   ({"labels": np.zeros(30, int)}, "at least two classes .* all labels are 0"),
@@ -162,7 +162,7 @@ def test_a_file_of_one_array_and_no_file_are_refused(tmp_path):
     read_npz(path)
 
 
-def write_pictures(folder, images, labels, suffix=".png"):
+def write_images(folder, images, labels, suffix=".png"):
   for number, (image, label) in enumerate(zip(images, labels, strict=True)):
     place = folder / f"class {label}"
     place.mkdir(parents=True, exist_ok=True)
@@ -173,13 +173,13 @@ def write_pictures(folder, images, labels, suffix=".png"):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("with_test", [False, True])
 def test_a_folder_of_folders_is_a_data_set(channels, with_test, tmp_path):
-  """Pictures in the order of classes and files; grey ones have one channel."""
+  """Images in the order of classes and files; grey ones have one channel."""
   images, labels = ARRAYS["images"][..., :channels], ARRAYS["labels"]
   root = tmp_path / "train" if with_test else tmp_path
-  write_pictures(root, images, labels)
+  write_images(root, images, labels)
   (root / ".hidden").write_text("mine")
   if with_test:
-    write_pictures(tmp_path / "test", images[:3], labels[:3])
+    write_images(tmp_path / "test", images[:3], labels[:3])
   found = read_folder(tmp_path)
   order = np.argsort(labels, kind="stable")
   np.testing.assert_array_equal(found.train.images, images[order])
@@ -192,9 +192,9 @@ def test_a_folder_of_folders_is_a_data_set(channels, with_test, tmp_path):
   assert dataset.num_classes == 3
 
 
-def test_grey_pictures_among_coloured_ones_have_three_channels(tmp_path):
-  write_pictures(tmp_path, ARRAYS["images"][:2], [0, 0])
-  write_pictures(tmp_path, ARRAYS["images"][:2, ..., 0], [1, 1])
+def test_grey_images_among_coloured_ones_have_three_channels(tmp_path):
+  write_images(tmp_path, ARRAYS["images"][:2], [0, 0])
+  write_images(tmp_path, ARRAYS["images"][:2, ..., 0], [1, 1])
   found = read_folder(tmp_path).train.images
   assert found.shape == (4, 9, 12, 3)
   for channel in range(3):
@@ -202,7 +202,7 @@ def test_grey_pictures_among_coloured_ones_have_three_channels(tmp_path):
 
 
 def spoil_text(folder):
-  (folder / "class 1" / "notes.png").write_text("not a picture")
+  (folder / "class 1" / "notes.png").write_text("not an image")
 
 
 def spoil_size(folder):
@@ -236,17 +236,17 @@ def spoil_by_folders(folder):
 @pytest.mark.parametrize(
   ("spoil", "message"),
   [
-    (spoil_text, r"class 1/notes\.png cannot be read as a picture"),
+    (spoil_text, r"class 1/notes\.png cannot be read as an image"),
     (spoil_size, r"class 2/odd\.png is 12 x 5 pixels, .*000\.png is 12 x 9"),
     (spoil_depth, r"class 2/deep\.png has pixels of the mode I;16"),
     (spoil_with_a_file, r"one folder for each class .* labels\.csv is a file"),
-    (spoil_with_an_empty_class, "class 3 holds no pictures"),
+    (spoil_with_an_empty_class, "class 3 holds no images"),
     (spoil_classes, "at least two classes, not 1"),
-    (spoil_by_folders, "class 0/more cannot be read as a picture"),
+    (spoil_by_folders, "class 0/more cannot be read as an image"),
   ],
 )
 def test_a_folder_that_is_no_data_set_is_one_line(spoil, message, tmp_path):
-  write_pictures(tmp_path, ARRAYS["images"][:6], ARRAYS["labels"][:6])
+  write_images(tmp_path, ARRAYS["images"][:6], ARRAYS["labels"][:6])
   spoil(tmp_path)
   with pytest.raises(data.DataError, match=message) as caught:
     read_folder(tmp_path)
@@ -259,7 +259,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "with_test"), [(2, False), (1, True)])
-def test_too_few_pictures_to_divide(count, with_test):
+def test_too_few_images_to_divide(count, with_test):
   few = Split(np.zeros((count, 2, 2, 1), np.uint8), np.zeros(count, np.int32))
   stored = Stored("here", 2, few, few if with_test else None)
   with pytest.raises(data.DataError, match="so that one is left to train on, not"):
@@ -292,11 +292,11 @@ def test_names_and_canvases_that_are_not_known(name, options, message):
     data.load_dataset(name, **options)
 
 
-def test_small_pictures_can_be_moved_and_not_cut_up(tmp_path):
+def test_small_images_can_be_moved_and_not_cut_up(tmp_path):
   path = npz(tmp_path, images=ARRAYS["images"][:, :7], labels=ARRAYS["labels"])
   found = data.load_dataset(f"npz:{path}", canvas_size=20)
   assert found.image_shape == (20, 20, 3)
-  with pytest.raises(ConfigError, match="num_clutter must be 0 for pictures of 7 x 12"):
+  with pytest.raises(ConfigError, match="num_clutter must be 0 for images of 7 x 12"):
     data.load_dataset(f"npz:{path}", canvas_size=20, num_clutter=1)
 
 
@@ -323,7 +323,7 @@ import tensorflow_datasets as tfds
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
-  "Coloured pictures of three classes."
+  "Coloured images of three classes."
 
   VERSION = tfds.core.Version("1.0.0")
 
@@ -345,7 +345,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
 
 
 class Ragged(Tiny):
-  "Pictures of no fixed size."
+  "Images of no fixed size."
 
   def _info(self):
     return self.dataset_info_from_configs(
@@ -401,6 +401,6 @@ def test_a_set_that_tfds_prepares(tmp_path):
   lines = done.stdout.splitlines()[-4:]  # TFDS tells of what it prepares before
   assert all(line.startswith("0 ") for line in lines)
   for line, expected in zip(
-    lines, ["several sizes", "not known to TFDS", "none of pictures", ""], strict=True
+    lines, ["several sizes", "not known to TFDS", "none of images", ""], strict=True
   ):
     assert expected in line

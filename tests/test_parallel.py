@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import ramjax
-from experiments.workdir import Workdir, open_run
+from experiments.runs.workdir import Workdir, open_run
 from ramjax import parallel
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ConfigError, ModelConfig, TrainConfig
@@ -99,14 +99,14 @@ def test_evaluation_is_that_of_one_device(number, found):
 @pytest.mark.parametrize(
   ("number", "exchanged"), [(1, []), (2, ["all-reduce"]), (8, ["all-reduce"])]
 )
-def test_devices_exchange_sums_and_no_pictures(number, exchanged, found):
+def test_devices_exchange_sums_and_no_images(number, exchanged, found):
   """Were the work not divided, nothing would be exchanged at all."""
   assert found[number]["in_training"].tolist() == exchanged
   assert found[number]["in_evaluation"].tolist() == exchanged
 
 
-def test_each_device_puts_its_own_pictures_on_canvases(found):
-  """Placing many pictures at once is a scatter, which is not divided by itself."""
+def test_each_device_puts_its_own_images_on_canvases(found):
+  """Placing many images at once is a scatter, which is not divided by itself."""
   assert found[8]["in_cluttered"].tolist() == ["all-reduce"]
 
 
@@ -270,13 +270,13 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
     with Checkpoints(place.checkpoints) as checkpoints:
       checkpoints.save(state)
 
-  binary = ["-m", "experiments.glimpse_generalization", "--max_glimpses=4"]
-  binary += ["--betas=0,0.1,0.5"]
+  script = ["-m", "experiments.glimpse_generalization", "--max_glimpses=4"]
+  script += ["--betas=0,0.1,0.5"]
   together = [f"--coordinator_address={free_address()}", "--num_processes=2"]
   running = [
-    start(*binary, f"--workdir={tmp_path / 'alone'}"),
-    start(*binary, f"--workdir={tmp_path / 'first'}", *together, "--process_id=0"),
-    start(*binary, f"--workdir={tmp_path / 'second'}", *together, "--process_id=1"),
+    start(*script, f"--workdir={tmp_path / 'alone'}"),
+    start(*script, f"--workdir={tmp_path / 'first'}", *together, "--process_id=0"),
+    start(*script, f"--workdir={tmp_path / 'second'}", *together, "--process_id=1"),
   ]
   alone, first, second = (finish(process) for process in running)
   for status, _, stderr in (alone, first, second):
@@ -298,7 +298,7 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
     points = evaluated["fixed"] + evaluated["dynamic"]
     found.append([list(point.values()) for point in points])
   assert len(found[0]) == 7
-  # A picture or two may be on the border between two classes.
+  # An image or two may be on the border between two classes.
   np.testing.assert_allclose(
     np.concatenate(found[1]), np.concatenate(found[0]), rtol=1e-4, atol=3e-4
   )

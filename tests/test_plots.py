@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import plots
+from experiments.reporting import plots
 from ramjax import ModelConfig, Rollout, extract_glimpse
 
 CONFIG = ModelConfig(patch_size=4, num_scales=2, scale_factor=3)
@@ -13,7 +13,7 @@ IMAGE = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
 
 
 def looking_at(*locations):
-  """A rollout of one picture, of which nothing is known but where it was looked at."""
+  """A rollout of one image, of which nothing is known but where it was looked at."""
   location_t = jnp.array(locations)[:, None]
   return Rollout(*[None] * len(Rollout._fields))._replace(location_t=location_t)
 
@@ -46,7 +46,7 @@ def test_a_sharp_look_is_not_blurred_by_a_later_one_beside_it():
 
 @pytest.mark.parametrize("location", [[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
 @pytest.mark.parametrize("patch_size", [1, 4, 60])
-def test_glimpses_that_leave_the_picture(location, patch_size):
+def test_glimpses_that_leave_the_image(location, patch_size):
   """At the border a block is the mean of what is left of it."""
   config = ModelConfig(patch_size=patch_size, num_scales=2, scale_factor=3)
   image = np.full((40, 50, 1), 7, np.uint8)
@@ -56,9 +56,9 @@ def test_glimpses_that_leave_the_picture(location, patch_size):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_pictures_of_any_number_of_channels_can_be_drawn(channels):
+def test_images_of_any_number_of_channels_can_be_drawn(channels):
   axes = Figure().subplots()
   image = np.full((5, 6, channels), 40, np.uint8)
-  plots._picture(axes, image)
+  plots._show_image(axes, image)
   assert axes.images[0].get_array().shape == (5, 6, 3)
   assert (axes.images[0].get_array() == 40).all()

@@ -1,4 +1,4 @@
-"""The location policy: samples in the picture, densities of a Gaussian."""
+"""The location policy: samples in the image, densities of a Gaussian."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Predictions: what `evaluate` judges, picture by picture."""
+"""Predictions: what `evaluate` judges, image by image."""
 
 import functools
 
@@ -27,7 +27,7 @@ def predict(params, mnist, num_images=50, **options):
     KEY,
     params,
     jnp.asarray(mnist.test.images[:num_images]),
-    config=MODEL,
+    model_config=MODEL,
     num_glimpses=5,
     preprocess=mnist.preprocess,
     **options,
@@ -43,7 +43,7 @@ def test_evaluate_judges_these_predictions(params, mnist, num_samples):
     images,
     labels,
     BETAS,
-    config=MODEL,
+    model_config=MODEL,
     num_glimpses=5,
     preprocess=mnist.preprocess,
     num_samples=num_samples,

@@ -19,7 +19,7 @@ def test_examples_run(number):
   exec(compile(BLOCKS[number], f"README.md, example {number + 1}", "exec"), {})
 
 
-def test_pictures_and_files_exist():
+def test_images_and_files_exist():
   names = re.findall(r"\]\(([^)#]+)\)", README)
   local = [name for name in names if "://" not in name]
   assert local

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ramjax
-from experiments import binary, signals
 from experiments import train as train_lib
-from experiments import workdir as workdir_lib
-from experiments.metrics import Metrics, read_metrics
-from experiments.programs import chunks, run_keys
-from experiments.trained import restore_params
+from experiments.cli import errors, signals
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.metrics import Metrics, read_metrics
+from experiments.runs.programs import chunks, run_keys
+from experiments.runs.trained import restore_params
 from ramjax import data
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig
@@ -53,7 +53,7 @@ def quick(tmp_path_factory):
     patch.setattr(train_lib, "_draw", lambda *_: None)
     for name, value in names.items():
       jax.config.update(name, value)
-      patch.setenv(name.upper(), str(value))  # for the binaries
+      patch.setenv(name.upper(), str(value))  # for the scripts
     yield
     for name, value in before.items():
       jax.config.update(name, value)
@@ -163,7 +163,7 @@ def test_signals_within_epochs_and_between_them(
 def test_an_average_outlives_an_interruption_and_is_what_is_evaluated(
   dataset, tmp_path, monkeypatch
 ):
-  """With all that may be added to the optimiser, and pictures that are moved."""
+  """With all that may be added to the optimiser, and images that are moved."""
   options = {"max_gradient_norm": 5.0, "weight_decay": 0.1, "average_decay": 0.8}
   options |= {"learning_rate_schedule": "cosine", "warmup_epochs": 0.5, "max_shift": 2}
   options |= {"learning_rate": 0.01, "optimizer": "muon"}
@@ -209,7 +209,7 @@ def test_a_run_whose_rate_falls_to_nothing_has_the_length_that_it_has(
   place = workdir_lib.Workdir(tmp_path)
   workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=cosine))
   other = dataclasses.replace(cosine, num_epochs=num_epochs)
-  with pytest.raises(binary.UsageError) as caught:
+  with pytest.raises(errors.UsageError) as caught:
     workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=other))
   assert str(caught.value) == (
     f"{tmp_path} holds a run whose rate falls along a cosine for 2 epochs;"
@@ -291,7 +291,7 @@ def test_no_checkpoint_follows_metrics_that_are_not_on_disk(
 
   def fails_at_first(self):
     if next(calls) == 1:
-      raise binary.RunError("metrics.jsonl cannot be written: no space left")
+      raise errors.RunError("metrics.jsonl cannot be written: no space left")
     sync(self)
 
   monkeypatch.setattr(Metrics, "sync", fails_at_first)
@@ -353,7 +353,7 @@ def test_lines_wait_for_space(tmp_path, caplog):
       for step in range(1, 6):
         metrics.write(step=step, epoch=1, split="train", values=values(step))
       with pytest.raises(
-        binary.RunError, match=r"metrics.jsonl cannot be written: File"
+        errors.RunError, match=r"metrics.jsonl cannot be written: File"
       ):
         metrics.sync()
     finally:

@@ -47,7 +47,7 @@ def images():
 )
 def unroll(params, images, key=KEY, config=CONFIG, num_glimpses=6, **options):
   return rollout(
-    key, params, images, config=config, num_glimpses=num_glimpses, **options
+    key, params, images, model_config=config, num_glimpses=num_glimpses, **options
   )
 
 
@@ -63,7 +63,7 @@ def assert_same(left, right, **tolerance):
 def test_equals_a_loop_over_its_parts(config, images):
   """Given where it looked, everything else follows from sensor and networks."""
   params = init_params(jax.random.key(0), config)
-  looked = unroll(params, images, config=config)
+  looked = unroll(params, images, model_config=config)
   model = RecurrentAttentionModel(config)
   sizes = {"patch_size": 5, "num_scales": 2, "scale_factor": 3, "fill_value": -0.4}
   see = jax.vmap(functools.partial(extract_glimpse, **sizes))
@@ -98,12 +98,12 @@ def test_equals_a_loop_over_its_parts(config, images):
 def test_few_glimpses_are_the_beginning_of_many(config, images):
   params = init_params(jax.random.key(0), config)
   few, many = (
-    unroll(params, images, config=config, num_glimpses=num) for num in (6, 50)
+    unroll(params, images, model_config=config, num_glimpses=num) for num in (6, 50)
   )
   assert_same(few, jax.tree.map(lambda field: field[:6], many))
 
 
-def test_a_picture_does_not_depend_on_the_others(params, images):
+def test_an_image_does_not_depend_on_the_others(params, images):
   together = unroll(params, images)
   changed = unroll(params, images.at[1:].set(0.0))
   first = unroll(params, images[:1])
@@ -113,7 +113,7 @@ def test_a_picture_does_not_depend_on_the_others(params, images):
   assert_same(jax.tree.map(lambda field: field[:, :1], together), first)
 
 
-def test_a_key_for_each_picture(params, images):
+def test_a_key_for_each_image(params, images):
   keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
   expected = unroll(params, images)
   backwards = unroll(params, images[::-1], key=keys[::-1])
@@ -126,7 +126,7 @@ def test_randomness_comes_from_the_key_alone(params, images):
   assert not np.allclose(unroll(params, images).location_t, other.location_t)
 
 
-def test_steps_and_pictures_draw_different_noise(params):
+def test_steps_and_images_draw_different_noise(params):
   """With a mean that is 0 everywhere, locations are the noise itself."""
   location = jax.tree.map(jnp.zeros_like, params.ram["location"])
   blind = params._replace(ram={**params.ram, "location": location})
@@ -154,7 +154,7 @@ def test_the_mean_of_the_score(density, expected, params):
   def mean_log_prob(bias):
     location["mean"]["bias"] = bias
     blind = params._replace(ram={**params.ram, "location": location})
-    looked = rollout(KEY, blind, images, config=config, num_glimpses=50)
+    looked = rollout(KEY, blind, images, model_config=config, num_glimpses=50)
     return looked.log_prob_t.mean()
 
   score = jax.jit(jax.grad(mean_log_prob))(jnp.full(2, 0.95))
@@ -167,7 +167,8 @@ def test_the_density_changes_no_more_than_the_density(params, images):
   config = dataclasses.replace(CONFIG, location_density="raw", location_std=0.8)
   wide = dataclasses.replace(CONFIG, location_std=0.8)
   raw, clipped = (
-    rollout(KEY, params, images, config=c, num_glimpses=30) for c in (config, wide)
+    rollout(KEY, params, images, model_config=c, num_glimpses=30)
+    for c in (config, wide)
   )
   inside = (jnp.abs(raw.next_location_t) < 1).all(-1)
   assert 0.2 < inside.mean() < 0.9
@@ -192,12 +193,12 @@ def test_mean_policy_looks_at_the_mean(params, images):
 def test_the_first_glimpse_in_the_middle(params, images):
   """Nothing else changes, and a first location that is given is taken."""
   centred = dataclasses.replace(CONFIG, first_location="centre")
-  looked = unroll(params, images, config=centred)
+  looked = unroll(params, images, model_config=centred)
   assert not looked.location_t[0].any()
   assert_same(looked, unroll(params, images, first_location=jnp.zeros(2)), atol=0)
   given = jnp.array([0.2, -0.3])
   assert_same(
-    unroll(params, images, config=centred, first_location=given),
+    unroll(params, images, model_config=centred, first_location=given),
     unroll(params, images, first_location=given),
     atol=0,
   )
@@ -212,7 +213,7 @@ def test_jit_and_vmap_over_parameters(params, images):
   )
 
 
-def test_pictures_of_another_size_than_the_configured_one_will_do(params):
+def test_images_of_another_size_than_the_configured_one_will_do(params):
   assert unroll(params, jnp.zeros((2, 64, 48, 2))).hidden_t.shape == (6, 2, 32)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import ramjax
-from experiments import scores
+from experiments.studies import scores
 from ramjax import data
 from ramjax.config import Config, ModelConfig
 
@@ -23,7 +23,7 @@ def test_scores_are_those_of_the_predictions(mnist):
       scores.run_keys(7).generalization,
       params,
       few.test.images,
-      config=CONFIG.model,
+      model_config=CONFIG.model,
       num_glimpses=4,
       preprocess=few.preprocess,
     ),

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import binary, side_by_side, signals
+from experiments.cli import errors, signals
+from experiments.runs import side_by_side
 from ramjax import data, parallel
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 
@@ -88,13 +89,13 @@ def test_runs_differ(untouched):
 
 
 def test_other_runs_in_the_folder_are_refused(few, untouched):
-  with pytest.raises(binary.UsageError, match="holds other runs"):
+  with pytest.raises(errors.UsageError, match="holds other runs"):
     train(few, untouched[1], RUNS[:2])
 
 
 def test_a_folder_of_other_things_is_refused(few, tmp_path):
   (tmp_path / "letter").touch()
-  with pytest.raises(binary.UsageError, match="holds files but no runs"):
+  with pytest.raises(errors.UsageError, match="holds files but no runs"):
     train(few, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ["letter"]
 
@@ -124,7 +125,7 @@ def test_damage_is_one_line(few, untouched, name, content, message):
     file.unlink()
     if content is not None:
       file.write_bytes(content)
-    with pytest.raises(binary.RunError, match=message) as caught:
+    with pytest.raises(errors.RunError, match=message) as caught:
       train(few, untouched[1])
     assert "\n" not in str(caught.value)
   finally:
@@ -136,7 +137,7 @@ def test_accuracies_that_end_early_are_one_line(few, untouched):
   whole = file.read_bytes()
   try:
     np.save(file, np.load(file)[:, :9])
-    with pytest.raises(binary.RunError, match="does not reach step 10"):
+    with pytest.raises(errors.RunError, match="does not reach step 10"):
       train(few, untouched[1])
   finally:
     file.write_bytes(whole)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import signals
+from experiments.cli import signals
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,7 +24,7 @@ def handlers():
 
 LOOP = """
 import time
-from experiments import signals
+from experiments.cli import signals
 {before}
 with signals.Stop() as stop:
   print("looping", flush=True)

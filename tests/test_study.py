@@ -9,8 +9,10 @@ import sys
 import forked
 import pytest
 
-from experiments import departures, same_glimpses, side_by_side, stability, study
-from experiments.binary import UsageError
+from experiments import departures, same_glimpses, stability
+from experiments.cli.errors import UsageError
+from experiments.runs import side_by_side
+from experiments.studies import study
 from ramjax import data, parallel
 from ramjax.config import (
   Config,
@@ -157,7 +159,7 @@ def test_as_many_glimpses_in_the_test(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("binary", "argument", "message"),
+  ("script", "argument", "message"),
   [
     ("stability", "--lambdas=0.1,-1", "lambda_intrinsic must be at least 0, not -1.0"),
     ("stability", "--lambda_intrinsic=0.1", "lambda_intrinsic must not be given"),
@@ -170,8 +172,8 @@ def test_as_many_glimpses_in_the_test(monkeypatch):
     ("report", "--chek", "Unknown command line flag 'chek'"),
   ],
 )
-def test_a_bad_command_line_is_one_line(binary, argument, message):
-  ended = forked.run(binary, argument)
+def test_a_bad_command_line_is_one_line(script, argument, message):
+  ended = forked.run(script, argument)
   assert ended.returncode == 2, ended.stderr
   assert message in ended.stderr
   assert len(ended.stderr.splitlines()) == 1

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments import binary, report, tables
+from experiments import report
+from experiments.cli import errors
+from experiments.reporting import tables
 
 
 def run(seed, accuracies, *, objective="both", dynamic=(), norms=(1.0, 2.0)):
@@ -111,7 +113,7 @@ def test_error_rates_of_data_sets_with_other_numbers_of_glimpses():
 
 
 def test_objectives_are_columns_and_data_sets_rows():
-  """M = 1 alone; 6 glimpses of one data set, 8 of the other."""
+  """M = 1 alone; 6 glimpses of one dataset, 8 of the other."""
   runs = [
     scored(0, 0.979),
     scored(1, 0.989),
@@ -119,7 +121,7 @@ def test_objectives_are_columns_and_data_sets_rows():
     scored(0, 0.799, dataset="npz:x", n=6),
   ]
   table = tables.objectives({"runs": runs})
-  assert table.splitlines()[0] == "| pictures | N | `original` | `both` |"
+  assert table.splitlines()[0] == "| images | N | `original` | `both` |"
   assert cells(table) == [
     ["mnist_translated_60", "8", "10.00", "1.50 ± 0.71"],
     ["npz:x", "6", "", "20.00"],
@@ -201,6 +203,6 @@ def test_a_table_of_several_files_has_all_their_runs(tmp_path, monkeypatch):
 def test_a_bad_mark_is_one_line(tmp_path, monkeypatch, mark, message):
   monkeypatch.setattr(report, "RESULTS", tmp_path)
   (tmp_path / "no_runs.json").write_text("{}")
-  with pytest.raises(binary.RunError, match=message) as caught:
+  with pytest.raises(errors.RunError, match=message) as caught:
     report.with_tables(f"<!-- table: {mark} -->\n\n<!-- end of table -->")
   assert "\n" not in str(caught.value)

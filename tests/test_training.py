@@ -76,8 +76,12 @@ def test_a_step_is_gradient_descent_on_the_objective(mnist):
 
   def loss(params):
     _, key = jax.random.split(jax.random.fold_in(state.key, 0))
-    looked = ramjax.rollout(key, params, images, config=SMALL.model, num_glimpses=3)
-    return ramjax.objective(params.error, looked, labels, config=SMALL.objective)[0]
+    looked = ramjax.rollout(
+      key, params, images, model_config=SMALL.model, num_glimpses=3
+    )
+    return ramjax.objective(
+      params.error, looked, labels, objective_config=SMALL.objective
+    )[0]
 
   value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
   expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
@@ -158,7 +162,7 @@ def test_an_epoch_has_at_least_one_batch():
 
 
 def test_a_random_transform_does_not_share_its_key_with_the_rollout(mnist):
-  """Nor with another step, nor with another picture of the batch."""
+  """Nor with another step, nor with another image of the batch."""
   seen = []
 
   def preprocess(key, image, pool):
@@ -181,8 +185,8 @@ def test_a_random_transform_does_not_share_its_key_with_the_rollout(mnist):
   jax.effects_barrier()
   assert len(seen) == len(set(seen)) == 32
   _, rollout_key = jax.random.split(jax.random.fold_in(state.key, 0))
-  pictures = jax.vmap(jax.random.fold_in, (None, 0))(rollout_key, jnp.arange(16))
-  of_rollout = {tuple(data) for data in jax.random.key_data(pictures).tolist()}
+  of_images = jax.vmap(jax.random.fold_in, (None, 0))(rollout_key, jnp.arange(16))
+  of_rollout = {tuple(data) for data in jax.random.key_data(of_images).tolist()}
   assert not of_rollout & set(seen)
 
 
@@ -230,11 +234,11 @@ def test_many_runs_at_once_by_vmap(mnist):
 
 @pytest.mark.parametrize("accumulation_steps", [4])
 def test_a_batch_in_parts_is_the_same_step(accumulation_steps, mnist):
-  """Also with a random transform: a picture has its key in whatever part it is."""
+  """Also with a random transform: an image has its key in whatever part it is."""
 
   def preprocess(key, image, pool):
-    picture = mnist.preprocess(key, image)
-    return jnp.roll(picture, jax.random.randint(key, (), -4, 5), axis=0)
+    shown = mnist.preprocess(key, image)
+    return jnp.roll(shown, jax.random.randint(key, (), -4, 5), axis=0)
 
   optimizer = optax.sgd(0.1)
   state = init(SMALL, optimizer)(jax.random.key(0))
@@ -280,7 +284,7 @@ def test_parts_that_do_not_divide_the_batch_are_refused(mnist):
 def test_a_step_that_is_not_finite_is_skipped_and_the_next_one_taken(
   accumulation_steps, mnist
 ):
-  """One picture of the third of five batches becomes NaN."""
+  """One image of the third of five batches becomes NaN."""
 
   def preprocess(key, image, pool):
     poisoned = image.min() == 255

@@ -1,4 +1,4 @@
-"""Transforms of pictures: where a digit is put, and which pictures a model is shown."""
+"""Transforms of images: where a digit is put, and which images a model is shown."""
 
 import functools
 import hashlib
@@ -11,12 +11,12 @@ import scipy.stats
 
 import ramjax
 from experiments import train as train_lib
-from experiments import workdir as workdir_lib
-from experiments.trained import restore_params
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.trained import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, TrainConfig
 from ramjax.networks import RecurrentAttentionModel, initial_state
-from ramjax.prediction import evaluation_pictures
+from ramjax.prediction import evaluation_images
 
 CANVAS = (60, 60)
 PLACES = [[30, 7], [9, 22], [13, 13], [0, 22], [32, 1]]
@@ -33,11 +33,11 @@ def translated():
   return data.load_dataset("mnist_translated_60")
 
 
-def places(pictures, size=(28, 28)):
-  """Row and column of the pictures [B, H, W, 1] on canvases of 0; each is all 255."""
+def places(shown, size=(28, 28)):
+  """Row and column of the images [B, H, W, 1] on canvases of 0; each is all 255."""
   found = []
-  for picture in np.asarray(pictures)[..., 0]:
-    rows, columns = (np.flatnonzero(picture.any(axis)) for axis in (1, 0))
+  for one in np.asarray(shown)[..., 0]:
+    rows, columns = (np.flatnonzero(one.any(axis)) for axis in (1, 0))
     assert (len(rows), len(columns)) == size
     assert (np.diff(rows) == 1).all()
     found.append((rows[0], columns[0]))
@@ -45,14 +45,14 @@ def places(pictures, size=(28, 28)):
 
 
 def boxes(count):
-  """Pictures of 255 whose corner is 0, so that the canvas is."""
+  """Images of 255 whose corner is 0, so that the canvas is."""
   images = np.full((count, 28, 28, 1), 255, np.uint8)
   images[:, 5, 5] = 0
   return jnp.asarray(images)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_picture_lies_whole_on_a_canvas_of_its_minimum(dtype):
+def test_the_image_lies_whole_on_a_canvas_of_its_minimum(dtype):
   """NumPy puts it where its brightest pixel was found; all pixels are different."""
   image = np.random.RandomState(0).permutation(5 * 7 * 3).reshape(5, 7, 3) + 11
   put = jax.jit(functools.partial(data.translate, canvas_size=(9, 16)))
@@ -70,7 +70,7 @@ def test_the_picture_lies_whole_on_a_canvas_of_its_minimum(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_a_picture_is_moved_by_whole_pixels_and_background_comes_in(dtype):
+def test_an_image_is_moved_by_whole_pixels_and_background_comes_in(dtype):
   """By up to 2 on both axes, all 25 of them, the corners too; NumPy moves it likewise."""
   image = np.random.RandomState(0).permutation(4 * 6 * 2).reshape(4, 6, 2) + 11
   image = image.astype(dtype)
@@ -86,13 +86,13 @@ def test_a_picture_is_moved_by_whole_pixels_and_background_comes_in(dtype):
   moved = np.asarray(jax.jit(jax.vmap(move))(keys))
   assert (moved.shape, moved.dtype) == ((4000, *image.shape), dtype)
   counts = dict.fromkeys(expected.values(), 0)
-  for picture in moved:
-    counts[expected[picture.tobytes()]] += 1
+  for one in moved:
+    counts[expected[one.tobytes()]] += 1
   assert scipy.stats.chisquare(list(counts.values())).pvalue > 0.01
 
 
-def test_only_training_moves_pictures(mnist):
-  """What is moved is what the data set's own transform has made of a picture."""
+def test_only_training_moves_images(mnist):
+  """What is moved is what the dataset's own transform has made of an image."""
   image, key = jnp.asarray(mnist.train.images[0]), jax.random.key(5)
   assert mnist.train_preprocess(0) == mnist.preprocess
   of_transform, of_shift = jax.random.split(key)
@@ -103,8 +103,8 @@ def test_only_training_moves_pictures(mnist):
   )
   pool = image[None]
   moved = halved.train_preprocess(3)(key, image, pool)
-  picture = halved.transform(of_transform, image, pool)
-  expected = data.shift(of_shift, picture, max_shift=3)
+  shown = halved.transform(of_transform, image, pool)
+  expected = data.shift(of_shift, shown, max_shift=3)
   expected = data.normalize(expected, mean=mnist.mean, std=mnist.std)
   np.testing.assert_array_equal(moved, expected)
   assert (moved != halved.preprocess(of_transform, image)).any()
@@ -127,7 +127,7 @@ def test_places_are_uniform_and_independent():
   assert scipy.stats.chi2_contingency(table).pvalue > 0.001
 
 
-def test_a_picture_as_large_as_the_canvas_stays():
+def test_an_image_as_large_as_the_canvas_stays():
   image = jax.random.uniform(jax.random.key(0), (6, 9, 2))
   found = data.translate(jax.random.key(1), image, canvas_size=(6, 9))
   np.testing.assert_array_equal(found, image)
@@ -148,7 +148,7 @@ def strewn(count, pool, *, num_crops, canvas_size=(24, 20), image=None):
   return np.asarray(show(keys, image, pool))[..., 0].astype(int)
 
 
-def test_a_crop_is_a_window_of_one_of_the_pictures():
+def test_a_crop_is_a_window_of_one_of_the_images():
   """All 225 pixels differ, so that a canvas tells where its crop was, and from where."""
   pool = np.arange(1, 1 + 3 * 9 * 9, dtype=np.uint8).reshape(3, 9, 9, 1)
   places, origins = [], []
@@ -181,7 +181,7 @@ def test_brightness_adds_up_to_white():
   assert seen.tolist() == [0, 100, 120, 220, 240, 255]
 
 
-def test_pictures_and_crops_have_the_channels_of_the_data():
+def test_images_and_crops_have_the_channels_of_the_data():
   image = jnp.zeros((9, 9, 3), jnp.uint8)
   pool = jnp.full((2, 9, 9, 3), jnp.array([10, 20, 30], jnp.uint8))
   found = data.clutter(jax.random.key(0), image, pool, canvas_size=(16, 20))
@@ -190,7 +190,7 @@ def test_pictures_and_crops_have_the_channels_of_the_data():
   assert found.max() >= 30
 
 
-def test_a_crop_larger_than_the_pictures_is_refused():
+def test_a_crop_larger_than_the_images_is_refused():
   image = jnp.zeros((7, 12, 1), jnp.uint8)
   with pytest.raises(ValueError, match="crop_size must be at most 7"):
     data.clutter(jax.random.key(0), image, image[None])
@@ -201,14 +201,14 @@ TEST_SETS = {
   "mnist_cluttered_60": "7d83efefb64beb98430572016404ef4f7706b3dd4ea9cff1ecf5234720125134",
   "mnist_cluttered_100": "3e7fa2019ea077eac1707e75c5a5f66e8117baeddc8c12746aafd420b1a9e14b",
 }
-"""SHA-256 of all 10,000 test pictures, uint8 [10000, H, W, 1]."""
+"""SHA-256 of all 10,000 test images, uint8 [10000, H, W, 1]."""
 
 
 @pytest.mark.parametrize("name", TEST_SETS)
 def test_the_test_sets_are_the_same_on_every_machine(name):
   dataset = data.load_dataset(name)
   images = jnp.asarray(dataset.test.images)
-  show = jax.jit(functools.partial(evaluation_pictures, preprocess=dataset.transform))
+  show = jax.jit(functools.partial(evaluation_images, preprocess=dataset.transform))
   sha256 = hashlib.sha256()
   for first in range(0, 10_000, 2_500):
     sha256.update(np.asarray(show(images, first + jnp.arange(2_500))))
@@ -216,15 +216,15 @@ def test_the_test_sets_are_the_same_on_every_machine(name):
 
 
 def test_clutter_does_not_depend_on_what_else_is_shown(mnist):
-  """The canvas of a picture depends on the others that there are."""
+  """The canvas of an image depends on the others that there are."""
   images = jnp.asarray(mnist.test.images[:40])
-  show = jax.jit(functools.partial(evaluation_pictures, preprocess=data.clutter))
+  show = jax.jit(functools.partial(evaluation_images, preprocess=data.clutter))
   first, second = (np.asarray(show(images, jnp.array(i))) for i in ([7, 3], [30, 7]))
   np.testing.assert_array_equal(first[0], second[1])
 
 
-def test_training_hands_over_all_training_pictures():
-  """To the preprocessing of each picture, of which it need only be traced."""
+def test_training_hands_over_all_training_images():
+  """To the preprocessing of each image, of which it need only be traced."""
   optimizer = ramjax.make_optimizer(SMALL.train, steps_per_epoch=10)
   init = functools.partial(ramjax.init_train_state, config=SMALL, optimizer=optimizer)
   state = jax.eval_shape(init, jax.random.key(0))
@@ -232,8 +232,8 @@ def test_training_hands_over_all_training_pictures():
 
   def preprocess(key, image, pool):
     shapes.append((image.shape, pool.shape))
-    picture = data.clutter(key, image, pool)
-    return data.normalize(picture, mean=(0.1,), std=(0.3,))
+    shown = data.clutter(key, image, pool)
+    return data.normalize(shown, mean=(0.1,), std=(0.3,))
 
   train = functools.partial(
     ramjax.train_chunk,
@@ -268,7 +268,7 @@ def test_translated_mnist_is_mnist_on_a_canvas(translated, mnist):
 @pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
 def test_the_test_set_is_the_same_for_ever(generator, translated):
   """Whatever the order in which it is shown and the generator of the runs."""
-  show = functools.partial(evaluation_pictures, preprocess=translated.transform)
+  show = functools.partial(evaluation_images, preprocess=translated.transform)
   with jax.default_prng_impl(generator):
     assert places(show(boxes(5), jnp.arange(5))).tolist() == PLACES
     some = places(show(boxes(5), jnp.array([4, 2])))
@@ -276,28 +276,28 @@ def test_the_test_set_is_the_same_for_ever(generator, translated):
 
 
 def telling(dataset, seen):
-  """The data set, telling of each picture its number and its place."""
+  """The dataset, telling of each image its number and its place."""
 
   def transform(key, image, pool):
-    picture = dataset.transform(key, image, pool)
-    filled = picture[..., 0] > 0
+    shown = dataset.transform(key, image, pool)
+    filled = shown[..., 0] > 0
     place = filled.any(1).argmax(), filled.any(0).argmax()
     jax.debug.callback(
       lambda *told: seen.append([*map(int, told)]), image[6, 6, 0], *place
     )
-    return picture
+    return shown
 
   return dataset._replace(transform=transform)
 
 
 def numbered(count):
-  """Pictures whose place can be seen, and the number of each in a corner of its hole."""
+  """Images whose place can be seen, and the number of each in a corner of its hole."""
   return boxes(count).at[:, 6, 6, 0].set(jnp.arange(1, count + 1, dtype=jnp.uint8))
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "validate"])
 @pytest.mark.parametrize(("seed", "batch_size"), [(0, 20), (1, 7)])
-def test_evaluations_show_the_same_pictures(kind, seed, batch_size, translated):
+def test_evaluations_show_the_same_images(kind, seed, batch_size, translated):
   """Neither the key nor the batch size of an evaluation changes the test set."""
   params = ramjax.init_params(jax.random.key(0), SMALL.model)
   seen = []
@@ -318,7 +318,7 @@ def test_evaluations_show_the_same_pictures(kind, seed, batch_size, translated):
   assert [place_of[number] for number in range(1, 6)] == PLACES
 
 
-def test_training_places_a_picture_anew_at_each_step(translated):
+def test_training_places_an_image_anew_at_each_step(translated):
   optimizer = ramjax.make_optimizer(SMALL.train, steps_per_epoch=10)
   state = ramjax.init_train_state(jax.random.key(0), config=SMALL, optimizer=optimizer)
   seen = []
@@ -338,13 +338,13 @@ def test_training_places_a_picture_anew_at_each_step(translated):
   for number, *place in seen:
     places_of[number].append(tuple(place))
   assert all(len(places) == 3 for places in places_of.values())
-  # Of 1,089 places: that many pictures at the same one twice would be no chance.
+  # Of 1,089 places: that many images at the same one twice would be no chance.
   assert sum(len(set(places)) == 3 for places in places_of.values()) > 13
   assert len({place for places in places_of.values() for place in places}) > 42
 
 
 def test_the_figure_shows_what_the_model_saw(translated, tmp_path, monkeypatch):
-  """The first state follows from the drawn picture and the place of the first box."""
+  """The first state follows from the drawn image and the place of the first box."""
   few = data.Split(translated.train.images[:32], translated.train.labels[:32])
   dataset = translated._replace(train=few, validation=few, test=few)
   drawn = []
@@ -352,13 +352,13 @@ def test_the_figure_shows_what_the_model_saw(translated, tmp_path, monkeypatch):
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, SMALL)
   train_lib.train(SMALL, dataset, place, steps_per_call=10)
-  ((pictures, labels, looked, *_),) = drawn
-  assert pictures.shape == (8, *CANVAS, 1)
-  assert pictures.dtype == np.uint8
+  ((shown, labels, looked, *_),) = drawn
+  assert shown.shape == (8, *CANVAS, 1)
+  assert shown.dtype == np.uint8
   np.testing.assert_array_equal(labels, few.labels[:8])
 
   params = restore_params(place, SMALL)
-  seen = data.normalize(jnp.asarray(pictures), mean=(0.1307,), std=(0.3081,))
+  seen = data.normalize(jnp.asarray(shown), mean=(0.1307,), std=(0.3081,))
   look = functools.partial(ramjax.extract_glimpse, patch_size=8)
   location = jnp.asarray(looked.location_t[0])
   state, _ = RecurrentAttentionModel(SMALL.model).apply(

@@ -1,4 +1,4 @@
-"""Where pictures come from, and what happens to them before the model sees them."""
+"""Where images come from, and what happens to them before the model sees them."""
 
 from ramjax.data.datasets import DATASETS, Dataset, dataset_of, load_dataset
 from ramjax.data.idx import DataError

@@ -1,4 +1,4 @@
-"""Data sets by name: found, divided, and with what is done to their pictures."""
+"""Datasets by name: found, divided, and with what is done to their images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ramjax.data.transforms import Transform, clutter, keep, normalize, shift, t
 
 
 class Canvas(NamedTuple):
-  """What pictures are put on.
+  """What images are put on.
 
   Attributes:
     size: side of the canvas in pixels; None leaves them as they are stored.
-    num_clutter: number of crops of other pictures that are strewn on it.
+    num_clutter: number of crops of other images that are strewn on it.
   """
 
   size: int | None = None
@@ -39,7 +39,7 @@ _CANVASES = {
   "_cluttered_60": Canvas(60, 4),
   "_cluttered_100": Canvas(100, 8),
 }
-"""The tasks of Mnih et al. (2014), as endings of the name of a data set."""
+"""The tasks of Mnih et al. (2014), as endings of the name of a dataset."""
 
 _CROP_SIZE = 8
 
@@ -53,27 +53,27 @@ DATASETS = (
   "npz:FILE",
   "folder:DIR",
 )
-"""Names of the known data sets; capitals stand for what the user names."""
+"""Names of the known datasets; capitals stand for what the user names."""
 
 
 class Dataset(NamedTuple):
-  """A data set in memory.
+  """A dataset in memory.
 
-  Its splits hold pictures as they are stored; what a model sees of them is what
+  Its splits hold images as they are stored; what a model sees of them is what
   `preprocess` makes of each.
 
   Attributes:
     name: its name; of one's own data with the whole path.
     source: where it was found, in words.
     num_classes: number of classes K.
-    train: pictures to train on, in a fixed random order.
-    validation: pictures set aside from the training set, to choose by.
+    train: images to train on, in a fixed random order.
+    validation: images set aside from the training set, to choose by.
     test: the test set.
     mean: mean of each channel of the stored training set, in 0…1, to four digits.
     std: standard deviation of each channel of the stored training set, likewise.
-    transform: what is done to a stored picture before it is normalised: in training
+    transform: what is done to a stored image before it is normalised: in training
       anew at each step, in evaluation always the same (see
-      `ramjax.prediction.evaluation_pictures`).
+      `ramjax.prediction.evaluation_images`).
     sha256: sum of the stored arrays, see `ramjax.data.splits.fingerprint`; None if they
       were checked against sums that are known.
   """
@@ -91,7 +91,7 @@ class Dataset(NamedTuple):
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """Height, width and channels of the pictures that a model sees."""
+    """Height, width and channels of the images that a model sees."""
     images = self.test.images
     pool = jax.ShapeDtypeStruct(images.shape, images.dtype)
     stored = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
@@ -108,9 +108,9 @@ class Dataset(NamedTuple):
   def preprocess(
     self, key: jax.Array, image: jax.Array, pool: jax.Array | None = None
   ) -> jax.Array:
-    """A stored picture [H, W, C], transformed, from uint8 to normalised float32.
+    """A stored image [H, W, C], transformed, from uint8 to normalised float32.
 
-    Clutter is cut out of `pool` [M, H, W, C]; by itself a picture is its own.
+    Clutter is cut out of `pool` [M, H, W, C]; by itself an image is its own.
     """
     pool = image[None] if pool is None else pool
     return normalize(self.transform(key, image, pool), mean=self.mean, std=self.std)
@@ -119,20 +119,20 @@ class Dataset(NamedTuple):
     """What stands in the place of `preprocess` in training, and there alone.
 
     Args:
-      max_shift: by how many pixels the transformed picture is moved at most, see
+      max_shift: by how many pixels the transformed image is moved at most, see
         `ramjax.data.shift`; with 0 this is `preprocess` itself.
 
     Returns:
-      From a key [], a stored picture [H, W, C] and the pictures of its split to a
-      normalised float32 picture.
+      From a key [], a stored image [H, W, C] and the images of its split to a
+      normalised float32 image.
     """
     if max_shift == 0:
       return self.preprocess
 
     def preprocess(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
       transform_key, shift_key = jax.random.split(key)
-      picture = self.transform(transform_key, image, pool)
-      moved = shift(shift_key, picture, max_shift=max_shift)
+      transformed = self.transform(transform_key, image, pool)
+      moved = shift(shift_key, transformed, max_shift=max_shift)
       return normalize(moved, mean=self.mean, std=self.std)
 
     return preprocess
@@ -146,7 +146,7 @@ def load_dataset(
   canvas_size: int | None = None,
   num_clutter: int | None = None,
 ) -> Dataset:
-  """Loads a data set, from wherever it can be had.
+  """Loads a dataset, from wherever it can be had.
 
   The training set is shuffled once, in the same way on every machine and for every
   run, and its last tenth is set aside for validation; where there is no test set, a
@@ -157,21 +157,21 @@ def load_dataset(
       `_translated_60`, each digit somewhere on a canvas of 60x60 pixels, or
       `_cluttered_60` or `_cluttered_100`, with pieces of others, too; `cifar10`,
       `cifar100`, `svhn_cropped` or `tfds:NAME`, which TFDS prepares with TensorFlow;
-      `npz:FILE` or `folder:DIR`, one's own pictures (see `ramjax.data.own`).
+      `npz:FILE` or `folder:DIR`, one's own images (see `ramjax.data.own`).
     data_dir: folder with the four IDX files, see `ramjax.data.sources.find_files`; with
       what TFDS has prepared; or with one's own FILE or DIR, whatever folder its name
       says.
-    num_train_examples: how many of the training pictures to keep; None is all.
-    canvas_size: side of a canvas on which each picture is put somewhere; None is that
+    num_train_examples: how many of the training images to keep; None is all.
+    canvas_size: side of a canvas on which each image is put somewhere; None is that
       of the name, or none.
-    num_clutter: number of crops of 8x8 pixels of other pictures on that canvas; None is
+    num_clutter: number of crops of 8x8 pixels of other images on that canvas; None is
       that of the name, or 0.
 
   Returns:
-    The data set.
+    The dataset.
 
   Raises:
-    ConfigError: if the name is unknown, there are fewer training pictures, or the
+    ConfigError: if the name is unknown, there are fewer training images, or the
       canvas cannot be had.
     DataError: if it cannot be found or is damaged.
   """
@@ -203,14 +203,14 @@ def load_dataset(
 
 
 def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
-  """The data set of a run, with all of its training pictures.
+  """The dataset of a run, with all of its training images.
 
   Args:
     config: the run.
     data_dir: see `load_dataset`.
 
   Returns:
-    The data set.
+    The dataset.
 
   Raises:
     ConfigError: if the name is unknown.
@@ -224,8 +224,8 @@ def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
   )
   if dataset.sha256 != config.train.data_sha256:
     raise DataError(
-      f"{dataset.name} is not the data set that the run was trained on: the SHA-256 of"
-      f" its pictures and classes is {dataset.sha256}, not {config.train.data_sha256}"
+      f"{dataset.name} is not the dataset that the run was trained on: the SHA-256 of"
+      f" its images and classes is {dataset.sha256}, not {config.train.data_sha256}"
     )
   return dataset
 
@@ -233,7 +233,7 @@ def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
 def _parse(
   name: str, canvas_size: int | None, num_clutter: int | None
 ) -> tuple[str, Canvas]:
-  """The stored data set that a name is about, and the canvas."""
+  """The stored dataset that a name is about, and the canvas."""
   asked = Canvas(canvas_size, num_clutter or 0)
   named = next((ending for ending in _CANVASES if name.endswith(ending)), None)
   if name in DATASETS and named:
@@ -254,7 +254,7 @@ def _parse(
 
 
 def _read(name: str, base: str, data_dir: str | None) -> tuple[str, Stored]:
-  """The whole name of a data set, and what its source has."""
+  """The whole name of a dataset, and what its source has."""
   kind, _, rest = base.partition(":")
   if base in sources.SHA256:
     return name, sources.read_idx_files(base, data_dir=data_dir)
@@ -270,18 +270,18 @@ def _check_canvas(canvas: Canvas, size: tuple[int, ...]) -> None:
   """Refuses what does not go on a canvas: here, and not while a program is traced."""
   if canvas.size is not None and canvas.size < max(size):
     raise ConfigError(
-      f"canvas_size must be at least {max(size)}, the larger side of the pictures, not"
+      f"canvas_size must be at least {max(size)}, the larger side of the images, not"
       f" {canvas.size}"
     )
   if canvas.num_clutter and min(size) < _CROP_SIZE:
     raise ConfigError(
-      f"num_clutter must be 0 for pictures of {size[0]} x {size[1]} pixels, which are"
+      f"num_clutter must be 0 for images of {size[0]} x {size[1]} pixels, which are"
       f" smaller than a crop of {_CROP_SIZE} x {_CROP_SIZE}"
     )
 
 
 def _transform(canvas: Canvas) -> Transform:
-  """What puts pictures on a canvas."""
+  """What puts images on a canvas."""
   if canvas.size is None:
     return keep
   canvas_size = canvas.size, canvas.size

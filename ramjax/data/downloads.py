@@ -23,9 +23,9 @@ Fetch = Callable[[str, Sequence[str], pathlib.Path], None]
 
 
 def sources(name: str) -> dict[str, Fetch]:
-  """The network sources of a data set, in the order in which to try them.
+  """The network sources of a dataset, in the order in which to try them.
 
-  Each is called with the name of the data set, the names of its files and an existing
+  Each is called with the name of the dataset, the names of its files and an existing
   folder, puts the files there (plain or `.gz`), or raises a `DataError`.
   """
   found: dict[str, Fetch] = {"TFDS": fetch_from_tfds}

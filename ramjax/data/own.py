@@ -1,4 +1,4 @@
-"""One's own pictures: arrays in an `.npz` file, or a folder of files for each class."""
+"""One's own images: arrays in an `.npz` file, or a folder of files for each class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURED = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
 def read_npz(path: pathlib.Path) -> Stored:
-  """Reads pictures and classes from an `.npz` file, as `numpy.savez` writes it.
+  """Reads images and classes from an `.npz` file, as `numpy.savez` writes it.
 
   It holds `images` [M, H, W] or [M, H, W, C], uint8, and `labels` [M], integers from 0;
   also `test_images` and `test_labels`, if there is a test set. Other arrays are not
@@ -27,7 +27,7 @@ def read_npz(path: pathlib.Path) -> Stored:
     path: the file.
 
   Returns:
-    The pictures.
+    The images.
 
   Raises:
     DataError: if it cannot be read, lacks an array, or one has another type or shape,
@@ -63,21 +63,21 @@ def read_npz(path: pathlib.Path) -> Stored:
 
 
 def read_folder(path: pathlib.Path) -> Stored:
-  """Reads pictures from a folder that has a folder of files for each class.
+  """Reads images from a folder that has a folder of files for each class.
 
   Classes are numbered in the order of the names of their folders. If these are `train`
   and `test` and nothing else, each of the two has the folders of the classes. All files
-  are pictures, in any format that Pillow knows; names that begin with a dot are passed
-  over. If one picture has colours, all have three channels; transparency is dropped.
+  are images, in any format that Pillow knows; names that begin with a dot are passed
+  over. If one image has colours, all have three channels; transparency is dropped.
 
   Args:
     path: the folder.
 
   Returns:
-    The pictures.
+    The images.
 
   Raises:
-    DataError: if it cannot be read, a file is no picture or of another size than the
+    DataError: if it cannot be read, a file is no image or of another size than the
       first, or there is one class only.
   """
   try:
@@ -97,7 +97,7 @@ def read_folder(path: pathlib.Path) -> Stored:
     raise DataError(
       f"{parts[-1]} must have a folder for each class that {parts[0]} has, and no other"
     )
-  images = _read_pictures(
+  images = _read_images(
     [file for part in files for group in part.values() for file in group]
   )
   splits, begin = [], 0
@@ -121,7 +121,7 @@ def _files_of_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
       )
     files[entry.name] = _listed(entry)
     if not files[entry.name]:
-      raise DataError(f"{entry} holds no pictures; put some there, or remove it")
+      raise DataError(f"{entry} holds no images; put some there, or remove it")
   return files
 
 
@@ -155,52 +155,52 @@ def _stored(source: str, splits: Sequence[Split]) -> Stored:
   num_classes = 1 + max(int(split.labels.max()) for split in splits)
   if len(np.unique(train.labels)) < 2:
     raise DataError(
-      f"{source} must have pictures of at least two classes to train on, but all labels"
+      f"{source} must have images of at least two classes to train on, but all labels"
       f" are {train.labels[0]}"
     )
   if test and test.images.shape[1:] != train.images.shape[1:]:
     shapes = [" x ".join(map(str, split.images.shape[1:])) for split in splits]
     raise DataError(
-      f"{source} must have test pictures of the size of the others, {shapes[0]}, not"
+      f"{source} must have test images of the size of the others, {shapes[0]}, not"
       f" {shapes[1]}"
     )
   return Stored(source, num_classes, train, test, fingerprint(*splits))
 
 
-def _read_pictures(files: Sequence[pathlib.Path]) -> np.ndarray:
-  """Pictures [M, H, W, C] of files, all of the size of the first one."""
+def _read_images(files: Sequence[pathlib.Path]) -> np.ndarray:
+  """Images [M, H, W, C] of files, all of the size of the first one."""
   try:
     from PIL import Image
   except ImportError as error:
     raise DataError(
-      "pictures in folders are read by Pillow; pip install pillow"
+      "images in folders are read by Pillow; pip install pillow"
     ) from error
-  pictures: list[Any] = []
+  arrays: list[Any] = []
   for file in files:
     try:
-      with Image.open(file) as picture:
-        if picture.mode not in _GREY + _COLOURED:
+      with Image.open(file) as opened:
+        if opened.mode not in _GREY + _COLOURED:
           raise DataError(
-            f"{file} has pixels of the mode {picture.mode}; convert it to 8 bits,"
+            f"{file} has pixels of the mode {opened.mode}; convert it to 8 bits,"
             " grey or colour"
           )
-        grey = picture.mode in _GREY
-        pixels = np.asarray(picture.convert("L" if grey else "RGB"))
+        grey = opened.mode in _GREY
+        pixels = np.asarray(opened.convert("L" if grey else "RGB"))
     except DataError:
       raise
     except Exception as error:  # each of Pillow's formats has its own
-      raise DataError(f"{file} cannot be read as a picture; remove it") from error
-    if pictures and pixels.shape[:2] != pictures[0].shape[:2]:
-      sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (pictures[0], pixels)]
+      raise DataError(f"{file} cannot be read as an image; remove it") from error
+    if arrays and pixels.shape[:2] != arrays[0].shape[:2]:
+      sizes = [f"{p.shape[1]} x {p.shape[0]}" for p in (arrays[0], pixels)]
       raise DataError(
-        f"all pictures must have one size: {file} is {sizes[1]} pixels, {files[0]} is"
+        f"all images must have one size: {file} is {sizes[1]} pixels, {files[0]} is"
         f" {sizes[0]}"
       )
-    pictures.append(pixels)
-  if all(pixels.ndim == 2 for pixels in pictures):
-    return np.stack(pictures)[..., None]
+    arrays.append(pixels)
+  if all(pixels.ndim == 2 for pixels in arrays):
+    return np.stack(arrays)[..., None]
   return np.stack(
-    [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=-1) for p in pictures]
+    [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=-1) for p in arrays]
   )
 
 

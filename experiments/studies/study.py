@@ -1,6 +1,6 @@
 """Studies: variants of a run, several seeds each, trained side by side and compared.
 
-A binary says which variants there are; here they are trained, in as few programs as
+A script says which variants there are; here they are trained, in as few programs as
 there can be, and scored. What is done is kept, so that a study goes on where it was
 interrupted.
 """
@@ -16,8 +16,11 @@ from typing import Any
 import jax
 from absl import flags as absl_flags
 
-from experiments import binary, flags, scores, side_by_side, tables
-from experiments import workdir as workdir_lib
+from experiments.cli import flags
+from experiments.reporting import tables
+from experiments.runs import files, side_by_side
+from experiments.runs.provenance import provenance
+from experiments.studies import scores
 from ramjax import data
 from ramjax.config import Config, TrainConfig, differing_fields
 
@@ -72,7 +75,7 @@ def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
       the one that the others are told apart from.
   """
   options = flags.FLAGS
-  binary.check_at_least_one("num_seeds", "num_epochs", "steps_per_call")
+  flags.check_at_least_one("num_seeds", "num_epochs", "steps_per_call")
   # Flags are checked before data are sought.
   variants(flags.train_config(image_shape=(28, 28, 1), num_classes=10))
   TrainConfig(seed=options.seed + options.num_seeds - 1)
@@ -88,11 +91,11 @@ def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
     "study": name,
     "seeds": seeds,
     "config": config.to_dict(),
-    **workdir_lib.provenance(),
+    **provenance(),
     "variants": found,
   }
   target = folder / f"{name}.json"
-  workdir_lib.write_json(target, results)
+  files.write_json(target, results)
   print(tables.TABLES[name](results))
   print(f"written to {target}")
 

@@ -20,7 +20,9 @@ from typing import Any
 import jax
 
 import ramjax
-from experiments.binary import RunError, UsageError
+from experiments.cli.errors import RunError, UsageError
+from experiments.runs import files
+from experiments.runs.provenance import provenance
 from ramjax.config import Config, TrainConfig, differing_fields
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
@@ -28,8 +30,6 @@ _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
 
 A run is longer than it was only if the rate of a step does not depend on the length.
 """
-
-_UNFINISHED = ".new-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def default_workdir(config: Config) -> str:
 
 
 def data_label(train: TrainConfig) -> str:
-  """The data set of a run as a part of a file name: `mnist`, `npz_cells_canvas80`."""
+  """The dataset of a run as a part of a file name: `mnist`, `npz_cells_canvas80`."""
   kind, colon, rest = train.dataset.partition(":")
   label = f"{kind}_{pathlib.Path(rest).stem}" if colon else kind
   if train.canvas_size is not None:
@@ -139,12 +139,12 @@ def record_config(workdir: Workdir, config: Config) -> None:
 
 
 def _write_config(workdir: Workdir, config: Config) -> None:
-  write_json(workdir.config, {"config": config.to_dict(), **provenance()})
+  files.write_json(workdir.config, {"config": config.to_dict(), **provenance()})
 
 
 def _is_unfinished(path: pathlib.Path) -> bool:
   """Whether `write_json` was killed while it wrote this."""
-  return path.name.startswith(_UNFINISHED)
+  return path.name.startswith(files.UNFINISHED)
 
 
 def read_config(workdir: Workdir) -> Config:
@@ -166,68 +166,3 @@ def read_config(workdir: Workdir) -> Config:
     raise RunError(
       f"{file} is damaged ({reason}); give another --workdir, or remove {workdir.path}"
     ) from error
-
-
-def provenance() -> dict[str, Any]:
-  """What produced a result: command, date, versions, git commit, device."""
-  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-  return {
-    "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
-    "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    "versions": {
-      "ramjax": ramjax.__version__,
-      "python": platform.python_version(),
-      **{name: importlib.metadata.version(name) for name in packages},
-    },
-    "git_commit": _git_commit(),
-    "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()}) x {jax.device_count()}",
-  }
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes a JSON file, whole or not at all; numbers that are not finite are null."""
-  replace(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
-
-
-def replace(path: pathlib.Path, content: str | bytes) -> None:
-  """Gives a file another content, which is on disk before the old one is gone."""
-  if isinstance(content, str):
-    content = content.encode()
-  try:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as temporary:
-      new = pathlib.Path(temporary) / path.name
-      with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-      new.replace(path)
-  except OSError as error:
-    raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def finite(content: Any) -> Any:
-  """JSON content with null in the place of numbers that JSON does not know."""
-  if isinstance(content, Mapping):
-    return {name: finite(value) for name, value in content.items()}
-  if isinstance(content, list):
-    return [finite(value) for value in content]
-  if isinstance(content, float) and not math.isfinite(content):
-    return None
-  return content
-
-
-def _module_name() -> str:
-  main = sys.modules["__main__"].__spec__
-  return main.name if main else os.path.basename(sys.argv[0])
-
-
-def _git_commit() -> str | None:
-  here = os.path.dirname(os.path.abspath(__file__))
-  command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-  try:
-    found = subprocess.run(
-      command, cwd=here, capture_output=True, text=True, timeout=10
-    )
-  except (OSError, subprocess.TimeoutExpired):
-    return None
-  return found.stdout.strip() or None

@@ -35,7 +35,7 @@ _RUNS_ONCE = {"xla_backend_optimization_level": 1}
 
 
 class Programs:
-  """A run on its devices: pictures are there, each function is compiled once.
+  """A run on its devices: images are there, each function is compiled once.
 
   Args:
     config: the run.

@@ -1,4 +1,4 @@
-"""Every figure is drawn here; binaries call it with what they measured."""
+"""Every figure is drawn here; scripts call it with what they measured."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.statistics import by_objective, half_width
+from experiments.reporting.statistics import by_objective, half_width
 from ramjax import patch_origin
 from ramjax.config import ModelConfig
-from ramjax.rollout import Rollout
+from ramjax.rollouts import Rollout
 
 COLORS = {
   "original": "#5B6770",
@@ -41,31 +41,31 @@ def glimpses(
   config: ModelConfig,
   path: pathlib.Path,
 ) -> None:
-  """Where a model looked: its path, what it has seen of each picture, what it believed.
+  """Where a model looked: its path, what it has seen of each image, what it believed.
 
   The boxes of the path are the smallest patches; what was seen is as sharp as the
   sharpest patch that was there.
 
   Args:
-    images: pictures [B, H, W, C], uint8; the mean is drawn of channels that are not
+    images: images [B, H, W, C], uint8; the mean is drawn of channels that are not
       three.
     labels: true classes [B].
-    rollout: T glimpses at these pictures.
+    rollout: T glimpses at these images.
     config: the shape of the model.
     path: the PNG file to write.
   """
-  num_pictures, height, width, _ = images.shape
+  num_images, height, width, _ = images.shape
   probs_t = np.asarray(rollout.probs_t)
   num_glimpses = len(probs_t)
   highest = np.max(probs_t, initial=0.1, where=np.isfinite(probs_t))
-  figure = _figure(1.35 * num_pictures + 0.5, 5.0)
-  grid = figure.subplots(3, num_pictures, squeeze=False)
+  figure = _figure(1.35 * num_images + 0.5, 5.0)
+  grid = figure.subplots(3, num_images, squeeze=False)
   time_colors = colormaps["plasma"](np.linspace(0.3, 0.95, num_glimpses))
   for i, axes in enumerate(grid.T):
     boxes = _boxes(rollout, i, (height, width), config.patch_size)
     guess = int(probs_t[-1, i].argmax())
     right = guess == labels[i]
-    _picture(axes[0], images[i])
+    _show_image(axes[0], images[i])
     centres = np.array([[c + s / 2 - 0.5, r + s / 2 - 0.5] for r, c, s in boxes])
     axes[0].plot(*centres.T, color="white", linewidth=0.8, alpha=0.7)
     for (row, column, side), color in zip(boxes, time_colors, strict=True):
@@ -76,7 +76,7 @@ def glimpses(
       color=_INK if right else COLORS["both"],
       fontsize=9,
     )
-    _picture(axes[1], seen_pixels(images[i], rollout, i, config))
+    _show_image(axes[1], seen_pixels(images[i], rollout, i, config))
     belief = axes[2]
     steps = np.arange(1, num_glimpses + 1)
     belief.plot(steps, np.delete(probs_t[:, i], labels[i], axis=1), color=_GREY, lw=1)
@@ -276,7 +276,7 @@ def _tidy(axes: Axes) -> None:
   axes.set_axisbelow(True)
 
 
-def _picture(axes: Axes, image: np.ndarray) -> None:
+def _show_image(axes: Axes, image: np.ndarray) -> None:
   grey = image.shape[-1] != 3
   pixels = image.mean(-1, keepdims=True).repeat(3, -1) if grey else image
   axes.imshow(pixels.astype(np.uint8))
@@ -296,16 +296,16 @@ def _series(
 def seen_pixels(
   image: np.ndarray, rollout: Rollout, example: int, config: ModelConfig
 ) -> np.ndarray:
-  """What a model has seen of a picture: as the sharpest patch had it, grey where none was.
+  """What a model has seen of an image: as the sharpest patch had it, grey where none was.
 
   Args:
-    image: picture [H, W, C], uint8.
+    image: image [H, W, C], uint8.
     rollout: T glimpses at it and others.
-    example: which one of the pictures of the rollout it is.
+    example: which one of the images of the rollout it is.
     config: the shape of the model.
 
   Returns:
-    Picture [H, W, C], uint8.
+    Image [H, W, C], uint8.
   """
   height, width, _ = image.shape
   seen = np.full(image.shape, _UNSEEN, np.uint8)
@@ -337,7 +337,7 @@ def _block_means(
 def _boxes(
   rollout: Rollout, example: int, image_size: tuple[int, int], side: int
 ) -> list[tuple[int, int, int]]:
-  """Row, column and side of the patch of that side of each glimpse at a picture."""
+  """Row, column and side of the patch of that side of each glimpse at an image."""
   locations = rollout.location_t[:, example]
   rows, columns = patch_origin(locations, image_size=image_size, side=side)
   return [(int(r), int(c), side) for r, c in zip(rows, columns, strict=True)]

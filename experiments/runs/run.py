@@ -10,12 +10,12 @@ import numpy as np
 from absl import logging
 
 import ramjax
-from experiments import workdir as workdir_lib
-from experiments.binary import RunError
-from experiments.metrics import Metrics, read_metrics
-from experiments.programs import Programs
-from experiments.progress import Progress
-from experiments.skipped import SkippedSteps
+from experiments.runs import workdir as workdir_lib
+from experiments.cli.errors import RunError
+from experiments.runs.metrics import Metrics, read_metrics
+from experiments.runs.programs import Programs
+from experiments.runs.progress import Progress
+from experiments.runs.skipped import SkippedSteps
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config

@@ -1,4 +1,4 @@
-"""Trained runs that a binary judges: the flags that name them, and what is on disk of them."""
+"""Trained runs that a script judges: the flags that name them, and what is on disk of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 from absl import flags as absl_flags
 
 import ramjax
-from experiments import binary, flags
-from experiments import workdir as workdir_lib
-from experiments.metrics import read_metrics
+from experiments.cli import errors
+from experiments.cli import flags
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.metrics import read_metrics
 from ramjax import data
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, TrainConfig
@@ -22,7 +23,7 @@ from ramjax.networks import Params
 
 
 class TrainedRun(NamedTuple):
-  """A run, its parameters, and the data set that it was trained on.
+  """A run, its parameters, and the dataset that it was trained on.
 
   Attributes:
     workdir: its folder.
@@ -50,7 +51,7 @@ class TrainedRun(NamedTuple):
 
 
 def define_flags() -> None:
-  """Defines the flags of a binary that judges runs on one device."""
+  """Defines the flags of a script that judges runs on one device."""
   define_workdir_flag()
   flags.define_data_flag()
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
@@ -68,12 +69,12 @@ def define_workdir_flag() -> None:
 
 
 def define_split_flag() -> None:
-  """Defines the flag that says which pictures the runs are judged by."""
+  """Defines the flag that says which images the runs are judged by."""
   absl_flags.DEFINE_enum(
     "split",
     "test",
     ["test", "validation"],
-    "The pictures that runs are judged by; to choose among runs, take validation.",
+    "The images that runs are judged by; to choose among runs, take validation.",
   )
 
 
@@ -84,7 +85,7 @@ def workdirs() -> list[workdir_lib.Workdir]:
     UsageError: if they name none.
   """
   if not flags.FLAGS.workdir:
-    raise binary.UsageError(
+    raise errors.UsageError(
       "--workdir must name a trained run, or several, with commas"
     )
   return [workdir_lib.Workdir(pathlib.Path(path)) for path in flags.FLAGS.workdir]
@@ -146,7 +147,7 @@ def train_seconds(workdir: workdir_lib.Workdir, config: Config) -> float | None:
 def datasets_of(
   configs: Sequence[Config], *, data_dir: str | None = None
 ) -> list[data.Dataset]:
-  """The data set of each run; runs on the same one share it.
+  """The dataset of each run; runs on the same one share it.
 
   Raises:
     ConfigError: see `ramjax.data.dataset_of`.

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from ramjax import losses, networks
 from ramjax.config import ObjectiveConfig
-from ramjax.rollout import Rollout
+from ramjax.rollouts import Rollout
 
 
 class TermWeights(NamedTuple):
@@ -60,16 +60,16 @@ def loss_parts(
   rollout: Rollout,
   label: jax.Array,
   *,
-  config: ObjectiveConfig,
+  objective_config: ObjectiveConfig,
 ) -> LossParts:
   """The terms of the objective for each example of a rollout.
 
   Args:
     error_params: parameters of the error network, `Params.error`, of the model that
       made the rollout.
-    rollout: T glimpses at B pictures.
+    rollout: T glimpses at B images.
     label: true classes [B], integer in [0, K).
-    config: the objective.
+    objective_config: the objective.
 
   Returns:
     The terms, [B] each. Their gradients are routed as in the released code: baseline
@@ -79,7 +79,7 @@ def loss_parts(
     which predictions count is said by `credit_last_location` and `intrinsic_steps`.
   """
   logits = rollout.logits_t[-1]
-  credited = slice(None if config.credit_last_location else -1)
+  credited = slice(None if objective_config.credit_last_location else -1)
   probs_t = rollout.probs_t
   reward = losses.reward(logits, label)
   fitted_error_t = networks.predict_error(
@@ -88,13 +88,18 @@ def loss_parts(
     jax.lax.stop_gradient(probs_t),
   )
   predicted_error_t = rollout.predicted_error_t
-  if config.error_gradient == "state":
+  if objective_config.error_gradient == "state":
     predicted_error_t = networks.predict_error(
       jax.lax.stop_gradient(error_params), rollout.hidden_t, probs_t
     )
-  prior = None if config.prior is None else jnp.array(config.prior, logits.dtype)
+  prior = (
+    None
+    if objective_config.prior is None
+    else jnp.array(objective_config.prior, logits.dtype)
+  )
   intrinsic_t = losses.intrinsic_loss(
-    rollout.logits_t if config.intrinsic_steps == "all" else logits[None], prior
+    rollout.logits_t if objective_config.intrinsic_steps == "all" else logits[None],
+    prior,
   )
   return LossParts(
     classification=losses.classification_loss(logits, label),
@@ -113,7 +118,7 @@ def objective(
   rollout: Rollout,
   label: jax.Array,
   *,
-  config: ObjectiveConfig,
+  objective_config: ObjectiveConfig,
   weight: jax.Array | None = None,
   term_weights: TermWeights | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -122,9 +127,9 @@ def objective(
   Args:
     error_params: parameters of the error network, `Params.error`, of the model that
       made the rollout.
-    rollout: T glimpses at B pictures.
+    rollout: T glimpses at B images.
     label: true classes [B], integer in [0, K).
-    config: the objective.
+    objective_config: the objective.
     weight: weight of each example in the means [B], not all zero; None is equal.
     term_weights: what the extra terms count; None is what the objective gives them.
 
@@ -132,13 +137,15 @@ def objective(
     The loss [], and metrics: `loss`, `accuracy` after the last glimpse, and
     `loss/<part>`, each part by itself, without its lambda.
   """
-  parts = loss_parts(error_params, rollout, label, config=config)
+  parts = loss_parts(error_params, rollout, label, objective_config=objective_config)
   accuracy = losses.reward(rollout.logits_t[-1], label)
   means = jax.tree.map(lambda values: jnp.average(values, weights=weight), parts)
-  loss = means.classification + config.reinforce_weight * means.reinforce
+  loss = means.classification + objective_config.reinforce_weight * means.reinforce
   loss += means.baseline + means.error_fit
   extra = means.uncertainty, means.intrinsic
-  for factor, mean in zip(term_weights or TermWeights.of(config), extra, strict=True):
+  for factor, mean in zip(
+    term_weights or TermWeights.of(objective_config), extra, strict=True
+  ):
     if isinstance(factor, jax.Array) or factor != 0.0:  # what is lacking costs nothing
       loss += factor * mean
   metrics = {"loss": loss, "accuracy": jnp.average(accuracy, weights=weight)}

@@ -1,4 +1,4 @@
-"""The recurrent unroll: the model looks at a batch of pictures, glimpse by glimpse."""
+"""The recurrent unroll: the model looks at a batch of images, glimpse by glimpse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ramjax.unroll import unroll
 
 
 class Rollout(NamedTuple):
-  """What happened in T glimpses at B pictures; time is axis 0 of every field.
+  """What happened in T glimpses at B images; time is axis 0 of every field.
 
   Attributes:
     location_t: where each glimpse was taken, (x, y) in [-1, 1].
@@ -43,12 +43,12 @@ class Rollout(NamedTuple):
     return jax.nn.softmax(self.logits_t)
 
 
-def picture_keys(key: jax.Array, index: jax.Array) -> jax.Array:
-  """A key for each picture: the picture of index i gets `fold_in(key, i)`.
+def image_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+  """A key for each image: the image of index i gets `fold_in(key, i)`.
 
   Args:
     key: typed PRNG key [].
-    index: number of each picture [B].
+    index: number of each image [B].
 
   Returns:
     Typed PRNG keys [B].
@@ -60,19 +60,19 @@ def begin(
   key: jax.Array,
   images: jax.Array,
   *,
-  config: ModelConfig,
+  model_config: ModelConfig,
   location_policy: str,
   first_location: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Where each picture is looked at first, and the key of its policy.
+  """Where each image is looked at first, and the key of its policy.
 
   Args:
-    key: typed PRNG key: one [], from which each picture gets its own by
-      `picture_keys`, or one for each picture [B].
-    images: pictures [B, H, W, C], float.
-    config: the shape of the model.
+    key: typed PRNG key: one [], from which each image gets its own by
+      `image_keys`, or one for each image [B].
+    images: images [B, H, W, C], float.
+    model_config: the shape of the model.
     location_policy: `sample` or `mean`, see `rollout`.
-    first_location: (x, y) [2] or [B, 2]; None is where `config.first_location` says.
+    first_location: (x, y) [2] or [B, 2]; None is where `model_config.first_location` says.
 
   Returns:
     First locations [B, 2], and keys [B] for `policy_noise`.
@@ -86,15 +86,15 @@ def begin(
       f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
       f" not {location_policy!r}"
     )
-  chex.assert_shape(images, (None, None, None, config.image_shape[-1]))
+  chex.assert_shape(images, (None, None, None, model_config.image_shape[-1]))
   chex.assert_type(images, float)
   batch = images.shape[0]
   if key.ndim == 0:
-    key = picture_keys(key, jnp.arange(batch))
+    key = image_keys(key, jnp.arange(batch))
   chex.assert_shape(key, (batch,))
   first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
   if first_location is None:
-    if config.first_location == "centre":
+    if model_config.first_location == "centre":
       first_location = jnp.zeros(2)
     else:
       first_location = jax.vmap(policy.uniform_location)(first_key)
@@ -105,10 +105,10 @@ def begin(
 def policy_noise(
   policy_key: jax.Array, t: jax.Array, *, location_policy: str
 ) -> jax.Array:
-  """The noise of the policies of pictures at each glimpse t, from `fold_in(key, t)`.
+  """The noise of the policies of images at each glimpse t, from `fold_in(key, t)`.
 
   Args:
-    policy_key: typed PRNG key of each picture's policy [B].
+    policy_key: typed PRNG key of each image's policy [B].
     t: which glimpses, counted from 0 [T].
     location_policy: `sample`, or `mean`, which has no noise.
 
@@ -121,8 +121,8 @@ def policy_noise(
   def draw(key: jax.Array, t: jax.Array) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, t), (2,))
 
-  at_all_pictures = jax.vmap(draw, in_axes=(0, None))
-  return jax.vmap(at_all_pictures, in_axes=(None, 0))(policy_key, t)
+  at_all_images = jax.vmap(draw, in_axes=(0, None))
+  return jax.vmap(at_all_images, in_axes=(None, 0))(policy_key, t)
 
 
 def rollout(
@@ -130,29 +130,29 @@ def rollout(
   params: networks.Params,
   images: jax.Array,
   *,
-  config: ModelConfig,
+  model_config: ModelConfig,
   num_glimpses: int,
   location_policy: str = "sample",
   first_location: jax.Array | None = None,
   autodiff: bool = False,
 ) -> Rollout:
-  """Looks at pictures through `num_glimpses` glimpses each.
+  """Looks at images through `num_glimpses` glimpses each.
 
-  Pictures do not depend on each other, nor a glimpse on how many come after it:
-  with the same key, N = 6 is the beginning of N = 50, and picture i sees the same in
+  Images do not depend on each other, nor a glimpse on how many come after it:
+  with the same key, N = 6 is the beginning of N = 50, and image i sees the same in
   any batch in which it has the same key.
 
   Args:
-    key: typed PRNG key: one [], from which each picture gets its own by
-      `picture_keys`, or one for each picture [B].
+    key: typed PRNG key: one [], from which each image gets its own by
+      `image_keys`, or one for each image [B].
     params: parameters of the model.
-    images: pictures [B, H, W, C], float, normalised; any height and width.
-    config: the shape of the model.
+    images: images [B, H, W, C], float, normalised; any height and width.
+    model_config: the shape of the model.
     num_glimpses: number of glimpses T, at least 1.
     location_policy: `sample` draws the next location from the policy, `mean` looks
       where its mean is.
     first_location: (x, y) [2] or [B, 2] of the first glimpse; None is where
-      `config.first_location` says.
+      `model_config.first_location` says.
     autodiff: whether JAX differentiates the unroll by itself. That is slower than the
       gradient written by hand, and needed for forward-mode differentiation. It always
       does so with an LSTM, for which there is no gradient by hand.
@@ -169,7 +169,7 @@ def rollout(
   first_location, policy_key = begin(
     key,
     images,
-    config=config,
+    model_config=model_config,
     location_policy=location_policy,
     first_location=first_location,
   )
@@ -177,14 +177,14 @@ def rollout(
     policy_key, jnp.arange(num_glimpses), location_policy=location_policy
   )
   inputs = params.ram, images, first_location, noise_t
-  if autodiff or config.core != "rnn":
-    unrolled, _ = unroll(*inputs, config=config)
+  if autodiff or model_config.core != "rnn":
+    unrolled, _ = unroll(*inputs, model_config=model_config)
   else:
-    unrolled = unroll_by_hand(*inputs, config=config)
+    unrolled = unroll_by_hand(*inputs, model_config=model_config)
   drawn_t = unrolled.next_location_t
-  if config.location_density == "raw":
-    drawn_t = unrolled.mean_t + config.location_std * noise_t
-  model = networks.RecurrentAttentionModel(config)
+  if model_config.location_density == "raw":
+    drawn_t = unrolled.mean_t + model_config.location_std * noise_t
+  model = networks.RecurrentAttentionModel(model_config)
   logits_t, baseline_t = cast(
     tuple[jax.Array, jax.Array],
     model.apply({"params": params.ram}, unrolled.hidden_t, method="read"),
@@ -193,7 +193,7 @@ def rollout(
     location_t=unrolled.location_t,
     next_location_t=unrolled.next_location_t,
     log_prob_t=policy.location_log_prob(
-      drawn_t, unrolled.mean_t, std=config.location_std
+      drawn_t, unrolled.mean_t, std=model_config.location_std
     ),
     hidden_t=unrolled.hidden_t,
     logits_t=logits_t,

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from experiments.binary import RunError
-from experiments.workdir import Workdir, finite, replace
+from experiments.cli.errors import RunError
+from experiments.runs.files import finite, replace
+from experiments.runs.workdir import Workdir
 
 _SPLITS = ("train", "validation", "test")
 _METRIC = re.compile(r"[\w/]+", re.ASCII)
@@ -33,7 +34,7 @@ class Metrics:
   """
 
   def __init__(self, workdir: Workdir, *, step: int, silent: bool = False) -> None:
-    from experiments.tensorboard import Events
+    from experiments.runs.tensorboard import Events
 
     self._silent = silent
     if silent:

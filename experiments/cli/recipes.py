@@ -23,10 +23,10 @@ _TUNED: Mapping[str, str | int | float] = {
 RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
   # The paper's setting is what the flags say by themselves.
   "paper": {},
-  # For pictures of 28x28 pixels; chosen on the validation pictures of MNIST.
+  # For images of 28x28 pixels; chosen on the validation images of MNIST.
   "tuned": _TUNED,
   # For digits on canvases of 60x60 and more: the glimpse of Mnih et al. (2014), and the
-  # policy as wide as on small pictures, for a narrow one explores too little.
+  # policy as wide as on small images, for a narrow one explores too little.
   "canvas": {
     **_TUNED,
     "num_epochs": 60,

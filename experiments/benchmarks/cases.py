@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ramjax
-from experiments.binary import RunError
+from experiments.cli.errors import RunError
 from ramjax import data, parallel
 from ramjax.config import Config, ModelConfig
 
@@ -47,7 +47,7 @@ STEP = "train step, batch {}"
 RUNS = "train step of {} runs in one program, batch {} each"
 FIXED = f"evaluation, {_MEAN_GLIMPSES} glimpses"
 DYNAMIC = f"evaluation until decided, {_MEAN_GLIMPSES} glimpses on average"
-UNROLL = f"unroll of 6 glimpses, batch {_BATCH}, pictures {{0}} × {{0}}"
+UNROLL = f"unroll of 6 glimpses, batch {_BATCH}, images {{0}} × {{0}}"
 COLD_START = "from the command to the first step"
 CACHED_START = "from the command to the first step, programs cached"
 MEMORY = "peak memory of a training of one epoch"
@@ -82,7 +82,7 @@ def gflop(
 
   Args:
     model: its sizes.
-    examples: number of pictures.
+    examples: number of images.
     num_glimpses: glimpses at each.
     backward: whether also that of the gradient in the parameters.
 
@@ -98,7 +98,7 @@ def gflop(
   policy_and_baseline = 3 * model.hidden_size
   classes = (2 * model.hidden_size + model.num_classes) * model.num_classes
   forward = first + features + core + policy_and_baseline + classes
-  # Every weight has a gradient, and every input of a layer but pictures, locations and
+  # Every weight has a gradient, and every input of a layer but images, locations and
   # the states that policy and baseline read.
   gradient = 2 * forward - first - policy_and_baseline if backward else 0
   return 2e-9 * examples * num_glimpses * (forward + gradient)
@@ -130,7 +130,7 @@ def ratios(cases: Sequence[Case]) -> list[Ratio]:
   found = [
     Ratio("until decided against fixed, 4 glimpses on average", DYNAMIC, FIXED),
     Ratio(
-      f"pictures of {LARGE} × {LARGE} against {SMALL} × {SMALL}",
+      f"images of {LARGE} × {LARGE} against {SMALL} × {SMALL}",
       UNROLL.format(LARGE),
       UNROLL.format(SMALL),
     ),
@@ -173,7 +173,7 @@ def all_cases(
   num_runs: Sequence[int],
   starts: int,
 ) -> list[Case]:
-  """The cases, on real pictures.
+  """The cases, on real images.
 
   Args:
     dataset: MNIST, or a part of it.
@@ -223,7 +223,7 @@ def all_cases(
 
 
 class _Setup:
-  """What the cases share: pictures on the device, and programs.
+  """What the cases share: images on the device, and programs.
 
   Args:
     dataset: MNIST, or a part of it.
@@ -281,7 +281,7 @@ class _Setup:
       self.trained,
       *self.test,
       jnp.asarray(betas),
-      config=_CONFIG.model,
+      model_config=_CONFIG.model,
       num_glimpses=num_glimpses,
       preprocess=self.preprocess,
     )
@@ -295,7 +295,7 @@ class _Setup:
         self.trained,
         *self.test,
         beta,
-        config=_CONFIG.model,
+        model_config=_CONFIG.model,
         max_glimpses=_SWEEP_GLIMPSES,
         preprocess=self.preprocess,
       )
@@ -352,8 +352,8 @@ def _steps_of_runs(setup: _Setup, runs: int) -> Case:
     states, orders, weights = parallel.place(
       (jax.jit(init)(keys), orders, weights), parallel.divided(mesh)
     )
-    pictures = parallel.place(setup.train, parallel.copied(mesh))
-    arguments = (states, *pictures, orders, 0, steps, weights)
+    examples = parallel.place(setup.train, parallel.copied(mesh))
+    arguments = (states, *examples, orders, 0, steps, weights)
     return _timed(lambda: program(*arguments), parts=steps)
 
   work = gflop(_CONFIG.model, examples=_BATCH * runs, num_glimpses=6, backward=True)
@@ -379,7 +379,7 @@ def _epoch(setup: _Setup) -> Case:
 
   work = gflop(_CONFIG.model, examples=steps * _BATCH, num_glimpses=6, backward=True)
   return Case(
-    f"epoch of {steps * _BATCH:,} pictures, batch {_BATCH}", prepare, gflop=work
+    f"epoch of {steps * _BATCH:,} images, batch {_BATCH}", prepare, gflop=work
   )
 
 
@@ -418,7 +418,7 @@ def _unroll(setup: _Setup, side: int) -> Case:
     def program(keys: jax.Array, images: jax.Array) -> Any:
       def unroll(key: jax.Array) -> jax.Array:
         looked = ramjax.rollout(
-          key, setup.state.params, images, config=_CONFIG.model, num_glimpses=6
+          key, setup.state.params, images, model_config=_CONFIG.model, num_glimpses=6
         )
         return looked.logits_t
 
@@ -432,10 +432,10 @@ def _unroll(setup: _Setup, side: int) -> Case:
 
 
 class _Command:
-  """The training binary, started as a user starts it.
+  """The training script, started as a user starts it.
 
   Args:
-    num_examples: number of training pictures.
+    num_examples: number of training images.
   """
 
   def __init__(self, num_examples: int) -> None:

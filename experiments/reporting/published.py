@@ -59,6 +59,6 @@ ERROR_RATES: Mapping[str, Mapping[str, Mapping[int, str]]] = {
     "best public reimplementation": {8: "2.68 (LSTM)"},
   },
 }
-"""Error in % by data set and number of glimpses, as in training: Mnih et al. (2014), NIPS
+"""Error in % by dataset and number of glimpses, as in training: Mnih et al. (2014), NIPS
 version, or two figures where its two versions differ, and the best that we found in public
 of reimplementations; M is stated where known."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from experiments.binary import RunError
+from experiments.cli.errors import RunError
 
 
 class SkippedSteps:

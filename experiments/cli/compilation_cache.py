@@ -14,7 +14,7 @@ from ramjax.data.sources import cache_dir
 
 
 def enable() -> None:
-  """Lets JAX keep what it compiles, beside the data sets.
+  """Lets JAX keep what it compiles, beside the datasets.
 
   A program that XLA has compiled for one processor may not run on another, so that each
   version of jaxlib on each kind of processor has a folder of its own. A folder that the

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from experiments import compilation_cache, signals
-from experiments.recipes import RECIPES
+from experiments.cli import compilation_cache, signals
+from experiments.cli.errors import UsageError
+from experiments.cli.recipes import RECIPES
 from ramjax import data, parallel
 from ramjax.config import (
   CORES,
@@ -50,13 +52,13 @@ def define_train_flags() -> None:
   flags.DEFINE_integer(
     "canvas_size",
     None,
-    "Side of a canvas on which each picture is put somewhere; by default that of the"
-    " data set's name, or none.",
+    "Side of a canvas on which each image is put somewhere; by default that of the"
+    " dataset's name, or none.",
   )
   flags.DEFINE_integer(
     "num_clutter",
     None,
-    "Crops of 8x8 pixels of other pictures on the canvas; by default as many as the data"
+    "Crops of 8x8 pixels of other images on the canvas; by default as many as the data"
     " set's name says, or none.",
   )
   define_data_flag()
@@ -153,7 +155,7 @@ def define_train_flags() -> None:
   )
   flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
   flags.DEFINE_integer(
-    "num_train_examples", None, "Use only so many training pictures; by default all."
+    "num_train_examples", None, "Use only so many training images; by default all."
   )
   flags.DEFINE_integer("steps_per_call", 100, "Steps between two looks at the metrics.")
   flags.DEFINE_integer(
@@ -203,7 +205,7 @@ def _define_optimizer_flags(train: TrainConfig) -> None:
   flags.DEFINE_integer(
     "max_shift",
     train.max_shift,
-    "Pixels by which a training picture is moved at most, at random.",
+    "Pixels by which a training image is moved at most, at random.",
   )
 
 
@@ -219,7 +221,7 @@ def define_data_flag() -> None:
     "data_dir",
     None,
     "Folder with the four IDX files, with what TFDS has prepared, or with the FILE or"
-    " DIR of one's own pictures; by default they are looked for.",
+    " DIR of one's own images; by default they are looked for.",
   )
 
 
@@ -295,7 +297,7 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
   """The configuration that the flags of `define_train_flags` describe.
 
   Args:
-    image_shape: height, width and channels of the data set's pictures.
+    image_shape: height, width and channels of the dataset's images.
     num_classes: number of its classes.
 
   Returns:
@@ -352,15 +354,15 @@ def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Conf
 
 
 def load_run() -> tuple[Config, data.Dataset]:
-  """The data set that the flags of `define_train_flags` name, and its configuration.
+  """The dataset that the flags of `define_train_flags` name, and its configuration.
 
   Returns:
     The configuration, in which shapes, classes, prior and the sum of the data are those
-    of the data set, and the data set.
+    of the dataset, and the dataset.
 
   Raises:
     ConfigError: if a flag is out of range, or does not go with the data.
-    DataError: if the data set cannot be found or is damaged.
+    DataError: if the dataset cannot be found or is damaged.
   """
   dataset = data.load_dataset(
     FLAGS.dataset,
@@ -376,7 +378,7 @@ def load_run() -> tuple[Config, data.Dataset]:
   if config.model.patch_size > min(height, width):
     raise ConfigError(
       f"patch_size must be at most {min(height, width)}, the smaller side of the"
-      f" pictures of {dataset.name}, not {config.model.patch_size}"
+      f" images of {dataset.name}, not {config.model.patch_size}"
     )
   prior = dataset.class_frequencies if FLAGS.prior == "train" else None
   return dataclasses.replace(
@@ -386,3 +388,32 @@ def load_run() -> tuple[Config, data.Dataset]:
       config.train, dataset=dataset.name, data_sha256=dataset.sha256
     ),
   ), dataset
+
+
+def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:
+  """The numbers in a flag that is a list.
+
+  Args:
+    name: the flag.
+    kind: what they are, `int` or `float`.
+
+  Raises:
+    UsageError: if one of them is none.
+  """
+  try:
+    return [kind(word) for word in getattr(FLAGS, name)]
+  except ValueError as error:
+    what = "integers" if kind is int else "numbers"
+    raise UsageError(f"{name} must be {what} separated by commas: {error}") from error
+
+
+def check_at_least_one(*names: str) -> None:
+  """Checks flags that are integers.
+
+  Raises:
+    UsageError: if one is less than 1.
+  """
+  for name in names:
+    value = getattr(FLAGS, name)
+    if value < 1:
+      raise UsageError(f"{name} must be at least 1, not {value}")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import ramjax
-from experiments.programs import run_keys
+from experiments.runs.programs import run_keys
 from ramjax import data
 from ramjax.config import Config
 from ramjax.networks import Params
@@ -28,7 +28,7 @@ def score(
   split: str = "test",
   seed: int = 0,
 ) -> dict[str, Any]:
-  """How a trained model does on its pictures, in the form that results have on disk.
+  """How a trained model does on its images, in the form that results have on disk.
 
   Args:
     config: the run.
@@ -50,7 +50,7 @@ def score(
     run_keys(seed).generalization,
     params,
     jnp.asarray(images),
-    config=config.model,
+    model_config=config.model,
     num_glimpses=max(glimpses),
     preprocess=dataset.preprocess,
     num_samples=num_samples,

@@ -1,4 +1,4 @@
-"""What all binaries have in common: known errors are one line each, and an exit status."""
+"""What all scripts have in common: known errors are one line each, and an exit status."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 from absl import app, logging
 from absl import flags as absl_flags
 
-from experiments import flags, signals
+from experiments.cli import flags, signals
+from experiments.cli.errors import RunError, UsageError
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import ConfigError
@@ -20,51 +20,14 @@ from ramjax.data import DataError
 from ramjax.parallel import ParallelError
 
 
-class UsageError(Exception):
-  """A command line that cannot be obeyed; the message is one line. Exit status 2."""
-
-
-class RunError(Exception):
-  """A run that cannot be done though the command line is right. Exit status 1."""
-
-
-def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:
-  """The numbers in a flag that is a list.
-
-  Args:
-    name: the flag.
-    kind: what they are, `int` or `float`.
-
-  Raises:
-    UsageError: if one of them is none.
-  """
-  try:
-    return [kind(word) for word in getattr(flags.FLAGS, name)]
-  except ValueError as error:
-    what = "integers" if kind is int else "numbers"
-    raise UsageError(f"{name} must be {what} separated by commas: {error}") from error
-
-
-def check_at_least_one(*names: str) -> None:
-  """Checks flags that are integers.
-
-  Raises:
-    UsageError: if one is less than 1.
-  """
-  for name in names:
-    value = getattr(flags.FLAGS, name)
-    if value < 1:
-      raise UsageError(f"{name} must be at least 1, not {value}")
-
-
 def run(main: Callable[[], None]) -> None:
-  """Runs a binary: parses its flags, and turns known errors into one line each.
+  """Runs a script: parses its flags, and turns known errors into one line each.
 
   The exit status is 2 for a bad command line, 1 for another known error, and 128 + the
   number of the signal after SIGINT or SIGTERM.
 
   Args:
-    main: the binary, without arguments.
+    main: the script, without arguments.
   """
   name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
 

@@ -23,9 +23,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 import ramjax
-from experiments import binary, flags, signals
-from experiments import workdir as workdir_lib
-from experiments.programs import chunks, run_keys
+from experiments.cli import errors
+from experiments.runs import files
+from experiments.runs.provenance import provenance
+from experiments.cli import flags
+from experiments.cli import signals
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.programs import chunks, run_keys
 from ramjax import data, parallel
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ConfigError, ObjectiveConfig
@@ -189,7 +193,7 @@ class _Runs:
       ),
       self._shared,
     )
-    self._pictures = parallel.place(dataset.train, parallel.copied(mesh))
+    self._train = parallel.place(dataset.train, parallel.copied(mesh))
 
   def epoch_orders(self, epoch: int) -> jax.Array:
     """The batches of an epoch of each run [R, steps_per_epoch, B]."""
@@ -204,11 +208,11 @@ class _Runs:
   def train_chunk(self, orders: jax.Array, start: int, stop: int) -> None:
     """Takes the steps of some rows of `epoch_orders`."""
     self.states, history = self._program(
-      self.states, *self._pictures, orders, start, stop, self._weights
+      self.states, *self._train, orders, start, stop, self._weights
     )
     found = jax.device_get(jax.block_until_ready(history))
     if found["skipped"].any():
-      raise binary.RunError(
+      raise errors.RunError(
         f"a step from {self.step} on was not finite and skipped; train with a lower"
         " --learning_rate"
       )
@@ -221,7 +225,7 @@ class _Runs:
     """Writes the accuracies and then the states, whole or not at all."""
     file = io.BytesIO()
     np.save(file, self.accuracy, allow_pickle=False)
-    workdir_lib.replace(folder / "accuracy.npy", file.getvalue())
+    files.replace(folder / "accuracy.npy", file.getvalue())
     checkpoints.save(_with_one_step(self.states))
 
   def resume(self, checkpoints: Checkpoints, folder: pathlib.Path) -> None:
@@ -233,11 +237,11 @@ class _Runs:
     try:
       accuracy = np.load(folder / "accuracy.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-      raise binary.RunError(
+      raise errors.RunError(
         f"{folder / 'accuracy.npy'} cannot be read ({error}); remove {folder}"
       ) from error
     if accuracy.shape[0] != len(self.accuracy) or accuracy.shape[1] < self.step:
-      raise binary.RunError(
+      raise errors.RunError(
         f"{folder / 'accuracy.npy'} does not reach step {self.step}; remove {folder}"
       )
     self.accuracy = accuracy[:, : self.step]
@@ -256,15 +260,15 @@ def _open(folder: pathlib.Path, configs: Sequence[Config]) -> None:
     try:
       theirs = json.loads(file.read_text())["configs"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-      raise binary.RunError(
+      raise errors.RunError(
         f"{file} is damaged ({error}); remove {folder}, or give another --workdir"
       ) from error
     if theirs != ours:
-      raise binary.UsageError(
+      raise errors.UsageError(
         f"{folder} holds other runs; give another --workdir, or the flags of those runs"
       )
     return
   if folder.is_dir() and any(folder.iterdir()):
-    raise binary.UsageError(f"{folder} holds files but no runs; give another --workdir")
+    raise errors.UsageError(f"{folder} holds files but no runs; give another --workdir")
   folder.mkdir(parents=True, exist_ok=True)
-  workdir_lib.write_json(file, {"configs": ours, **workdir_lib.provenance()})
+  files.write_json(file, {"configs": ours, **provenance()})
