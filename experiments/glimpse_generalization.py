@@ -22,7 +22,7 @@ from experiments.cli import app, errors, flags
 from experiments.reporting import plots
 from experiments.runs import files, trained
 from experiments.runs import workdir as workdir_lib
-from experiments.runs.programs import run_keys
+from experiments.runs.program import run_keys
 from experiments.runs.provenance import provenance
 from ramjax import data, parallel
 from ramjax.config import LOCATION_POLICIES, Config, TrainConfig

@@ -21,7 +21,7 @@ _NUMS_SAMPLES = (1, 10)
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  study.define_flags(num_seeds=1)
+  flags.define_train_flags()
   absl_flags.DEFINE_list("glimpses", "2,3,4,5,6,7,8", "Numbers of glimpses N.")
 
 
@@ -39,6 +39,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
   return [
     study.Variant(
       name=f"N = {number}, M = {num_samples}",
+      folder=f"glimpses_{number}",
       config=dataclasses.replace(
         config, train=dataclasses.replace(config.train, num_glimpses=number)
       ),

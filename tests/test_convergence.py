@@ -13,7 +13,7 @@ import pytest
 from experiments import convergence
 from experiments.reporting.statistics import half_width
 from experiments.runs import side_by_side
-from experiments.runs.programs import Programs
+from experiments.runs.program import Programs
 from ramjax import data, parallel
 from ramjax.config import OBJECTIVES, Config, ModelConfig, ObjectiveConfig, TrainConfig
 

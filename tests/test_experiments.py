@@ -22,7 +22,7 @@ from experiments.cli.recipes import RECIPES
 from experiments.runs import progress
 from experiments.runs import skipped as skipped_lib
 from experiments.runs import workdir as workdir_lib
-from experiments.runs.programs import run_keys
+from experiments.runs.program import run_keys
 from experiments.runs.trained import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig

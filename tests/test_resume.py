@@ -22,7 +22,7 @@ from experiments import train as train_lib
 from experiments.cli import errors, signals
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import Metrics, read_metrics
-from experiments.runs.programs import chunks, run_keys
+from experiments.runs.program import chunks, run_keys
 from experiments.runs.trained import restore_params
 from ramjax import data
 from ramjax.checkpoint import CheckpointError, Checkpoints

@@ -36,7 +36,7 @@ PRIORS = ("uniform", "train")
 MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 
-def define_train_flags() -> None:
+def define_train_flags(*, num_seeds: int = 1, **defaults: Any) -> None:
   """Defines the flags of a training run; the defaults are those of the configuration."""
   model, objective, train = ModelConfig(), ObjectiveConfig(), TrainConfig()
   flags.DEFINE_enum(
@@ -164,6 +164,9 @@ def define_train_flags() -> None:
     "Stop after so many steps in a row whose loss or gradient was not finite.",
   )
   define_device_flags()
+  flags.DEFINE_integer("num_seeds", num_seeds, "Seeds in one program.")
+  for name, value in defaults.items():
+    FLAGS.set_default(name, value)
 
 
 def _define_optimizer_flags(train: TrainConfig) -> None:
@@ -417,3 +420,15 @@ def check_at_least_one(*names: str) -> None:
     value = getattr(FLAGS, name)
     if value < 1:
       raise UsageError(f"{name} must be at least 1, not {value}")
+
+
+def seeds() -> list[int]:
+  """Seeds."""
+  check_at_least_one("num_seeds")
+  TrainConfig(seed=FLAGS.seed + FLAGS.num_seeds - 1)
+  return list(range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds))
+
+
+def config_from_flags() -> Config:
+  """Config."""
+  return train_config(image_shape=(28, 28, 1), num_classes=10)

@@ -12,8 +12,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 import ramjax
-from experiments.cli import errors
-from experiments.cli import flags
+from experiments.cli import errors, flags
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from ramjax import data

@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
-import math
-import os
 import pathlib
-import platform
-import shlex
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping
-from typing import Any
 
-import jax
-
-import ramjax
 from experiments.cli.errors import RunError, UsageError
 from experiments.runs import files
 from experiments.runs.provenance import provenance
