@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 import ramjax
-from experiments import train as train_lib
+from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.trained import restore_params
 from ramjax import data
@@ -348,10 +348,10 @@ def test_the_figure_shows_what_the_model_saw(translated, tmp_path, monkeypatch):
   few = data.Split(translated.train.images[:32], translated.train.labels[:32])
   dataset = translated._replace(train=few, validation=few, test=few)
   drawn = []
-  monkeypatch.setattr(train_lib.plots, "glimpses", lambda *args: drawn.append(args))
+  monkeypatch.setattr(trainer.plots, "glimpses", lambda *args: drawn.append(args))
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, SMALL)
-  train_lib.train(SMALL, dataset, place, steps_per_call=10)
+  trainer.train([SMALL], dataset, [place], steps_per_call=10)
   ((shown, labels, looked, *_),) = drawn
   assert shown.shape == (8, *CANVAS, 1)
   assert shown.dtype == np.uint8

@@ -229,8 +229,8 @@ def score(
 
   Returns:
     For each variant `name`, `settings`, the fields in which it differs from the first
-    one, and `runs`: for each seed its configuration, the train accuracy of the last
-    epoch, and the scores of `experiments.studies.scores.score`.
+    one, and `runs`: for each seed the train accuracy of the last epoch, and the scores
+    of `experiments.studies.scores.score`.
   """
   return [
     {
@@ -247,7 +247,6 @@ def score(
         {
           "seed": member.config.train.seed,
           "workdir": str(member.workdir.path),
-          "config": member.config.to_dict(),
           "train_accuracy": scores.rounded(read_train_curve(member.workdir).last_epoch),
           **scores.score(
             member.config,
