@@ -73,7 +73,7 @@ def test_the_script_writes_what_it_has_found(tmp_path):
   assert results["config"]["objective"]["lambda_intrinsic"] == 3e-3
   assert set(results["curves"]) == set(OBJECTIVES)
   assert len(results["comparisons"]) == 6
-  assert results["steps"] == [4, 8, 9]
+  assert results["steps"] == [4, 8, 10]
   assert (tmp_path / "convergence.png").stat().st_size > 10_000
   assert "| objective | train accuracy" in ended.stdout
 
