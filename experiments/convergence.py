@@ -22,16 +22,13 @@ from experiments.reporting.statistics import half_width, paired
 from experiments.runs import files, side_by_side
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.provenance import provenance
-from ramjax.config import OBJECTIVES, Config, TrainConfig
+from ramjax.config import OBJECTIVES, Config
 
 
 def define_flags() -> None:
   """Defines the flags of the script: those of a training, for all objectives."""
-  flags.define_train_flags()
-  absl_flags.DEFINE_integer("num_seeds", 8, "Runs of each objective, from --seed on.")
   absl_flags.DEFINE_integer("window", 100, "Steps of the windowed mean.")
-  for name, value in (("lambda_intrinsic", 3e-3), ("num_epochs", 1)):
-    flags.FLAGS.set_default(name, value)
+  flags.define_train_flags(num_seeds=8, lambda_intrinsic=3e-3, num_epochs=1)
 
 
 def main() -> None:
@@ -39,11 +36,11 @@ def main() -> None:
   options = flags.FLAGS
   if options["objective"].present:
     raise errors.UsageError("objective must not be given: all four are trained")
-  flags.check_at_least_one("num_seeds", "window", "num_epochs", "steps_per_call")
-  flags.train_config(image_shape=(28, 28, 1), num_classes=10)  # before data are sought
-  TrainConfig(seed=options.seed + options.num_seeds - 1)
+  flags.check_at_least_one("window", "num_epochs", "steps_per_call")
+  flags.config_from_flags()  # before the data are looked for
+  seeds = flags.seeds()
   side_by_side.start_devices()
-  num_runs = options.num_seeds * len(OBJECTIVES)
+  num_runs = len(seeds) * len(OBJECTIVES)
   mesh = side_by_side.make_mesh(num_runs)
   config, dataset = flags.load_run()
   label = workdir_lib.data_label(config.train)
@@ -53,7 +50,6 @@ def main() -> None:
     f" {mesh.devices.flat[0].device_kind}; writing to {folder}",
     flush=True,
   )
-  seeds = list(range(options.seed, options.seed + options.num_seeds))
   trained = side_by_side.train(
     configs_of(config, seeds),
     dataset,
@@ -148,5 +144,4 @@ def in_words(results: dict[str, Any]) -> list[str]:
 
 if __name__ == "__main__":
   define_flags()
-  absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
   app.run(main)

@@ -1,7 +1,7 @@
 """What the choices are worth that the paper leaves open: `python -m experiments.departures`.
 
-Each is the released code's by default and a flag of `experiments.train`. Trains
---num_seeds runs with each, and writes accuracies, the stopping rule's and calibration
+By default each is the choice of the released code; `experiments.train --set` changes it.
+Trains --num_seeds runs with each, and writes accuracies, the stopping rule's and calibration
 into --workdir: departures.json.
 """
 
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.cli import app
+from experiments.cli import app, flags
 from experiments.studies import study
 from ramjax.config import Config
 
@@ -20,7 +20,7 @@ _BETAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  study.define_flags(num_seeds=3, num_epochs=5)
+  flags.define_train_flags(num_seeds=3, num_epochs=5)
 
 
 def variants(config: Config) -> Sequence[study.Variant]:

@@ -14,10 +14,8 @@ from typing import NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags as absl_flags
 from jax.sharding import Mesh
 
-import ramjax
 from experiments.cli import app, flags, signals
 from experiments.reporting import plots
 from experiments.runs import workdir as workdir_lib
@@ -26,7 +24,7 @@ from experiments.runs.programs import Programs, chunks, run_keys
 from experiments.runs.run import Run, resumed
 from experiments.runs.skipped import SkippedSteps, chunk_means
 from ramjax import data, evaluation, parallel, prediction
-from ramjax.config import Config, ConfigError
+from ramjax.config import Config
 from ramjax.networks import Params, num_parameters
 
 _NUM_DRAWN = 8
@@ -34,16 +32,8 @@ _NUM_DRAWN = 8
 
 def main() -> None:
   """Trains, evaluates and draws what the flags ask for."""
-  if flags.FLAGS.steps_per_call < 1:
-    raise ConfigError(
-      f"steps_per_call must be at least 1, not {flags.FLAGS.steps_per_call}"
-    )
-  if flags.FLAGS.max_skipped_steps < 1:
-    raise ConfigError(
-      f"max_skipped_steps must be at least 1, not {flags.FLAGS.max_skipped_steps}"
-    )
-  # Flags are checked before the data are looked for, shapes and classes come after.
-  checked = flags.train_config(image_shape=(28, 28, 1), num_classes=10)
+  flags.check_at_least_one("steps_per_call", "max_skipped_steps")
+  checked = flags.config_from_flags()  # before the data are looked for
   mesh = flags.open_mesh(checked.train)
   with parallel.together():
     config, dataset, workdir = _prepare()
@@ -66,12 +56,6 @@ def main() -> None:
 def _prepare() -> tuple[Config, data.Dataset, workdir_lib.Workdir]:
   """The run that the flags describe: its configuration, its data, its folder."""
   config, dataset = flags.load_run()
-  num_examples = len(dataset.train.labels)
-  if config.train.batch_size > num_examples:
-    raise ConfigError(
-      f"batch_size must be at most the number of training examples, {num_examples},"
-      f" not {config.train.batch_size}"
-    )
   path = flags.FLAGS.workdir or workdir_lib.default_workdir(config)
   workdir = workdir_lib.Workdir(pathlib.Path(path))
   if parallel.is_first_process():
@@ -111,11 +95,11 @@ def train(
     if parallel.is_first_process():
       print(f"{num_parameters(run.state.params):,} parameters", flush=True)
     _train_epochs(run, config.train.num_epochs)
-    scores = programs.test(ramjax.trained_params(run.state))
+    scores = programs.test(run.state.params)
     epoch = run.step // programs.steps_per_epoch
     run.metrics.write(step=run.step, epoch=epoch, split="test", values=scores)
   if parallel.is_first_process():
-    params = parallel.on_this_process(ramjax.trained_params(run.state))
+    params = parallel.on_this_process(run.state.params)
     _draw(config, dataset, workdir, run_keys(config.train.seed).test, params)
     print(
       f"test accuracy {scores['accuracy']:.4f} (N = {config.train.num_glimpses}, M = 1,"
@@ -135,7 +119,7 @@ def _train_epochs(run: Run, num_epochs: int) -> None:
   with run.progress, signals.Stop() as stop_signal:
     for epoch in range(epochs_done + 1, num_epochs + 1):
       _train_epoch(run, epoch, stop_signal)
-      scores = run.programs.validate(ramjax.trained_params(run.state))
+      scores = run.programs.validate(run.state.params)
       run.epoch_done(epoch, scores)
       run.save(accuracy=scores["accuracy"], required=epoch == num_epochs)
 
@@ -193,5 +177,4 @@ def _draw(
 
 if __name__ == "__main__":
   flags.define_train_flags()
-  absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
   app.run(main)

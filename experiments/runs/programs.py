@@ -71,7 +71,7 @@ class Programs:
       ramjax.train_chunk,
       config=config,
       optimizer=optimizer,
-      preprocess=dataset.train_preprocess(config.train.max_shift),
+      preprocess=dataset.preprocess,
       max_steps=self.steps_per_call,
     )
     self._train_chunk = jax.jit(

@@ -40,8 +40,7 @@ class Trained(NamedTuple):
   """R runs after their training.
 
   Attributes:
-    params: parameters to be judged, see `ramjax.trained_params`; every array with a first
-      axis [R].
+    params: parameters; every array with a first axis [R].
     accuracy: train accuracy of each step [R, steps].
   """
 
@@ -144,7 +143,7 @@ def train(
           f"  train accuracy {accuracy:.4f}  {seconds:.1f} s",
           flush=True,
         )
-  return Trained(ramjax.trained_params(runs.states), runs.accuracy)
+  return Trained(runs.states.params, runs.accuracy)
 
 
 class _Runs:
@@ -174,7 +173,7 @@ class _Runs:
         ramjax.train_chunks,
         config=config,
         optimizer=optimizer,
-        preprocess=dataset.train_preprocess(config.train.max_shift),
+        preprocess=dataset.preprocess,
         max_steps=self.steps_per_call,
         mesh=mesh,
       ),

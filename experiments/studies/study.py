@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from absl import flags as absl_flags
 
 from experiments.cli import flags
 from experiments.reporting import tables
@@ -22,7 +21,7 @@ from experiments.runs import files, side_by_side
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax import data
-from ramjax.config import Config, TrainConfig, differing_fields
+from ramjax.config import Config, differing_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +50,6 @@ class Variant:
     return dataclasses.replace(self.config, train=train)
 
 
-def define_flags(*, num_seeds: int, **defaults: Any) -> None:
-  """Defines the flags of a study: those of a training, and the number of seeds.
-
-  Args:
-    num_seeds: how many there are by default.
-    **defaults: defaults of flags that are other than in a training.
-  """
-  flags.define_train_flags()
-  absl_flags.DEFINE_integer("num_seeds", num_seeds, "Runs of each, from --seed on.")
-  for name, value in defaults.items():
-    flags.FLAGS.set_default(name, value)
-  absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
-
-
 def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
   """Trains, scores and tells of the study that the flags ask for.
 
@@ -75,14 +60,12 @@ def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
       the one that the others are told apart from.
   """
   options = flags.FLAGS
-  flags.check_at_least_one("num_seeds", "num_epochs", "steps_per_call")
-  # Flags are checked before data are sought.
-  variants(flags.train_config(image_shape=(28, 28, 1), num_classes=10))
-  TrainConfig(seed=options.seed + options.num_seeds - 1)
+  flags.check_at_least_one("num_epochs", "steps_per_call")
+  variants(flags.config_from_flags())  # before the data are looked for
+  seeds = flags.seeds()
   side_by_side.start_devices()
   config, dataset = flags.load_run()
   folder = pathlib.Path(options.workdir or f"runs/{name}")
-  seeds = list(range(options.seed, options.seed + options.num_seeds))
   print(f"{dataset.name} from {dataset.source}; writing to {folder}", flush=True)
   found = conduct(
     variants(config), seeds, dataset, folder, steps_per_call=options.steps_per_call
