@@ -1,7 +1,7 @@
 """What the choices are worth that the paper leaves open: `python -m experiments.departures`.
 
-Each is the released code's by default and a flag of `experiments.train`. Trains
---num_seeds runs with each, and writes accuracies, the stopping rule's and calibration
+By default each is the choice of the released code; `experiments.train --set` changes it.
+Trains --num_seeds runs with each, and writes accuracies, the stopping rule's and calibration
 into --workdir: departures.json.
 """
 

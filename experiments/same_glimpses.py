@@ -21,8 +21,10 @@ _NUMS_SAMPLES = (1, 10)
 
 def define_flags() -> None:
   """Defines the flags of the script."""
+  absl_flags.DEFINE_list(
+    "glimpses", "2,3,4,5,6,7,8", "Numbers of glimpses N (comma-separated)."
+  )
   flags.define_train_flags()
-  absl_flags.DEFINE_list("glimpses", "2,3,4,5,6,7,8", "Numbers of glimpses N.")
 
 
 def variants(config: Config) -> Sequence[study.Variant]:

@@ -18,7 +18,7 @@ from experiments.cli import app, devices, flags
 from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from ramjax import data, parallel
-from ramjax.config import Config, ConfigError
+from ramjax.config import Config
 
 
 def main() -> None:
@@ -62,12 +62,6 @@ def _open_runs(
 ) -> tuple[list[Config], data.Dataset, list[workdir_lib.Workdir]]:
   """The runs that the flags describe: configurations, data, folders."""
   config, dataset = flags.load_run()
-  num_examples = len(dataset.train.labels)
-  if config.train.batch_size > num_examples:
-    raise ConfigError(
-      f"batch_size must be at most the number of training examples, {num_examples},"
-      f" not {config.train.batch_size}"
-    )
   configs = [
     dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
     for seed in seeds
