@@ -39,7 +39,7 @@ Variables = Mapping[str, Any]
 
 
 class FullyConnected(nn.Module):
-  """Two hidden layers of 256 rectified units: from [B, H, W, C] to logits [B, K]."""
+  """Two hidden layers of 256 relu units: images [B, H, W, C] to logits [B, K]."""
 
   num_classes: int
 
@@ -52,7 +52,7 @@ class FullyConnected(nn.Module):
 
 
 class Convolutional(nn.Module):
-  """Two convolutions of 3×3, each pooled, and a layer of 128: [B, H, W, C] to [B, K]."""
+  """Two 3×3 convolutions with pooling and a layer of 128 units, to logits [B, K]."""
 
   num_classes: int
 
@@ -168,7 +168,7 @@ def train(
   def loss_of(variables: Variables, shown: jax.Array, label: jax.Array) -> jax.Array:
     return ramjax.classification_loss(_logits(model, variables, shown), label).mean()
 
-  # Steps are calls, and no loop in one program: there XLA convolves slowly on the CPU.
+  # One call for each step: inside a loop, XLA's convolutions on the CPU are slow.
   @functools.partial(jax.jit, donate_argnames="state")
   def step(
     state: tuple[Variables, optax.OptState],
@@ -211,7 +211,7 @@ def _accuracy(
   *,
   batch_size: int = 1000,
 ) -> float:
-  """Accuracy of a network on the test images, those that all models are judged by."""
+  """Test accuracy of a network, on the same test images as the attention models."""
   images = jnp.asarray(dataset.test.images)
 
   @functools.partial(jax.jit, static_argnames="size")
@@ -221,11 +221,11 @@ def _accuracy(
     return _logits(model, params, shown).argmax(-1)
 
   total = len(dataset.test.labels)
-  found = [
+  predictions = [
     classes(params, jnp.int32(start), min(batch_size, total - start))
     for start in range(0, total, batch_size)
   ]
-  return float((np.concatenate(found) == dataset.test.labels).mean())
+  return float((np.concatenate(predictions) == dataset.test.labels).mean())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where images come from, and what happens to them before the model sees them."""
+"""Datasets: loading, splitting, transforming and normalising images."""
 
 from ramjax.data.datasets import DATASETS, Dataset, dataset_of, load_dataset
 from ramjax.data.idx import DataError
