@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 import ramjax
-from experiments import train as train_lib
 from experiments.cli import errors
-from experiments.runs import progress
+from experiments.runs import progress, trainer
 from experiments.runs import skipped as skipped_lib
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.program import run_keys
@@ -406,6 +405,10 @@ def small_run(mnist, **train_options):
   return config, mnist._replace(train=few, validation=few, test=few)
 
 
+def train_here(config, dataset, place, **options):
+  trainer.train([config], dataset, [place], steps_per_call=10, figures=False, **options)
+
+
 def test_the_rate_decays_once_an_epoch(mnist, tmp_path):
   """If almost nothing is left of it, the second epoch changes nothing."""
   states = []
@@ -413,7 +416,7 @@ def test_the_rate_decays_once_an_epoch(mnist, tmp_path):
     config, dataset = small_run(mnist, num_epochs=num_epochs, learning_rate_decay=1e-12)
     place = workdir_lib.Workdir(tmp_path / str(num_epochs))
     workdir_lib.open_run(place, config)
-    train_lib.train(config, dataset, place, steps_per_call=10)
+    train_here(config, dataset, place)
     states.append(restore_params(place, config))
   jax.tree.map(np.testing.assert_array_equal, *states)
 
@@ -424,7 +427,7 @@ def test_a_run_that_diverges_ends_with_its_accuracy_and_valid_json(
   config, dataset = small_run(mnist, num_epochs=2, learning_rate=1e38)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
-  train_lib.train(config, dataset, place, steps_per_call=10)
+  train_here(config, dataset, place)
   assert capsys.readouterr().out.splitlines()[-1].startswith("test accuracy 0.")
   assert "NaN" not in place.metrics.read_text()
   assert any(line["loss"] is None for line in lines_of(place.path))
@@ -435,13 +438,13 @@ def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
   config, dataset = small_run(mnist, num_epochs=1)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
-  train_lib.train(config, dataset, place, steps_per_call=10)
+  train_here(config, dataset, place)
   before = restore_params(place, config)
 
   config, _ = small_run(mnist, num_epochs=5)
   broken = dataset._replace(std=(0.0,))
   with pytest.raises(errors.RunError, match="given up at step 5: 3 steps in a row"):
-    train_lib.train(config, broken, place, steps_per_call=10, max_skipped_steps=3)
+    train_here(config, broken, place, max_skipped_steps=3)
   lines = [line for line in lines_of(place.path) if line["split"] == "train"]
   assert [line["skipped_steps"] for line in lines] == [0, 2, 2]
   assert [line["loss"] is None for line in lines] == [False, True, True]
@@ -453,15 +456,15 @@ def test_a_few_skipped_steps_are_told_of(capsys):
   """Means are those of the other steps."""
   history = {"accuracy": [0.5, np.nan, 1.0, 7.0], "skipped": [0.0, 1.0, 0.0, 0.0]}
   history = {name: np.array(values) for name, values in history.items()}
-  means, skipped = skipped_lib.chunk_means(history, 3)
+  means, skipped = skipped_lib.chunk_means({k: v[:3] for k, v in history.items()})
   assert means == {"accuracy": 0.75, "skipped_steps": 1}
   assert skipped.tolist() == [False, True, False]
-  none_taken, _ = skipped_lib.chunk_means({k: v[1:] for k, v in history.items()}, 1)
+  none_taken, _ = skipped_lib.chunk_means({k: v[1:2] for k, v in history.items()})
   assert math.isnan(none_taken["accuracy"])
   with progress.Progress(TrainConfig(), 4, 0) as bar:
     for step, chunk in ((3, means), (4, none_taken)):
-      bar.update(1, step, {**chunk, "examples_per_second": 1.0})
-    bar.epoch_done(1, 4, 0.5)
+      bar.update(1, step, [{**chunk, "examples_per_second": 1.0}])
+    bar.epoch_done(1, 4, [0.5])
   shown = capsys.readouterr().out
   assert "train accuracy 0.7500" in shown
   assert shown.strip().endswith("2 steps skipped")
@@ -481,18 +484,18 @@ def test_damaged_metrics(kind, mnist, tmp_path):
   config, dataset = small_run(mnist, num_epochs=1)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
-  train_lib.train(config, dataset, place, steps_per_call=10)
+  train_here(config, dataset, place)
   whole = place.metrics.read_text()
   lines = whole.split("\n")
   if kind == "cut off":
     place.metrics.write_text(whole[:-20])
-    train_lib.train(config, dataset, place, steps_per_call=10)
+    train_here(config, dataset, place)
     assert place.metrics.read_text() == whole
   else:
     place.metrics.write_text("\n".join([lines[0], "3", *lines[2:]]))
     before = place.metrics.read_text()
     with pytest.raises(errors.RunError, match=r"line 2, is damaged"):
-      train_lib.train(config, dataset, place, steps_per_call=10)
+      train_here(config, dataset, place)
     assert place.metrics.read_text() == before
 
 

@@ -346,7 +346,7 @@ def test_metrics_are_readable_or_refused(text, end, folder):
     return
   # What was let through serves those who read it: the bar and the next start.
   with Progress(TrainConfig(), 10, 0, silent=True) as bar:
-    bar.resume(line for line in lines if line["split"] == "train")
+    bar.resume([[line for line in lines if line["split"] == "train"]])
   with Metrics(workdir, step=2**62):
     pass
   assert read_metrics(workdir) == lines
