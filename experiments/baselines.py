@@ -135,7 +135,7 @@ def main() -> None:
     found.append({"name": name, "num_parameters": num_parameters(params), "runs": runs})
   results = {
     "dataset": label,
-    "num_epochs": config.num_epochs,
+    "config": config.to_dict(),
     **provenance(),
     "models": found,
   }
