@@ -1,4 +1,4 @@
-"""The house's order: imports only go down, and heavy packages wait until used."""
+"""Order of the modules: imports only go down, and heavy packages are imported late."""
 
 import ast
 import pathlib
@@ -42,7 +42,7 @@ ORDER = [
   "digest",
   "checkpoint",
 ]
-"""From the ground up: a module imports only what stands above it in this list."""
+"""A module may import only modules that stand above it in this list."""
 
 
 def module_name(path):
@@ -51,7 +51,7 @@ def module_name(path):
 
 
 def imported_modules(path):
-  """Names, within the library, of the modules that a file imports anywhere."""
+  """Names of the library's modules that a file imports, also inside functions."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
       names = [alias.name for alias in node.names]
@@ -67,7 +67,7 @@ def imported_modules(path):
       assert package != "experiments", f"{path} imports a script"
 
 
-def test_every_module_has_its_place():
+def test_order_lists_every_module():
   found = {module_name(path) for path in LIBRARY.rglob("*.py")} - {""}
   assert found == set(ORDER)
 
@@ -78,7 +78,7 @@ def test_imports_only_go_down(name):
   path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
   above = ORDER[: ORDER.index(name)]
   own = {inside for inside in imported_modules(path) if inside != name}
-  # `from ramjax.data import idx` names the package on the way to its module.
+  # `from ramjax.data import idx` also names the package `data`.
   if name.startswith("data."):
     own.discard("data")
   assert own <= set(above)
@@ -94,7 +94,7 @@ def test_the_library_holds_no_flags_and_no_screens(package):
     assert not child or f"from {parent} import {child}" not in path.read_text()
 
 
-def test_importing_the_library_is_light():
+def test_importing_the_library_does_not_import_heavy_packages():
   """TFDS, Orbax and matplotlib are imported when they are used, not before."""
   script = (
     "import sys, ramjax, ramjax.data, ramjax.checkpoint;"
@@ -107,7 +107,7 @@ def test_importing_the_library_is_light():
   assert found.stdout.strip() == "[]"
 
 
-def test_no_module_for_odds_and_ends():
+def test_no_module_has_a_catch_all_name():
   scripts = pathlib.Path(__file__).parent.parent / "experiments"
   names = {path.stem for root in (LIBRARY, scripts) for path in root.rglob("*.py")}
   assert "train" in names
