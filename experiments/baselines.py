@@ -1,12 +1,14 @@
 """Networks that see the whole image, to compare with: `python -m experiments.baselines`.
 
 Two kinds, as Mnih et al. (2014) compare with: two fully connected layers, and a small
-convolutional network; trained with cross entropy on any dataset, --num_seeds runs of each.
-Writes baselines.json into --workdir.
+convolutional network. They are trained with cross entropy on any dataset, --num_seeds runs
+of each, with Adam, whose learning rate falls along a cosine to 0. Writes baselines.json
+into --workdir.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -73,56 +75,46 @@ MODELS: Mapping[str, type[FullyConnected] | type[Convolutional]] = {
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  train = TrainConfig()
-  absl_flags.DEFINE_list("models", list(MODELS), "Which networks.")
-  absl_flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
-  flags.define_data_flag()
+  absl_flags.DEFINE_list(
+    "models", list(MODELS), f"Networks (comma-separated), of {', '.join(MODELS)}."
+  )
   absl_flags.DEFINE_string(
-    "workdir", None, "Where the results go; by default runs/baselines_<dataset>."
+    "workdir", None, "Folder of the results; by default runs/baselines_<dataset>."
   )
-  absl_flags.DEFINE_integer("num_seeds", 3, "Runs of each, from --seed on.")
-  absl_flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
-  absl_flags.DEFINE_integer("num_epochs", 20, "Passes over the training set.")
-  absl_flags.DEFINE_integer("batch_size", 128, "Examples a step.")
-  absl_flags.DEFINE_float(
-    "learning_rate", 1e-3, "Adam's rate at the start; it falls along a cosine to 0."
+  absl_flags.DEFINE_integer("num_seeds", 3, "Runs of each network, from --seed on.")
+  flags.define_data_flag()
+  flags.define_setting_flags(
+    "dataset",
+    "num_train_examples",
+    "num_epochs",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    num_epochs=20,
+    batch_size=128,
+    learning_rate=1e-3,
   )
-  absl_flags.DEFINE_integer(
-    "max_shift", 0, "Pixels by which a training image is moved at most, at random."
-  )
-  absl_flags.DEFINE_integer(
-    "num_train_examples", None, "Use only so many training images; by default all."
-  )
-  absl_flags.DEFINE_boolean(
-    "compilation_cache", True, "Whether compiled programs are kept for the next start."
-  )
-  flags.define_precision_flag()
+  flags.define_jax_flags()
 
 
 def main() -> None:
   """Trains and tests what the flags ask for."""
   options = flags.FLAGS
-  flags.check_at_least_one("num_seeds", "num_epochs", "batch_size")
+  flags.check_at_least_one("num_epochs")
   unknown = set(options.models) - set(MODELS)
   if unknown or not options.models:
     raise errors.UsageError(
       f"models must be some of {', '.join(MODELS)}, not {','.join(options.models)}"
     )
-  config = TrainConfig(
-    dataset=options.dataset,
-    num_epochs=options.num_epochs,
-    batch_size=options.batch_size,
-    learning_rate=options.learning_rate,
-    learning_rate_schedule="cosine",
-    max_shift=options.max_shift,
-    num_train_examples=options.num_train_examples,
-    seed=options.seed + options.num_seeds - 1,  # so that its range is checked
+  config = dataclasses.replace(
+    flags.config_from_flags().train, learning_rate_schedule="cosine"
   )
+  seeds = flags.seeds()
   flags.set_up_jax()
   dataset = data.load_dataset(
-    options.dataset,
+    config.dataset,
     data_dir=options.data_dir,
-    num_train_examples=options.num_train_examples,
+    num_train_examples=config.num_train_examples,
   )
   label = workdir_lib.data_label(config)
   print(f"{dataset.name} from {dataset.source}", flush=True)
@@ -130,7 +122,7 @@ def main() -> None:
   for name in options.models:
     model = MODELS[name](dataset.num_classes)
     runs = []
-    for seed in range(options.seed, options.seed + options.num_seeds):
+    for seed in seeds:
       began = time.perf_counter()
       params = train(model, dataset, config, seed=seed)
       accuracy = scores.rounded(_accuracy(model, params, dataset))
@@ -162,7 +154,7 @@ def train(
   Args:
     model: from images [B, H, W, C] to logits [B, K].
     dataset: what it is trained on.
-    config: batch size, epochs, rate and shift; nothing else of it is used.
+    config: batch size, epochs, rate; nothing else of it is used.
     seed: seed of all randomness.
 
   Returns:
@@ -172,7 +164,6 @@ def train(
   images, labels = map(jnp.asarray, dataset.train)
   steps_per_epoch = len(labels) // config.batch_size
   optimizer = ramjax.make_optimizer(config, steps_per_epoch=steps_per_epoch)
-  preprocess = dataset.train_preprocess(config.max_shift)
 
   def loss_of(variables: Variables, shown: jax.Array, label: jax.Array) -> jax.Array:
     return ramjax.classification_loss(_logits(model, variables, shown), label).mean()
@@ -188,7 +179,7 @@ def train(
   ) -> tuple[Variables, optax.OptState]:
     variables, opt_state = state
     shown = preprocess_batch(
-      key, take_images(images, index), index, images, preprocess=preprocess
+      key, take_images(images, index), index, images, preprocess=dataset.preprocess
     )
     gradient = jax.grad(loss_of)(variables, shown, labels[index])
     updates, opt_state = optimizer.update(gradient, opt_state, variables)

@@ -22,10 +22,10 @@ from experiments.cli import app, errors, flags
 from experiments.reporting import plots
 from experiments.runs import files, trained
 from experiments.runs import workdir as workdir_lib
-from experiments.runs.programs import run_keys
+from experiments.runs.program import run_keys
 from experiments.runs.provenance import provenance
 from ramjax import data, parallel
-from ramjax.config import LOCATION_POLICIES, Config, TrainConfig
+from ramjax.config import Config, TrainConfig
 from ramjax.networks import Params
 
 _BETAS = (
@@ -37,24 +37,19 @@ _BETAS = (
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  trained.define_workdir_flag()
   absl_flags.DEFINE_integer("max_glimpses", 50, "Largest number of glimpses.")
-  absl_flags.DEFINE_list("betas", _BETAS, "Exploration rates of the stopping rule.")
-  absl_flags.DEFINE_integer(
-    "num_samples", 1, "Rollouts averaged for a prediction, M (Ba et al., 2014)."
+  absl_flags.DEFINE_list(
+    "betas", _BETAS, "Exploration rates of the stopping rule (comma-separated)."
   )
-  absl_flags.DEFINE_enum(
-    "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
-  )
+  flags.define_rollout_flags()
   absl_flags.DEFINE_enum(
     "checkpoint",
     "latest",
     ["latest", "best"],
-    "Which state of a run: the newest, or that with the best validation accuracy.",
+    "Which state of a run: the newest, or the one with the best validation accuracy.",
   )
-  trained.define_split_flag()
-  flags.define_data_flag()
-  absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+  flags.define_split_flag()
+  flags.define_evaluation_flags()
   flags.define_device_flags()
 
 

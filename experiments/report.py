@@ -23,7 +23,7 @@ from experiments.runs import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
-DOCUMENTS = ("README.md", "BUILD_NOTES.md")
+DOCUMENTS = ("README.md", "experiments/README.md", "BUILD_NOTES.md")
 
 _FIGURES: Mapping[str, Callable[[Mapping[str, Any], pathlib.Path], None]] = {
   "convergence": plots.convergence,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ramjax import losses, networks, stopping
 from ramjax.config import Config, ConfigError, ModelConfig
 from ramjax.dynamic import look_until_decided
-from ramjax.objectives import objective
+from ramjax.objectives import TermWeights, objective
 from ramjax.prediction import evaluation_images, look
 from ramjax.rollouts import Rollout, image_keys, rollout
 from ramjax.training import Preprocess
@@ -261,6 +261,7 @@ def validate(
   *,
   config: Config,
   preprocess: Preprocess,
+  term_weights: TermWeights | None = None,
   batch_size: int = 1000,
   sharding: jax.sharding.NamedSharding | None = None,
 ) -> dict[str, jax.Array]:
@@ -274,6 +275,7 @@ def validate(
     config: the run.
     preprocess: from a stored image to what the model sees, see
       `ramjax.training.Preprocess`.
+    term_weights: what the extra terms count; None is what the objective gives them.
     batch_size: images at a time; bounds the memory.
     sharding: how devices divide the images of a batch, see `ramjax.parallel.divided`;
       None leaves them on one.
@@ -294,6 +296,7 @@ def validate(
       labels[index],
       objective_config=config.objective,
       weight=weight,
+      term_weights=term_weights,
     )
     return jax.tree.map(lambda mean: mean * weight.sum(), metrics)
 

@@ -153,7 +153,7 @@ def objective(
   parts = loss_parts(error_params, rollout, label, objective_config=objective_config)
   accuracy = losses.reward(rollout.logits_t[-1], label)
   means = jax.tree.map(lambda values: jnp.average(values, weights=weight), parts)
-  loss = means.classification + objective_config.reinforce_weight * means.reinforce
+  loss = means.classification + means.reinforce
   loss += means.baseline + means.error_fit
   extra = means.uncertainty, means.intrinsic
   for factor, mean in zip(

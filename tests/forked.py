@@ -17,6 +17,7 @@ _SCRIPTS = (
   "benchmark",
   "calibration",
   "convergence",
+  "departures",
   "error_rates",
   "glimpse_generalization",
   "report",

@@ -45,6 +45,11 @@ ORDER = [
 """A module may import only modules that stand above it in this list."""
 
 
+EXPERIMENTS = LIBRARY.parent / "experiments"
+FLOORS = {"cli": 0, "reporting": 1, "runs": 2, "studies": 3, "benchmarks": 3, "": 4}
+"""The folders of experiments/ with their floors; the scripts are at the top."""
+
+
 def module_name(path):
   parts = path.relative_to(LIBRARY).with_suffix("").parts
   return ".".join(part for part in parts if part != "__init__")
@@ -84,10 +89,43 @@ def test_imports_only_go_down(name):
   assert own <= set(above)
 
 
+def room_of(module):
+  """The folder of a module: `runs` for `experiments.runs.trainer`, empty for a script."""
+  parts = module.split(".")
+  return parts[1] if len(parts) > 1 and parts[1] in FLOORS else ""
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_experiments_import_from_their_own_floor_and_below(room):
+  """Folders on the same floor do not import each other, and no module imports a script."""
+  paths = sorted((EXPERIMENTS / room).glob("*.py"))
+  assert paths
+  for path in paths:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.ImportFrom):
+        modules = [f"{node.module}.{alias.name}" for alias in node.names]
+      elif isinstance(node, ast.Import):
+        modules = [alias.name for alias in node.names]
+      else:
+        continue
+      for module in modules:
+        if module.split(".")[0] != "experiments":
+          continue
+        other = room_of(module)
+        assert other, f"{path} imports a script, {module}"
+        assert other == room or FLOORS[other] < FLOORS[room], f"{path}: {module}"
+
+
+def test_every_file_at_the_top_of_experiments_is_a_script():
+  for path in EXPERIMENTS.glob("*.py"):
+    if path.stem != "__init__":
+      assert '__name__ == "__main__"' in path.read_text(), path
+
+
 @pytest.mark.parametrize(
   "package", ["absl.flags", "matplotlib", "rich", "tensorboardX"]
 )
-def test_the_library_holds_no_flags_and_no_screens(package):
+def test_library_imports_neither_flags_nor_display_packages(package):
   for path in LIBRARY.rglob("*.py"):
     assert f"import {package}" not in path.read_text()
     parent, _, child = package.rpartition(".")
@@ -108,7 +146,6 @@ def test_importing_the_library_does_not_import_heavy_packages():
 
 
 def test_no_module_has_a_catch_all_name():
-  scripts = pathlib.Path(__file__).parent.parent / "experiments"
-  names = {path.stem for root in (LIBRARY, scripts) for path in root.rglob("*.py")}
+  names = {path.stem for root in (LIBRARY, EXPERIMENTS) for path in root.rglob("*.py")}
   assert "train" in names
   assert not names & {"utils", "util", "common", "helpers", "misc"}

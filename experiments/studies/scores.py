@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import ramjax
-from experiments.runs.programs import run_keys
+from experiments.runs.program import run_keys
 from ramjax import data
 from ramjax.config import Config
 from ramjax.networks import Params

@@ -19,7 +19,7 @@ from ramjax.data.splits import (
   check_split,
   divide,
 )
-from ramjax.data.transforms import Transform, clutter, keep, normalize, shift, translate
+from ramjax.data.transforms import Transform, clutter, keep, normalize, translate
 
 
 class Canvas(NamedTuple):
@@ -120,28 +120,6 @@ class Dataset(NamedTuple):
     """
     pool = image[None] if pool is None else pool
     return normalize(self.transform(key, image, pool), mean=self.mean, std=self.std)
-
-  def train_preprocess(self, max_shift: int) -> Transform:
-    """What stands in the place of `preprocess` in training, and there alone.
-
-    Args:
-      max_shift: by how many pixels the transformed image is moved at most, see
-        `ramjax.data.shift`; with 0 this is `preprocess` itself.
-
-    Returns:
-      From a key [], a stored image [H, W, C] and the images of its split to a
-      normalised float32 image.
-    """
-    if max_shift == 0:
-      return self.preprocess
-
-    def preprocess(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
-      transform_key, shift_key = jax.random.split(key)
-      transformed = self.transform(transform_key, image, pool)
-      moved = shift(shift_key, transformed, max_shift=max_shift)
-      return normalize(moved, mean=self.mean, std=self.std)
-
-    return preprocess
 
 
 def load_dataset(

@@ -64,31 +64,6 @@ def translate(
   return jax.lax.dynamic_update_slice(canvas, image, (row, column, 0))
 
 
-def shift(key: jax.Array, image: jax.Array, *, max_shift: int) -> jax.Array:
-  """An image moved by a few pixels, to train on.
-
-  Rows and columns move by whole numbers of pixels, uniform in [-max_shift, max_shift].
-  What leaves the image is lost, and background comes in at the other side.
-
-  Args:
-    key: typed PRNG key [].
-    image: image [H, W, C], of any type; its minimum is the background.
-    max_shift: the most that it moves, in pixels.
-
-  Returns:
-    Image [H, W, C] in the type of `image`.
-
-  Raises:
-    AssertionError: if the image has another rank.
-  """
-  chex.assert_rank(image, 3)
-  height, width, _ = image.shape
-  framed = translate(
-    key, image, canvas_size=(height + 2 * max_shift, width + 2 * max_shift)
-  )
-  return framed[max_shift : max_shift + height, max_shift : max_shift + width]
-
-
 def clutter(
   key: jax.Array,
   image: jax.Array,
