@@ -1,9 +1,9 @@
-"""Networks that see the whole image, to compare with: `python -m experiments.baselines`.
+"""Baselines that see the whole image: `python -m experiments.baselines`.
 
-Two kinds, as Mnih et al. (2014) compare with: two fully connected layers, and a small
-convolutional network. They are trained with cross entropy on any dataset, --num_seeds runs
-of each, with Adam, whose learning rate falls along a cosine to 0. Writes baselines.json
-into --workdir.
+There are two networks, as in Mnih et al. (2014): a fully connected one with two hidden
+layers, and a small convolutional one. Both are trained on any dataset with cross entropy
+and Adam, --num_seeds runs of each; the learning rate falls along a cosine to 0. Writes
+baselines.json into --workdir.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def main() -> None:
   )
   label = workdir_lib.data_label(config)
   print(f"{dataset.name} from {dataset.source}", flush=True)
-  found = []
+  models = []
   for name in options.models:
     model = MODELS[name](dataset.num_classes)
     runs = []
@@ -132,12 +132,14 @@ def main() -> None:
         f"  {time.perf_counter() - began:.0f} s",
         flush=True,
       )
-    found.append({"name": name, "num_parameters": num_parameters(params), "runs": runs})
+    models.append(
+      {"name": name, "num_parameters": num_parameters(params), "runs": runs}
+    )
   results = {
     "dataset": label,
     "config": config.to_dict(),
     **provenance(),
-    "models": found,
+    "models": models,
   }
   folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
   folder.mkdir(parents=True, exist_ok=True)
@@ -152,13 +154,14 @@ def train(
   """Trains a network.
 
   Args:
-    model: from images [B, H, W, C] to logits [B, K].
-    dataset: what it is trained on.
-    config: batch size, epochs, rate; nothing else of it is used.
-    seed: seed of all randomness.
+    model: a network from images [B, H, W, C] to logits [B, K].
+    dataset: the dataset.
+    config: settings of the optimiser, batch size and number of epochs; other settings are
+      ignored.
+    seed: seed of initialisation, batches and transforms.
 
   Returns:
-    Its variables.
+    The trained variables of the network.
   """
   init_key, order_key, run_key = jax.random.split(jax.random.key(seed), 3)
   images, labels = map(jnp.asarray, dataset.train)
