@@ -40,6 +40,7 @@ ORDER = [
   "data.datasets",
   "data",
   "digest",
+  "orbax_patches",
   "checkpoint",
 ]
 """From the ground up: a module imports only what stands above it in this list."""
