@@ -292,6 +292,24 @@ class Config(fields.Checked):
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(fields.Checked):
+  """How a trained model is evaluated.
+
+  Attributes:
+    num_glimpses: number of glimpses T.
+    num_samples: number of rollouts M of each image, whose probabilities and
+      self-uncertainties are averaged glimpse by glimpse before any decision (Ba et al.,
+      2014, https://arxiv.org/abs/1412.7755). State M with each result.
+    location_policy: `sample` draws the next location from the policy, `mean` takes its
+      mean.
+  """
+
+  num_glimpses: int = fields.integer(6, low=1)
+  num_samples: int = fields.integer(1, low=1)
+  location_policy: str = fields.choice("sample", LOCATION_POLICIES)
+
+
 def differing_fields(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
   """The fields in which two configurations differ: `{"train.seed": (0, 1)}`."""
   left, right = ours.to_dict(), theirs.to_dict()
