@@ -1,12 +1,14 @@
 """Networks that see the whole image, to compare with: `python -m experiments.baselines`.
 
 Two kinds, as Mnih et al. (2014) compare with: two fully connected layers, and a small
-convolutional network; trained with cross entropy on any dataset, --num_seeds runs of each.
-Writes baselines.json into --workdir.
+convolutional network. They are trained with cross entropy on any dataset, --num_seeds runs
+of each, with Adam, whose learning rate falls along a cosine to 0. Writes baselines.json
+into --workdir.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -36,7 +38,7 @@ Variables = Mapping[str, Any]
 
 
 class FullyConnected(nn.Module):
-  """Two hidden layers of 256 rectified units: from [B, H, W, C] to logits [B, K]."""
+  """Two hidden layers of 256 relu units: images [B, H, W, C] to logits [B, K]."""
 
   num_classes: int
 
@@ -49,7 +51,7 @@ class FullyConnected(nn.Module):
 
 
 class Convolutional(nn.Module):
-  """Two convolutions of 3×3, each pooled, and a layer of 128: [B, H, W, C] to [B, K]."""
+  """Two 3×3 convolutions with pooling and a layer of 128 units, to logits [B, K]."""
 
   num_classes: int
 
@@ -72,56 +74,46 @@ MODELS: Mapping[str, type[FullyConnected] | type[Convolutional]] = {
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  train = TrainConfig()
-  absl_flags.DEFINE_list("models", list(MODELS), "Which networks.")
-  absl_flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
-  flags.define_data_flag()
+  absl_flags.DEFINE_list(
+    "models", list(MODELS), f"Networks (comma-separated), of {', '.join(MODELS)}."
+  )
   absl_flags.DEFINE_string(
-    "workdir", None, "Where the results go; by default runs/baselines_<dataset>."
+    "workdir", None, "Folder of the results; by default runs/baselines_<dataset>."
   )
-  absl_flags.DEFINE_integer("num_seeds", 3, "Runs of each, from --seed on.")
-  absl_flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
-  absl_flags.DEFINE_integer("num_epochs", 20, "Passes over the training set.")
-  absl_flags.DEFINE_integer("batch_size", 128, "Examples a step.")
-  absl_flags.DEFINE_float(
-    "learning_rate", 1e-3, "Adam's rate at the start; it falls along a cosine to 0."
+  absl_flags.DEFINE_integer("num_seeds", 3, "Runs of each network, from --seed on.")
+  flags.define_data_flag()
+  flags.define_setting_flags(
+    "dataset",
+    "num_train_examples",
+    "num_epochs",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    num_epochs=20,
+    batch_size=128,
+    learning_rate=1e-3,
   )
-  absl_flags.DEFINE_integer(
-    "max_shift", 0, "Pixels by which a training image is moved at most, at random."
-  )
-  absl_flags.DEFINE_integer(
-    "num_train_examples", None, "Use only so many training images; by default all."
-  )
-  absl_flags.DEFINE_boolean(
-    "compilation_cache", True, "Whether compiled programs are kept for the next start."
-  )
-  flags.define_precision_flag()
+  flags.define_jax_flags()
 
 
 def main() -> None:
   """Trains and tests what the flags ask for."""
   options = flags.FLAGS
-  flags.check_at_least_one("num_seeds", "num_epochs", "batch_size")
+  flags.check_at_least_one("num_epochs")
   unknown = set(options.models) - set(MODELS)
   if unknown or not options.models:
     raise errors.UsageError(
       f"models must be some of {', '.join(MODELS)}, not {','.join(options.models)}"
     )
-  config = TrainConfig(
-    dataset=options.dataset,
-    num_epochs=options.num_epochs,
-    batch_size=options.batch_size,
-    learning_rate=options.learning_rate,
-    learning_rate_schedule="cosine",
-    max_shift=options.max_shift,
-    num_train_examples=options.num_train_examples,
-    seed=options.seed + options.num_seeds - 1,  # so that its range is checked
+  config = dataclasses.replace(
+    flags.config_from_flags().train, learning_rate_schedule="cosine"
   )
+  seeds = flags.seeds()
   flags.set_up_jax()
   dataset = data.load_dataset(
-    options.dataset,
+    config.dataset,
     data_dir=options.data_dir,
-    num_train_examples=options.num_train_examples,
+    num_train_examples=config.num_train_examples,
   )
   label = workdir_lib.data_label(config)
   print(f"{dataset.name} from {dataset.source}", flush=True)
@@ -129,7 +121,7 @@ def main() -> None:
   for name in options.models:
     model = MODELS[name](dataset.num_classes)
     runs = []
-    for seed in range(options.seed, options.seed + options.num_seeds):
+    for seed in seeds:
       began = time.perf_counter()
       params = train(model, dataset, config, seed=seed)
       accuracy = scores.rounded(_accuracy(model, params, dataset))
@@ -142,7 +134,7 @@ def main() -> None:
     found.append({"name": name, "num_parameters": num_parameters(params), "runs": runs})
   results = {
     "dataset": label,
-    "num_epochs": config.num_epochs,
+    "config": config.to_dict(),
     **provenance(),
     "models": found,
   }
@@ -161,7 +153,7 @@ def train(
   Args:
     model: from images [B, H, W, C] to logits [B, K].
     dataset: what it is trained on.
-    config: batch size, epochs, rate and shift; nothing else of it is used.
+    config: batch size, epochs, rate; nothing else of it is used.
     seed: seed of all randomness.
 
   Returns:
@@ -171,12 +163,11 @@ def train(
   images, labels = map(jnp.asarray, dataset.train)
   steps_per_epoch = len(labels) // config.batch_size
   optimizer = ramjax.make_optimizer(config, steps_per_epoch=steps_per_epoch)
-  preprocess = dataset.train_preprocess(config.max_shift)
 
   def loss_of(variables: Variables, shown: jax.Array, label: jax.Array) -> jax.Array:
     return ramjax.classification_loss(_logits(model, variables, shown), label).mean()
 
-  # Steps are calls, and no loop in one program: there XLA convolves slowly on the CPU.
+  # One call for each step: inside a loop, XLA's convolutions on the CPU are slow.
   @functools.partial(jax.jit, donate_argnames="state")
   def step(
     state: tuple[Variables, optax.OptState],
@@ -187,7 +178,7 @@ def train(
   ) -> tuple[Variables, optax.OptState]:
     variables, opt_state = state
     shown = preprocess_batch(
-      key, take_images(images, index), index, images, preprocess=preprocess
+      key, take_images(images, index), index, images, preprocess=dataset.preprocess
     )
     gradient = jax.grad(loss_of)(variables, shown, labels[index])
     updates, opt_state = optimizer.update(gradient, opt_state, variables)
@@ -219,7 +210,7 @@ def _accuracy(
   *,
   batch_size: int = 1000,
 ) -> float:
-  """Accuracy of a network on the test images, those that all models are judged by."""
+  """Test accuracy of a network, on the same test images as the attention models."""
   images = jnp.asarray(dataset.test.images)
 
   @functools.partial(jax.jit, static_argnames="size")
@@ -229,11 +220,11 @@ def _accuracy(
     return _logits(model, params, shown).argmax(-1)
 
   total = len(dataset.test.labels)
-  found = [
+  predictions = [
     classes(params, jnp.int32(start), min(batch_size, total - start))
     for start in range(0, total, batch_size)
   ]
-  return float((np.concatenate(found) == dataset.test.labels).mean())
+  return float((np.concatenate(predictions) == dataset.test.labels).mean())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""How fast this machine is with ramjax: `python -m experiments.benchmark`.
+"""Speed and memory of ramjax on this machine: `python -m experiments.benchmark`.
 
-Prints a table, and writes --output as JSON. Everything is measured in rounds, one case
-after the other, so that the noise of a shared machine meets all of them alike, and the
-rate of large matrix products is measured in each round beside them. --compare=JSON shows
-ratios to an earlier file.
+Prints a table and writes --output as JSON. Each round measures every case once, and also
+the rate of large matrix products. So noise on a shared machine affects all cases alike.
+--compare=JSON adds ratios to an earlier output.
 """
 
 from __future__ import annotations
@@ -90,55 +89,55 @@ def main() -> None:
 
 
 def measure(cases: Sequence[cases_lib.Case], *, rounds: int) -> dict[str, Any]:
-  """The figures of some cases, measured in turn.
+  """Measurements of cases, one after the other in each round.
 
   Args:
-    cases: what to measure.
-    rounds: how often; a case may ask for fewer.
+    cases: the cases.
+    rounds: number of rounds; a case may limit its own number.
 
   Returns:
-    `matrix_rate_gflops`, `ratios` and `measurements`, as `table` takes them.
+    A dictionary with `matrix_rate_gflops`, `ratios` and `measurements`, for `table`.
   """
   matrix_rate = cases_lib.MatrixRate()
   prepared = [case.prepare() for case in cases]
   rates: list[float] = []
   values: list[list[float]] = [[] for _ in cases]
-  shares: list[list[float]] = [[] for _ in cases]
+  shares: list[list[float]] = [[] for _ in cases]  # of the rate of matrix products
   for number in range(rounds):
     rates.append(matrix_rate())
-    for case, run, found, share in zip(cases, prepared, values, shares, strict=True):
+    for i, (case, run) in enumerate(zip(cases, prepared, strict=True)):
       if number >= (case.most_rounds or rounds):
         continue
-      found.append(run())
+      values[i].append(run())
       if case.gflop is not None:
-        share.append(case.gflop / found[-1] / rates[-1])
+        shares[i].append(case.gflop / values[i][-1] / rates[-1])
     print(f"round {number + 1} of {rounds}", flush=True)
-  found_of = {case.name: found for case, found in zip(cases, values, strict=True)}
+  values_of = {case.name: of_case for case, of_case in zip(cases, values, strict=True)}
   return {
     "matrix_rate_gflops": _summary(rates),
     "ratios": [
       {"name": ratio.name, **_summary(list(map(ratio.of, above, below)))}
       for ratio in cases_lib.ratios(cases)
-      for above, below in [(found_of[ratio.above], found_of[ratio.below])]
+      for above, below in [(values_of[ratio.above], values_of[ratio.below])]
     ],
     "measurements": [
       {
         "name": case.name,
         "unit": case.unit,
-        **_summary(found),
+        **_summary(of_case),
         **({"share_of_matrix_rate": statistics.median(share)} if share else {}),
       }
-      for case, found, share in zip(cases, values, shares, strict=True)
+      for case, of_case, share in zip(cases, values, shares, strict=True)
     ],
   }
 
 
 def table(results: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> str:
-  """The figures as a Markdown table.
+  """A Markdown table of measurements.
 
   Args:
-    results: what `measure` returned.
-    earlier: results to show the ratio to; None leaves them out.
+    results: results of `measure`.
+    earlier: earlier results, for a column of ratios; None omits the column.
   """
   before = {m["name"]: m for m in earlier["measurements"]} if earlier else {}
   head = ["what", "minimum", "median", "spread", "share of the matrix rate"]
@@ -156,10 +155,10 @@ def table(results: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) 
 
 
 def read_results(path: pathlib.Path) -> dict[str, Any]:
-  """An earlier --output.
+  """The results in the --output of an earlier benchmark.
 
   Raises:
-    RunError: if it cannot be read.
+    RunError: if the file cannot be read or is not an output of the benchmark.
   """
   try:
     results = json.loads(path.read_text())
@@ -174,7 +173,7 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
-  """Minimum, median and spread (largest minus smallest, over the median)."""
+  """Minimum, median and spread: (maximum - minimum) / median."""
   median = statistics.median(values)
   spread = (max(values) - min(values)) / median
   return {
@@ -186,7 +185,7 @@ def _summary(values: list[float]) -> dict[str, Any]:
 
 
 def _quantity(value: float, unit: str) -> str:
-  """A quantity in words, to three figures."""
+  """A quantity with its unit, to three significant digits."""
   if unit == "B":
     return f"{value / 1e9:.3g} GB"
   for factor, name in ((1.0, "s"), (1e-3, "ms")):

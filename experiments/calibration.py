@@ -15,19 +15,15 @@ from experiments.reporting import plots, tables
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
-from ramjax.config import LOCATION_POLICIES, EvaluationConfig
+from ramjax.config import EvaluationConfig
 
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  trained.define_flags()
   absl_flags.DEFINE_integer("max_glimpses", 20, "Largest number of glimpses.")
-  absl_flags.DEFINE_integer(
-    "num_samples", 1, "Rollouts averaged for a prediction, M (Ba et al., 2014)."
-  )
-  absl_flags.DEFINE_enum(
-    "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
-  )
+  flags.define_rollout_flags()
+  flags.define_evaluation_flags()
+  flags.define_jax_flags()
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What the choices are worth that the paper leaves open: `python -m experiments.departures`.
 
-Each is the released code's by default and a flag of `experiments.train`. Trains
---num_seeds runs with each, and writes accuracies, the stopping rule's and calibration
+By default each is the choice of the released code; `experiments.train --set` changes it.
+Trains --num_seeds runs with each, and writes accuracies, the stopping rule's and calibration
 into --workdir: departures.json.
 """
 
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.cli import app
+from experiments.cli import app, flags
 from experiments.studies import study
 from ramjax.config import Config
 
@@ -20,7 +20,7 @@ _BETAS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  study.define_flags(num_seeds=3, num_epochs=5)
+  flags.define_train_flags(num_seeds=3, num_epochs=5)
 
 
 def variants(config: Config) -> Sequence[study.Variant]:
@@ -28,40 +28,50 @@ def variants(config: Config) -> Sequence[study.Variant]:
   trained_with = config.train.num_glimpses
   released = study.Variant(
     name="as released",
+    folder="released",
     config=config,
     glimpses=tuple(sorted({1, trained_with, 10, 20, 50})),
     betas=_BETAS,
   )
 
-  def other(name: str, **objective: Any) -> study.Variant:
+  def other(name: str, folder: str, **objective: Any) -> study.Variant:
     changed = dataclasses.replace(config.objective, **objective)
     return dataclasses.replace(
-      released, name=name, config=dataclasses.replace(config, objective=changed)
+      released,
+      name=name,
+      folder=folder,
+      config=dataclasses.replace(config, objective=changed),
     )
 
   lambda_uncertainty = config.objective.lambda_uncertainty
   raw_density = dataclasses.replace(config.model, location_density="raw")
   return [
     released,
-    other("λ1 × 10", lambda_uncertainty=10 * lambda_uncertainty),
-    other("λ1 × 100", lambda_uncertainty=100 * lambda_uncertainty),
+    *(
+      other(f"λ1 × {n}", f"lambda1_x{n}", lambda_uncertainty=n * lambda_uncertainty)
+      for n in (10, 100)
+    ),
+    other("error gradient `state`", "state", error_gradient="state"),
     *(
       other(
-        f"error gradient `state`{told}",
+        f"error gradient `state`, λ1 × {n}",
+        f"state_lambda1_x{n}",
         error_gradient="state",
-        lambda_uncertainty=factor * lambda_uncertainty,
+        lambda_uncertainty=n * lambda_uncertainty,
       )
-      for factor, told in ((1, ""), (10, ", λ1 × 10"), (100, ", λ1 × 100"))
+      for n in (10, 100)
     ),
     dataclasses.replace(
       released,
       name="density of the raw sample",
+      folder="raw_density",
       config=dataclasses.replace(config, model=raw_density),
     ),
-    other("last location not credited", credit_last_location=False),
-    other("intrinsic term at all glimpses", intrinsic_steps="all"),
+    other("last location not credited", "uncredited", credit_last_location=False),
+    other("intrinsic term at all glimpses", "intrinsic_all", intrinsic_steps="all"),
     other(
       f"intrinsic term at all glimpses, λ2 × {trained_with}",
+      f"intrinsic_all_lambda2_x{trained_with}",
       intrinsic_steps="all",
       lambda_intrinsic=trained_with * config.objective.lambda_intrinsic,
     ),

@@ -20,12 +20,17 @@ from ramjax.config import LOCATION_POLICIES, EvaluationConfig
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  trained.define_flags()
-  absl_flags.DEFINE_list("glimpses", "4,6,8,50", "Numbers of glimpses N.")
   absl_flags.DEFINE_list(
-    "num_samples", "1,10", "Rollouts averaged for a prediction, M (Ba et al., 2014)."
+    "glimpses", "4,6,8,50", "Numbers of glimpses N (comma-separated)."
   )
-  trained.define_split_flag()
+  absl_flags.DEFINE_list(
+    "num_samples",
+    "1,10",
+    "Rollouts averaged for a prediction, M (comma-separated; Ba et al., 2014).",
+  )
+  flags.define_split_flag()
+  flags.define_evaluation_flags()
+  flags.define_jax_flags()
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from experiments.runs import workdir as workdir_lib
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax import parallel
-from ramjax.config import LOCATION_POLICIES, EvaluationConfig, TrainConfig
+from ramjax.config import EvaluationConfig, TrainConfig
 
 _BETAS = (
   "0,0.01,0.02,0.03,0.05,0.07,0.1,0.12,0.15,0.2,0.25,0.3,0.35,0.4,0.45,0.5,0.6,0.8,"
@@ -32,24 +32,19 @@ _BETAS = (
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  trained.define_workdir_flag()
   absl_flags.DEFINE_integer("max_glimpses", 50, "Largest number of glimpses.")
-  absl_flags.DEFINE_list("betas", _BETAS, "Exploration rates of the stopping rule.")
-  absl_flags.DEFINE_integer(
-    "num_samples", 1, "Rollouts averaged for a prediction, M (Ba et al., 2014)."
+  absl_flags.DEFINE_list(
+    "betas", _BETAS, "Exploration rates of the stopping rule (comma-separated)."
   )
-  absl_flags.DEFINE_enum(
-    "location_policy", "sample", LOCATION_POLICIES, "How the next location is chosen."
-  )
+  flags.define_rollout_flags()
   absl_flags.DEFINE_enum(
     "checkpoint",
     "latest",
     ["latest", "best"],
-    "Which state of a run: the newest, or that with the best validation accuracy.",
+    "Which state of a run: the newest, or the one with the best validation accuracy.",
   )
-  trained.define_split_flag()
-  flags.define_data_flag()
-  absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+  flags.define_split_flag()
+  flags.define_evaluation_flags()
   flags.define_device_flags()
 
 

@@ -1,9 +1,9 @@
-"""Redraws figures and tables from the committed results: `python -m experiments.report`.
+"""Updates figures and tables from the committed results: `python -m experiments.report`.
 
-Reads experiments/results/*.json, draws a PNG beside each that has a figure, and puts the
-tables between the marks of the documents, `<!-- table: NAME of FILE -->` and
-`<!-- end of table -->`; of several files, `FILE + FILE`, the table has all the runs. With
---check nothing is written, and the exit status is 1 if a document differs from the
+Reads experiments/results/*.json and draws the figures beside them. Writes each table into
+the documents, between the marks `<!-- table: NAME of FILE -->` and
+`<!-- end of table -->`. `FILE + FILE` makes one table of the runs in several files. With
+--check, nothing is written, and the exit status is 1 if a document differs from the
 results.
 """
 
@@ -23,7 +23,7 @@ from experiments.runs import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
-DOCUMENTS = ("README.md", "BUILD_NOTES.md")
+DOCUMENTS = ("README.md", "experiments/README.md", "BUILD_NOTES.md")
 
 _FIGURES: Mapping[str, Callable[[Mapping[str, Any], pathlib.Path], None]] = {
   "convergence": plots.convergence,
@@ -32,7 +32,7 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any], pathlib.Path], None]] = {
   ),
   "calibration": lambda results, path: plots.calibration(results["runs"], path),
 }
-"""By the beginning of the name of a file."""
+"""Functions that draw the figures, by the beginning of the name of a results file."""
 
 _TABLE = re.compile(
   r"(<!-- table: (?P<name>\w+) of (?P<files>[\w.]+(?: \+ [\w.]+)*) -->\n)"
@@ -47,7 +47,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  """Draws and writes, or compares."""
+  """Updates figures and documents; with --check, compares the documents only."""
   check = flags.FLAGS.check
   stale = []
   for name in DOCUMENTS:
@@ -63,53 +63,53 @@ def main() -> None:
       raise errors.RunError(
         f"{', '.join(stale)} differs from the results; run `python -m experiments.report`"
       )
-    print("the documents have the tables of the results")
+    print("the documents agree with the results")
     return
   for path in sorted(RESULTS.glob("*.json")):
     for beginning, draw in _FIGURES.items():
       if path.stem.startswith(beginning):
         draw(read_results(path.name), path.with_suffix(".png"))
         print(f"drew {path.with_suffix('.png').name}")
-  print(f"wrote the tables of {', '.join(stale) or 'no document: they are the same'}")
+  print(f"updated tables in: {', '.join(stale) or 'no document, all are up to date'}")
 
 
 def with_tables(document: str) -> str:
-  """A document with each of its marked tables as the results have it.
+  """A document with all marked tables updated from the results.
 
   Raises:
-    RunError: if a table or a file is unknown.
+    RunError: if a table is unknown or a file cannot be read.
   """
 
-  def table(found: re.Match[str]) -> str:
-    name = found["name"]
+  def update(mark: re.Match[str]) -> str:
+    name = mark["name"]
     if name not in tables.TABLES:
       raise errors.RunError(
         f"table {name} is unknown; the tables are {', '.join(tables.TABLES)}"
       )
-    results = _together(found["files"].split(" + "))
-    return f"{found[1]}\n{tables.TABLES[name](results)}\n\n{found[4]}"
+    results = _merge_runs(mark["files"].split(" + "))
+    return f"{mark[1]}\n{tables.TABLES[name](results)}\n\n{mark[4]}"
 
-  return _TABLE.sub(table, document)
+  return _TABLE.sub(update, document)
 
 
-def _together(names: Sequence[str]) -> Mapping[str, Any]:
-  """The first of some files of results, with the runs of them all."""
+def _merge_runs(names: Sequence[str]) -> Mapping[str, Any]:
+  """The content of the first results file, with the runs of all files."""
   first, *others = map(read_results, names)
   if not others:
     return first
   for name, results in zip(names, (first, *others), strict=True):
     if "runs" not in results:
       raise errors.RunError(
-        f"{RESULTS / name} has no runs to put beside those of others"
+        f"{RESULTS / name} has no runs and cannot be combined with other files"
       )
   return {**first, "runs": [run for each in (first, *others) for run in each["runs"]]}
 
 
 def read_results(name: str) -> Mapping[str, Any]:
-  """The content of a file of results.
+  """The content of a results file.
 
   Raises:
-    RunError: if there is none, or it is damaged.
+    RunError: if the file cannot be read or is not valid JSON.
   """
   try:
     return json.loads((RESULTS / name).read_text())

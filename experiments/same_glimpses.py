@@ -21,8 +21,10 @@ _NUMS_SAMPLES = (1, 10)
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  study.define_flags(num_seeds=1)
-  absl_flags.DEFINE_list("glimpses", "2,3,4,5,6,7,8", "Numbers of glimpses N.")
+  absl_flags.DEFINE_list(
+    "glimpses", "2,3,4,5,6,7,8", "Numbers of glimpses N (comma-separated)."
+  )
+  flags.define_train_flags()
 
 
 def variants(config: Config) -> Sequence[study.Variant]:
@@ -39,6 +41,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
   return [
     study.Variant(
       name=f"N = {number}, M = {num_samples}",
+      folder=f"glimpses_{number}",
       config=dataclasses.replace(
         config, train=dataclasses.replace(config.train, num_glimpses=number)
       ),

@@ -21,10 +21,12 @@ from ramjax.config import Config
 
 def define_flags() -> None:
   """Defines the flags of the script."""
-  study.define_flags(num_seeds=8, num_epochs=1)
   absl_flags.DEFINE_list(
-    "lambdas", "0,0.003,0.01,0.03,0.1,0.3", "Values of lambda_2, instead of one."
+    "lambdas",
+    "0,0.003,0.01,0.03,0.1,0.3",
+    "Values of lambda_2 (comma-separated), in the place of --lambda_intrinsic.",
   )
+  flags.define_train_flags(num_seeds=8, num_epochs=1)
 
 
 def variants(config: Config) -> Sequence[study.Variant]:
@@ -48,6 +50,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
   return [
     study.Variant(
       name=f"{value:g}",
+      folder=f"lambda_{value:g}",
       config=dataclasses.replace(
         config,
         objective=dataclasses.replace(config.objective, lambda_intrinsic=value),

@@ -35,7 +35,7 @@ from ramjax.losses import (
 from ramjax.many import init_train_states, train_chunks
 from ramjax.networks import Params, init_params, num_parameters, predict_error
 from ramjax.objectives import LossParts, TermWeights, loss_parts, objective
-from ramjax.optimizer import keep_average, make_optimizer, make_schedule
+from ramjax.optimizer import make_optimizer, make_schedule
 from ramjax.policy import location_log_prob, sample_location, uniform_location
 from ramjax.prediction import Prediction, predict
 from ramjax.rollouts import Rollout, rollout
@@ -45,7 +45,6 @@ from ramjax.training import (
   init_train_state,
   train_chunk,
   train_step,
-  trained_params,
 )
 
 __version__ = "0.1.0"
@@ -81,7 +80,6 @@ __all__ = [
   "init_train_states",
   "intrinsic_loss",
   "is_decided",
-  "keep_average",
   "location_log_prob",
   "look_until_decided",
   "loss_parts",
@@ -102,7 +100,6 @@ __all__ = [
   "train_chunk",
   "train_chunks",
   "train_step",
-  "trained_params",
   "uncertainty_fit",
   "uncertainty_loss",
   "uniform_location",

@@ -1,14 +1,14 @@
-r"""The unroll with its gradient written by hand: the same numbers, in less time.
+"""The unroll of the RNN core with a hand-written gradient: same values, less time.
 
-Autodiff of the scan makes every weight gradient step by step, T small products for
-each. But locations are samples, through which nothing is differentiated, so that the
-one thing that must go backwards through time is the gradient of the state,
+Autodiff of the scan computes every weight gradient step by step, as T small matrix
+products. But no gradient flows through the sampled locations, so only one quantity must
+be propagated backwards through time: a_t, the gradient of the loss L in the input of the
+core's relu,
 
-  a_t = 1[h_t > 0] (dL/dh_t + W_hidden a_{t+1}),
+  a_t = 1[h_t > 0] (dL/dh_t + W_hidden a_{t+1}).
 
-(a_t, that of the core before its relu). Given all a_t, everything else is one product
-for all glimpses and examples together. BUILD_NOTES.md, section 5, has the figures; the
-tests hold this gradient to that of the plain scan.
+Given all a_t, each weight gradient is one matrix product over all glimpses and examples.
+tests/test_backprop.py compares this gradient with autodiff of the plain scan.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def unroll_by_hand(
   *,
   model_config: ModelConfig,
 ) -> Unrolled:
-  """`ramjax.unroll.unroll` of the released core, with a faster gradient in the parameters.
+  """`ramjax.unroll.unroll` of the RNN core, with a faster gradient in the parameters.
 
-  Where images or first locations are differentiated, too, autodiff does it all.
-  Forward-mode differentiation is not defined.
+  If images or first locations are differentiated too, it falls back to autodiff.
+  Forward-mode differentiation is not supported.
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    images: images [B, H, W, C].
-    first_location: where the first glimpse is taken [B, 2].
+    images: batch [B, H, W, C], float, normalised.
+    first_location: location of the first glimpse (x, y) [B, 2].
     noise_t: standard normal noise of the policy [T, B, 2].
-    model_config: the shape of the model, whose core is an RNN.
+    model_config: the model; its core must be `rnn`.
 
   Returns:
     The unroll.
@@ -66,48 +66,54 @@ def unroll_by_hand(
     if callable(residuals):
       return tuple(residuals(gradient))
     params, unrolled, activations = residuals
-    return _gradient(params, unrolled, activations, gradient), None, None, None
+    params_gradient = _params_gradient(params, unrolled, activations, gradient)
+    return params_gradient, None, None, None
 
   run.defvjp(forward, backward, symbolic_zeros=True)
   recurrent = {name: ram_params[name] for name in ("glimpse", "core", "location")}
   return run(recurrent, images, first_location, noise_t)
 
 
-def _gradient(
+def _params_gradient(
   params: Any,
   unrolled: Unrolled,
   activations: networks.GlimpseActivations,
   gradient: Unrolled,
 ) -> dict[str, Any]:
-  """Gradient in the parameters of glimpse, core and location network.
+  """Gradient of the loss in the parameters of the glimpse, core and location network.
 
   Args:
-    params: these parameters.
-    unrolled: what came out of the unroll.
-    activations: the activations of the glimpse network on the way.
-    gradient: that of the loss in what came out.
+    params: parameters of these networks.
+    unrolled: output of the unroll.
+    activations: activations of the glimpse network [T, B, ...].
+    gradient: gradient of the loss in `unrolled`.
   """
   hidden_t = unrolled.hidden_t
   to_hidden = params["core"]["hidden"]["kernel"].T
 
-  def back(
-    after: jax.Array, step: tuple[jax.Array, jax.Array]
+  def backward_step(
+    next_core: jax.Array, step: tuple[jax.Array, jax.Array]
   ) -> tuple[jax.Array, jax.Array]:
     hidden, hidden_gradient = step
-    core = _before_relu(hidden, hidden_gradient + after @ to_hidden)
+    core = _before_relu(hidden, hidden_gradient + next_core @ to_hidden)
     return core, core
 
+  # `core`, `features`, `what` and `where`: gradients in the inputs of the relus.
   _, core = jax.lax.scan(
-    back, jnp.zeros_like(hidden_t[0]), (hidden_t, gradient.hidden_t), reverse=True
+    backward_step,
+    jnp.zeros_like(hidden_t[0]),
+    (hidden_t, gradient.hidden_t),
+    reverse=True,
   )
-
-  glimpse, seen = params["glimpse"], activations
-  features = _before_relu(seen.features, core @ params["core"]["glimpse"]["kernel"].T)
-  what = _before_relu(seen.what, features @ glimpse["what"]["kernel"].T)
-  where = _before_relu(seen.where, features @ glimpse["where"]["kernel"].T)
+  glimpse = params["glimpse"]
+  features = _before_relu(
+    activations.features, core @ params["core"]["glimpse"]["kernel"].T
+  )
+  what = _before_relu(activations.what, features @ glimpse["what"]["kernel"].T)
+  where = _before_relu(activations.where, features @ glimpse["where"]["kernel"].T)
   hidden_layer = {
-    # The first state before a glimpse is 0.
-    "kernel": _dense(hidden_t[:-1], core[1:])["kernel"],
+    # The state before the first glimpse is zero, so the kernel gets no gradient there.
+    "kernel": _layer_gradient(hidden_t[:-1], core[1:])["kernel"],
     "bias": core.sum(axis=(0, 1)),
   }
   _, location_vjp = jax.vjp(
@@ -116,27 +122,35 @@ def _gradient(
   )
   return {
     "glimpse": {
-      "patch": _dense(seen.patches, what),
-      "location": _dense(unrolled.location_t, where),
-      "what": _dense(seen.what, features),
-      "where": _dense(seen.where, features),
+      "patch": _layer_gradient(activations.patches, what),
+      "location": _layer_gradient(unrolled.location_t, where),
+      "what": _layer_gradient(activations.what, features),
+      "where": _layer_gradient(activations.where, features),
     },
-    "core": {"glimpse": _dense(seen.features, core), "hidden": hidden_layer},
+    "core": {
+      "glimpse": _layer_gradient(activations.features, core),
+      "hidden": hidden_layer,
+    },
     "location": location_vjp(gradient.mean_t)[0],
   }
 
 
-def _dense(inputs: jax.Array, gradient: jax.Array) -> dict[str, jax.Array]:
-  """Gradient in the parameters of a layer, from its inputs and that of its outputs.
+def _layer_gradient(inputs: jax.Array, gradient: jax.Array) -> dict[str, jax.Array]:
+  """Gradient of the loss in the parameters of a fully connected layer.
 
-  Both are [T, B, ...], and stay so: flattened, a batch that devices divide would have
-  to be gathered first.
+  The axes [T, B] are not flattened: flattening would gather a batch that is divided
+  over devices.
+
+  Args:
+    inputs: inputs of the layer [T, B, n].
+    gradient: gradient of the loss in its outputs [T, B, m].
   """
   kernel = jnp.tensordot(inputs, gradient, axes=((0, 1), (0, 1)))
   return {"kernel": kernel, "bias": gradient.sum(axis=(0, 1))}
 
 
 def _before_relu(output: jax.Array, gradient: jax.Array) -> jax.Array:
+  """Gradient in the input of a relu, from its output and the gradient in the output."""
   return jnp.where(output > 0, gradient, 0.0)
 
 

@@ -1,6 +1,7 @@
-"""Whether a model knows what it knows: calibration of p, and of the self-uncertainty u.
+"""Calibration of the probabilities p and of the self-uncertainty u.
 
-Both are summaries of predictions that are there already, as pure functions of arrays.
+All functions are pure summaries of arrays that `ramjax.predict` or `ramjax.rollout`
+return.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import jax.numpy as jnp
 
 
 class Reliability(NamedTuple):
-  """Sums over the predictions in each bin of confidence; those of parts add up.
+  """Sums over the predictions in each bin of confidence.
 
-  Divided by `number`, `confidence` and `correct` are the mean confidence and the
-  accuracy of a bin: the two sides of a reliability diagram.
+  `confidence / number` is the mean confidence of a bin and `correct / number` its
+  accuracy: the two axes of a reliability diagram. To combine batches, add their fields.
 
   Attributes:
     number: number of predictions.
     confidence: sum of their confidences, max_i p_i.
-    correct: number of right ones.
+    correct: number of correct predictions.
   """
 
   number: jax.Array  # [num_bins]
@@ -32,22 +33,23 @@ class Reliability(NamedTuple):
 def reliability(
   probs: jax.Array, label: jax.Array, *, num_bins: int = 15
 ) -> Reliability:
-  """Predictions in bins of equal width by their confidence, the highest probability.
+  """The reliability diagram of some predictions, in bins of equal width.
 
-  Guo et al. (2017), section 2, https://arxiv.org/abs/1706.04599: bin m of M holds the
-  confidences in ((m - 1) / M, m / M].
+  The confidence of a prediction is its highest probability. Bin m of n holds the
+  confidences in ((m - 1) / n, m / n] (Guo et al., 2017, section 2,
+  https://arxiv.org/abs/1706.04599).
 
   Args:
-    probs: softmax outputs p [M, K] after some glimpse; `jax.vmap` the time axis.
+    probs: softmax outputs p [M, K] after one glimpse; use `jax.vmap` for a time axis.
     label: true classes [M], integer in [0, K).
-    num_bins: number of bins, at least 1; Guo et al. have 15.
+    num_bins: number of bins, at least 1; Guo et al. use 15.
 
   Returns:
-    The sums, float.
+    Sums in each bin, float.
 
   Raises:
-    ValueError: if there is no bin.
-    AssertionError: if an array has another rank, shape or type.
+    ValueError: if `num_bins` is less than one.
+    AssertionError: if an array has the wrong rank, shape or dtype.
   """
   if num_bins < 1:
     raise ValueError(f"num_bins must be at least 1, not {num_bins}")
@@ -56,7 +58,7 @@ def reliability(
   confidence = jnp.max(probs, axis=-1)
   correct = (jnp.argmax(probs, axis=-1) == label).astype(probs.dtype)
   index = jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1
-  # A product and not a scatter: the same sums on every device and in every run.
+  # A matrix product, not a scatter: its sums are the same on every device and run.
   in_bin = jax.nn.one_hot(jnp.clip(index, 0, num_bins - 1), num_bins, axis=0)
   sums = [jnp.ones_like(confidence), confidence, correct]
   return Reliability(
@@ -67,14 +69,14 @@ def reliability(
 def expected_calibration_error(
   probs: jax.Array, label: jax.Array, *, num_bins: int = 15
 ) -> jax.Array:
-  """How far confidence and accuracy are apart, over bins of equal width.
+  """Expected calibration error (ECE): mean gap between confidence and accuracy.
 
-  ECE = sum_m |B_m| / M |accuracy(B_m) - confidence(B_m)|, Guo et al. (2017), equation 3,
-  https://arxiv.org/abs/1706.04599, with the bins of `reliability`. It is about the
-  predicted class alone, and grows a little with the number of bins.
+  ECE = sum_m |B_m| / M |accuracy(B_m) - confidence(B_m)| over the bins B_m of
+  `reliability` (Guo et al., 2017, equation 3, https://arxiv.org/abs/1706.04599). It
+  measures the predicted class only and grows slightly with the number of bins.
 
   Args:
-    probs: softmax outputs p [M, K] after some glimpse; `jax.vmap` the time axis.
+    probs: softmax outputs p [M, K] after one glimpse; use `jax.vmap` for a time axis.
     label: true classes [M], integer in [0, K).
     num_bins: number of bins, at least 1.
 
@@ -82,11 +84,11 @@ def expected_calibration_error(
     The error [], from 0 (calibrated) to 1.
 
   Raises:
-    ValueError: if there is no bin.
-    AssertionError: if an array has another rank, shape or type.
+    ValueError: if `num_bins` is less than one.
+    AssertionError: if an array has the wrong rank, shape or dtype.
 
   >>> import jax.numpy as jnp
-  >>> probs = jnp.array([[0.75, 0.25], [0.25, 0.75]])  # 75 % sure, and right once
+  >>> probs = jnp.array([[0.75, 0.25], [0.25, 0.75]])  # confidence 0.75, accuracy 0.5
   >>> float(expected_calibration_error(probs, jnp.array([0, 0])))
   0.25
   """
@@ -95,12 +97,12 @@ def expected_calibration_error(
 
 
 class UncertaintyFit(NamedTuple):
-  """How well the self-uncertainty predicts the error, after each of T glimpses.
+  """Agreement of the self-uncertainty u with the true error, after each of T glimpses.
 
   Attributes:
-    correlation_t: Pearson correlation of the two, in [-1, 1]; NaN where one of them
-      does not vary, as where u has collapsed to 0.
-    deviation_t: mean absolute deviation of one from the other, at least 0.
+    correlation_t: Pearson correlation, in [-1, 1]; NaN if one of the two is constant,
+      for example if u has collapsed to 0.
+    deviation_t: mean absolute difference, at least 0.
   """
 
   correlation_t: jax.Array  # [T]
@@ -110,11 +112,11 @@ class UncertaintyFit(NamedTuple):
 def uncertainty_fit(
   predicted_error_t: jax.Array, probs_t: jax.Array, label: jax.Array
 ) -> UncertaintyFit:
-  """How well u predicts the true error |onehot(y) - p|, what it was trained to do.
+  """Agreement of the self-uncertainty u with the true error |onehot(y) - p|.
 
-  The paper, section 3, takes u for the residual that is unknown at test time. Each of
-  the M K pairs of an example and a class counts as one: with K classes one pair in K
-  is that of the true class.
+  The error network is trained to predict this error (the paper, section 3). All M K
+  pairs of an example and a class count equally, so only one pair in K belongs to a true
+  class.
 
   Args:
     predicted_error_t: self-uncertainties u [T, M, K].
@@ -122,10 +124,10 @@ def uncertainty_fit(
     label: true classes [M], integer in [0, K).
 
   Returns:
-    Correlation and mean absolute deviation after each glimpse.
+    Correlation and mean absolute difference after each glimpse.
 
   Raises:
-    AssertionError: if an array has another rank, shape or type.
+    AssertionError: if an array has the wrong rank, shape or dtype.
   """
   chex.assert_rank(probs_t, 3)
   chex.assert_equal_shape([predicted_error_t, probs_t])
@@ -141,7 +143,7 @@ def uncertainty_fit(
 
 
 def _correlation(x: jax.Array, y: jax.Array, axis: tuple[int, ...]) -> jax.Array:
-  """Pearson correlation of `x` and `y` over some axes; NaN where one does not vary."""
+  """Pearson correlation of `x` and `y` over `axis`; NaN where one is constant."""
   varies = (jnp.ptp(x, axis=axis) > 0) & (jnp.ptp(y, axis=axis) > 0)
   x -= jnp.mean(x, axis=axis, keepdims=True)
   y -= jnp.mean(y, axis=axis, keepdims=True)

@@ -11,34 +11,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from ramjax import fields
-from ramjax.fields import ConfigError
+from ramjax.fields import ConfigError, Setting
 
 OBJECTIVES = ("original", "uncertainty", "intrinsic", "both")
 """The four objectives of the paper, section 4: which extra terms are added."""
-
-ERROR_GRADIENTS = ("all", "state")
-"""Where the gradient of the uncertainty term goes, see `ObjectiveConfig`."""
-
-INTRINSIC_STEPS = ("last", "all")
-"""Which predictions the intrinsic term looks at, see `ObjectiveConfig`."""
-
-CORES = ("rnn", "lstm")
-"""The recurrent cores, see `ModelConfig`."""
-
-FIRST_LOCATIONS = ("random", "centre")
-"""Where the first glimpse is taken, see `ModelConfig`."""
-
-LOCATION_DENSITIES = ("clipped", "raw")
-"""Whose density REINFORCE differentiates, see `ModelConfig`."""
-
-OPTIMIZERS = ("adam", "muon")
-"""What makes an update of a gradient, see `TrainConfig`."""
-
-LEARNING_RATE_SCHEDULES = ("exponential", "cosine")
-"""How the rate falls, see `TrainConfig`."""
 
 LOCATION_POLICIES = ("sample", "mean")
 """How the next location is chosen: drawn from the policy, or its mean."""
@@ -54,9 +33,7 @@ def _check_image_shape(name: str, value: Any) -> tuple[int, int, int]:
   return height, width, channels
 
 
-def _check_prior(name: str, value: Any) -> tuple[float, ...] | None:
-  if value is None:
-    return None
+def _check_prior(name: str, value: Any) -> tuple[float, ...]:
   numbers_only = isinstance(value, (tuple, list)) and all(
     isinstance(p, (int, float)) and 0 <= p <= 1 for p in value
   )
@@ -69,80 +46,94 @@ def _check_prior(name: str, value: Any) -> tuple[float, ...] | None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(fields.Checked):
-  """The shape of the network and of what it sees.
+  """The shape of the network and of what it sees."""
 
-  Attributes:
-    image_shape: height, width and channels of the images.
-    num_classes: number of classes K.
-    patch_size: side g of the smallest glimpse patch, in pixels.
-    num_scales: number of patches round one centre, k.
-    scale_factor: ratio s between the sides of neighbouring scales.
-    branch_size: width of the first layer of the two glimpse branches (what, where).
-    hidden_size: width of the glimpse feature and of the internal state h.
-    core: what carries the state from glimpse to glimpse: `rnn`, one layer with a relu
-      (as released), or `lstm`, Flax's own cell, whose memory has the width of h, too.
-    first_location: where the first glimpse is taken: `random`, uniformly in [-1, 1]²
-      (as released), or `centre`, in the middle of the image.
-    location_std: standard deviation of the location policy, in location units.
-      The released code has 0.10 on 28x28 and 0.03 on 60x60 images.
-    location_density: which sample's log-density a rollout records for REINFORCE:
-      `clipped`, the location itself, clipped to the image (as released), or `raw`,
-      what was drawn before it was clipped, whose score is the unbiased one.
-    fill_value: what the sensor sees outside of the image, in normalised units.
-  """
-
-  image_shape: tuple[int, int, int] = dataclasses.field(
-    default=(28, 28, 1), metadata={"check": _check_image_shape}
+  image_shape: tuple[int, int, int] = fields.checked(
+    (28, 28, 1), "Height, width and channels.", _check_image_shape, reach="data"
   )
-  num_classes: int = fields.integer(10, low=2)
-  patch_size: int = fields.integer(8, low=1)
-  num_scales: int = fields.integer(1, low=1)
-  scale_factor: int = fields.integer(2, low=1)
-  branch_size: int = fields.integer(128, low=1)
-  hidden_size: int = fields.integer(256, low=1)
-  core: str = fields.choice("rnn", CORES)
-  first_location: str = fields.choice("random", FIRST_LOCATIONS)
-  location_std: float = fields.number(0.10, above=0.0)
-  location_density: str = fields.choice("clipped", LOCATION_DENSITIES)
-  fill_value: float = fields.number(0.0)
+  num_classes: int = fields.integer(10, "Number of classes K.", low=2, reach="data")
+  patch_size: int = fields.integer(8, "Side of the smallest patch in pixels.", low=1)
+  num_scales: int = fields.integer(1, "Patches in a glimpse, with one centre.", low=1)
+  scale_factor: int = fields.integer(2, "Ratio of a patch to the smaller one.", low=1)
+  branch_size: int = fields.integer(
+    128, "Width of the first layers of the glimpse network.", low=1, reach="set"
+  )
+  hidden_size: int = fields.integer(
+    256, "Width of the glimpse feature and of the internal state h.", low=1
+  )
+  core: str = fields.choice(
+    "rnn",
+    ("rnn", "lstm"),
+    "What carries the state: one layer with a relu (as released), or Flax's LSTM.",
+  )
+  first_location: str = fields.choice(
+    "random",
+    ("random", "centre"),
+    "Place of the first glimpse: uniform in [-1, 1]² (as released), or the centre.",
+    reach="set",
+  )
+  location_std: float = fields.number(
+    0.10,
+    "Standard deviation of the location policy, in location units. The released code"
+    " has 0.10 on 28x28 and 0.03 on 60x60 images.",
+    above=0.0,
+  )
+  location_density: str = fields.choice(
+    "clipped",
+    ("clipped", "raw"),
+    "Which log-density REINFORCE differentiates: that of the location, clipped to the"
+    " image (as released), or that of the raw sample, whose score is unbiased.",
+    reach="set",
+  )
+  fill_value: float = fields.number(
+    0.0, "Value of pixels outside of the image, in normalised units.", reach="set"
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig(fields.Checked):
-  """What is minimised.
+  """What is minimised."""
 
-  Attributes:
-    name: `original`, `uncertainty`, `intrinsic` or `both`.
-    lambda_uncertainty: the paper's lambda_1.
-    lambda_intrinsic: the paper's lambda_2. 0.1 is the value of its stability claim
-      and of Figure 2; Figure 1 uses 3e-3.
-    regularizer_scale: factor on both lambdas. The released code sums the two terms
-      over its batch of 32 and averages everything else, so that the published
-      lambdas carry a factor of 32; 1 gives the equations as printed.
-    error_gradient: where the gradient of the uncertainty term goes: `all` lets it
-      reach the weights of the error network too (as released), `state` only what
-      the error network looks at.
-    credit_last_location: whether REINFORCE credits the location that is drawn after
-      the last glimpse too, though nothing is seen there (as released).
-    intrinsic_steps: the intrinsic term is that of the prediction after the `last`
-      glimpse (as released), or the mean over the predictions after `all` of them.
-    reinforce_weight: factor on the REINFORCE term, which the location network alone
-      learns from; 1 as released. Adam makes steps of the same size with any factor, but
-      for the share that the term has of a norm that is clipped.
-    prior: distribution over the classes that the intrinsic term prefers; None is
-      the uniform one of the paper.
-  """
+  removed: ClassVar = {"reinforce_weight": 1.0}
 
-  name: str = fields.choice("both", OBJECTIVES)
-  lambda_uncertainty: float = fields.number(1e-5, low=0.0)
-  lambda_intrinsic: float = fields.number(0.1, low=0.0)
-  regularizer_scale: float = fields.number(32.0, low=0.0)
-  error_gradient: str = fields.choice("all", ERROR_GRADIENTS)
-  credit_last_location: bool = fields.boolean(True)
-  intrinsic_steps: str = fields.choice("last", INTRINSIC_STEPS)
-  reinforce_weight: float = fields.number(1.0, low=0.0)
-  prior: tuple[float, ...] | None = dataclasses.field(
-    default=None, metadata={"check": _check_prior}
+  name: str = fields.choice(
+    "both", OBJECTIVES, "Extra terms beside the original objective.", flag="objective"
+  )
+  lambda_uncertainty: float = fields.number(1e-5, "The paper's lambda_1.", low=0.0)
+  lambda_intrinsic: float = fields.number(
+    0.1, "The paper's lambda_2: 0.1 for stability, 3e-3 in Figure 1.", low=0.0
+  )
+  regularizer_scale: float = fields.number(
+    32.0,
+    "Factor on both lambdas. The released code sums the two terms over its batch of 32"
+    " and averages all others, so the published lambdas need the factor 32; 1 gives the"
+    " equations as printed.",
+    low=0.0,
+  )
+  error_gradient: str = fields.choice(
+    "all",
+    ("all", "state"),
+    "Where the gradient of the uncertainty term goes: to the weights of the error"
+    " network too (all, as released), or only to its inputs (state).",
+    reach="set",
+  )
+  credit_last_location: bool = fields.boolean(
+    True,
+    "Whether REINFORCE credits the location after the last glimpse too (as released).",
+    reach="set",
+  )
+  intrinsic_steps: str = fields.choice(
+    "last",
+    ("last", "all"),
+    "Predictions in the intrinsic term: the last one (as released), or the mean of all.",
+    reach="set",
+  )
+  prior: tuple[float, ...] | None = fields.checked(
+    None,
+    "Classes that the intrinsic term prefers; None is uniform, as in the paper.",
+    _check_prior,
+    optional=True,
+    reach="data",
   )
 
   def __post_init__(self) -> None:
@@ -168,60 +159,73 @@ class ObjectiveConfig(fields.Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(fields.Checked):
-  """How it is minimised.
+  """How it is minimised."""
 
-  Attributes:
-    dataset: name of the dataset.
-    canvas_size: side of a canvas on which images are put; None is that of the name.
-    num_clutter: crops of other images on it; None is the number of the name.
-    data_sha256: sum of the stored images and classes, see
-      `ramjax.data.splits.fingerprint`; None where the dataset has sums of its own.
-    num_train_examples: how many of the training images are used; None is all.
-    num_epochs: passes over the training images.
-    batch_size: examples a step.
-    accumulation_steps: in how many parts a batch is worked on, one after the other,
-      so that it may be larger than the memory; divides `batch_size`.
-    num_glimpses: glimpses of a training rollout, N.
-    optimizer: `adam` (as released), or `muon`, which makes orthogonal the updates of the
-      matrices between wide layers and leaves the rest to Adam, see `ramjax.make_optimizer`.
-    learning_rate: rate of the optimiser at the start.
-    learning_rate_schedule: `exponential`, by a factor after each epoch (as released), or
-      `cosine`, along half of a cosine to 0 at the end of the last epoch. See
-      `ramjax.make_schedule`.
-    learning_rate_decay: the factor of the exponential schedule.
-    warmup_epochs: epochs, or a fraction of one, in which the rate rises from 0 to what
-      the schedule has there.
-    max_gradient_norm: l2 norm of the whole gradient beyond which it is scaled down to
-      it; None is no limit.
-    weight_decay: rate at which weights decay, in units of the learning rate (AdamW).
-      Biases do not.
-    average_decay: decay of the exponential moving average of the parameters that the run
-      is evaluated with, see `ramjax.keep_average`; 0 is no average, but the last
-      parameters.
-    max_shift: pixels by which a training image is moved at most, up or down and left or
-      right, at random at each step; see `ramjax.data.shift`. Never in evaluation.
-    seed: seed of initialisation, batches, first locations and policy.
-  """
+  removed: ClassVar = {"weight_decay": 0.0, "average_decay": 0.0, "max_shift": 0}
 
-  dataset: str = fields.word("mnist")
-  canvas_size: int | None = fields.integer(None, low=1, optional=True)
-  num_clutter: int | None = fields.integer(None, low=0, optional=True)
-  data_sha256: str | None = fields.word(None, optional=True)
-  num_train_examples: int | None = fields.integer(None, low=1, optional=True)
-  num_epochs: int = fields.integer(10, low=0)
-  batch_size: int = fields.integer(32, low=1)
-  accumulation_steps: int = fields.integer(1, low=1)
-  num_glimpses: int = fields.integer(6, low=1)
-  optimizer: str = fields.choice("adam", OPTIMIZERS)
-  learning_rate: float = fields.number(3e-4, above=0.0)
-  learning_rate_schedule: str = fields.choice("exponential", LEARNING_RATE_SCHEDULES)
-  learning_rate_decay: float = fields.number(0.95, above=0.0)
-  warmup_epochs: float = fields.number(0.0, low=0.0)
-  max_gradient_norm: float | None = fields.number(None, above=0.0, optional=True)
-  weight_decay: float = fields.number(0.0, low=0.0)
-  average_decay: float = fields.number(0.0, low=0.0, below=1.0)
-  max_shift: int = fields.integer(0, low=0)
-  seed: int = fields.integer(0, low=0, high=2**32 - 1)  # JAX would drop higher bits
+  dataset: str = fields.word(
+    "mnist",
+    "mnist, fashion_mnist or kmnist, also with _translated_60, _cluttered_60 or"
+    " _cluttered_100; cifar10, cifar100, svhn_cropped or tfds:NAME; npz:FILE or"
+    " folder:DIR for your own images.",
+  )
+  canvas_size: int | None = fields.integer(
+    None,
+    "Side of a canvas on which each image is put at a random place; by default as the"
+    " name of the dataset says.",
+    low=1,
+    optional=True,
+  )
+  num_clutter: int | None = fields.integer(
+    None,
+    "Crops of 8x8 pixels of other images on that canvas; by default as the name says.",
+    low=0,
+    optional=True,
+  )
+  data_sha256: str | None = fields.word(
+    None,
+    "Sum of images and classes (`ramjax.data.splits.fingerprint`); None if it is known.",
+    optional=True,
+    reach="data",
+  )
+  num_train_examples: int | None = fields.integer(
+    None, "Training images to use; by default all.", low=1, optional=True
+  )
+  num_epochs: int = fields.integer(10, "Passes over the training images.", low=0)
+  batch_size: int = fields.integer(32, "Examples in a step.", low=1)
+  accumulation_steps: int = fields.integer(
+    1, "Parts of a batch, one after another to save memory.", low=1, reach="rare"
+  )
+  num_glimpses: int = fields.integer(6, "Glimpses in a training rollout, N.", low=1)
+  optimizer: str = fields.choice(
+    "adam",
+    ("adam", "muon"),
+    "Adam (as released), or Muon for the matrices between wide layers.",
+  )
+  learning_rate: float = fields.number(3e-4, "Learning rate at the start.", above=0.0)
+  learning_rate_schedule: str = fields.choice(
+    "exponential",
+    ("exponential", "cosine"),
+    "How the learning rate falls: by a factor after each epoch (as released), or along"
+    " half of a cosine to 0 at the end of the last epoch.",
+  )
+  learning_rate_decay: float = fields.number(
+    0.95, "Factor of the exponential schedule.", above=0.0, reach="rare"
+  )
+  warmup_epochs: float = fields.number(
+    0.0, "Epochs in which the learning rate rises from 0.", low=0.0, reach="rare"
+  )
+  max_gradient_norm: float | None = fields.number(
+    None,
+    "Norm to which a larger gradient is scaled down; by default (0 on a command line)"
+    " there is no limit.",
+    above=0.0,
+    optional=True,
+    none=0.0,
+  )
+  seed: int = fields.integer(  # JAX would drop higher bits
+    0, "Seed of all randomness.", low=0, high=2**32 - 1
+  )
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -232,13 +236,19 @@ class TrainConfig(fields.Checked):
       )
 
 
+_PARTS: Mapping[str, type[fields.Checked]] = {
+  "model": ModelConfig,
+  "objective": ObjectiveConfig,
+  "train": TrainConfig,
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(fields.Checked):
+class Config:
   """One run: the model, its objective and its training.
 
   Raises:
-    ConfigError: also if the prior does not have one entry a class, or if images could
-      be moved out of sight.
+    ConfigError: if the prior does not have one entry for each class.
   """
 
   model: ModelConfig = ModelConfig()
@@ -246,68 +256,61 @@ class Config(fields.Checked):
   train: TrainConfig = TrainConfig()
 
   def __post_init__(self) -> None:
-    super().__post_init__()
-    for name, kind in (
-      ("model", ModelConfig),
-      ("objective", ObjectiveConfig),
-      ("train", TrainConfig),
-    ):
-      if not isinstance(getattr(self, name), kind):
-        raise ConfigError(
-          f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}"
-        )
+    for part, kind in _PARTS.items():
+      if not isinstance(value := getattr(self, part), kind):
+        raise ConfigError(f"{part} must be a {kind.__name__}, not {value!r}")
     prior = self.objective.prior
     if prior is not None and len(prior) != self.model.num_classes:
       raise ConfigError(
         f"prior must have {self.model.num_classes} entries, one a class, not {len(prior)}"
       )
-    side = min(self.model.image_shape[:2])
-    if self.train.max_shift >= side:
-      raise ConfigError(
-        f"max_shift must be less than {side}, the shorter side of the images, not"
-        f" {self.train.max_shift}"
-      )
+
+  @classmethod
+  def settings(cls) -> dict[str, Setting]:
+    """What all fields say about themselves, by name: `train.batch_size`."""
+    return {
+      f"{part}.{name}": setting
+      for part, kind in _PARTS.items()
+      for name, setting in kind.settings().items()
+    }
 
   def to_dict(self) -> dict[str, Any]:
     """The configuration as plain dictionaries, lists, numbers and strings."""
-    return {
-      field.name: getattr(self, field.name).to_dict()
-      for field in dataclasses.fields(self)
-    }
+    return {part: getattr(self, part).to_dict() for part in _PARTS}
 
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> Self:
-    """The inverse of `to_dict`.
+    """The inverse of `to_dict`; also reads what earlier releases have written.
+
+    See `ramjax.fields.Checked.from_dict`, which says how fields are added and removed.
 
     Raises:
-      ConfigError: if a field is missing, unknown or out of range.
+      ConfigError: if a field is unknown, out of range, or was removed and is in use.
     """
-    parts = [field.name for field in dataclasses.fields(cls)]
-    if not isinstance(values, Mapping) or set(values) != set(parts):
-      raise ConfigError(f"Config must be a JSON object of {', '.join(parts)}")
-    return cls(
-      model=ModelConfig.from_dict(values["model"]),
-      objective=ObjectiveConfig.from_dict(values["objective"]),
-      train=TrainConfig.from_dict(values["train"]),
-    )
+    if not isinstance(values, Mapping) or not _PARTS.keys() <= values.keys():
+      raise ConfigError(f"Config must be a JSON object of {', '.join(_PARTS)}")
+    fields.refuse_unknown(set(_PARTS), values)
+    parts: dict[str, Any] = {
+      part: kind.from_dict(values[part], prefix=f"{part}.")
+      for part, kind in _PARTS.items()
+    }
+    return cls(**parts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(fields.Checked):
   """How a trained model is evaluated.
 
-  Attributes:
-    num_glimpses: number of glimpses T.
-    num_samples: number of rollouts M of each image, whose probabilities and
-      self-uncertainties are averaged glimpse by glimpse before any decision (Ba et al.,
-      2014, https://arxiv.org/abs/1412.7755). State M with each result.
-    location_policy: `sample` draws the next location from the policy, `mean` takes its
-      mean.
+  With several rollouts of each image (M > 1), probabilities and self-uncertainties are
+  averaged glimpse by glimpse before any decision (Ba et al., 2014,
+  https://arxiv.org/abs/1412.7755). State M with each result.
   """
 
-  num_glimpses: int = fields.integer(6, low=1)
-  num_samples: int = fields.integer(1, low=1)
-  location_policy: str = fields.choice("sample", LOCATION_POLICIES)
+  num_glimpses: int = fields.integer(6, "Number of glimpses T.", low=1)
+  num_samples: int = fields.integer(1, "Rollouts of each image, M.", low=1)
+  location_policy: str = fields.choice(
+    "sample", LOCATION_POLICIES, "How the next location is chosen."
+  )
 
 
 def differing_fields(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Fingerprints of states: what a tree of arrays holds, as a few hexadecimal digits."""
+"""SHA-256 digests of trees of arrays, such as the state of a training run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PyTree = Any
 
 
 def to_host(tree: PyTree) -> PyTree:
-  """A tree of arrays as NumPy arrays; typed keys become their data.
+  """A tree of arrays as NumPy arrays; typed keys become their key data.
 
   Args:
-    tree: arrays on one device, or the same on each of several.
+    tree: arrays on one device, or copied to each of several devices.
 
   Returns:
     The same tree of `numpy.ndarray`.
@@ -24,10 +24,10 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def layout_digest(tree: PyTree) -> str:
-  """SHA-256 of the names, types and shapes of a tree of arrays.
+  """SHA-256 of the names, dtypes and shapes of a tree of arrays.
 
   Args:
-    tree: anything with a shape and a type as leaves; keys as their data.
+    tree: leaves with a shape and a dtype; keys as their key data.
 
   Returns:
     64 hexadecimal digits.
@@ -37,9 +37,10 @@ def layout_digest(tree: PyTree) -> str:
 
 
 def state_digest(tree: PyTree) -> str:
-  """SHA-256 of the names, types, shapes and bytes of a tree of arrays.
+  """SHA-256 of the names, dtypes, shapes and bytes of a tree of arrays.
 
-  Two states with the same digest are the same bit for bit, on whatever devices they are.
+  Two states with the same digest are equal bit for bit. The digest does not depend on the
+  devices that hold the arrays.
 
   Args:
     tree: arrays, typed keys included.
@@ -47,15 +48,15 @@ def state_digest(tree: PyTree) -> str:
   Returns:
     64 hexadecimal digits.
   """
-  found = hashlib.sha256()
+  digest = hashlib.sha256()
   for line, array in _named(to_host(tree)):
-    found.update(line.encode())
-    found.update(array.tobytes())
-  return found.hexdigest()
+    digest.update(line.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()
 
 
 def _named(tree: PyTree) -> list[tuple[str, Any]]:
-  """The leaves, each with a line of its name, type and shape, in the order of these."""
+  """The leaves with their descriptions (name, dtype, shape), sorted by description."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   named = [
     (f"{_name(path)} {np.dtype(leaf.dtype).name} {tuple(leaf.shape)}\n", leaf)

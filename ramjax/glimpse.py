@@ -1,9 +1,9 @@
-"""The glimpse sensor: an image and a location in, a small multi-scale view out.
+"""The glimpse sensor: from an image and a location to a small multi-scale view.
 
-The sensor cuts `num_scales` square patches round one centre, each `scale_factor`
-times as wide as the one before, and averages the wider ones down to the size of
-the first: sharp in the middle, coarse around it, like a retina (Mnih et al., 2014,
-section 3.1, https://arxiv.org/abs/1406.6247).
+The sensor cuts `num_scales` square patches with a common centre. Each patch is
+`scale_factor` times as wide as the one before, and block averages reduce all of them
+to the size of the first. The view is sharp in the middle and coarse around it, like a
+retina (Mnih et al., 2014, section 3.1, https://arxiv.org/abs/1406.6247).
 """
 
 import chex
@@ -20,29 +20,28 @@ def extract_glimpse(
   scale_factor: int = 2,
   fill_value: float = 0.0,
 ) -> jax.Array:
-  """The glimpse of one image at one location.
+  """The glimpse of one image at one location; use `jax.vmap` for a batch.
 
-  The centre is the pixel `floor((location + 1) / 2 * size)`, and a patch of side n
-  begins n // 2 pixels before it. Pixels outside of the image are `fill_value`.
-  The work depends on the size of the glimpse alone, not on that of the image.
-  A location beyond the range is taken for the one at the border.
-  For a batch, `jax.vmap` it.
+  The centre is the pixel `floor((location + 1) / 2 * size)`. A patch of side n begins
+  n // 2 pixels before the centre. Pixels outside the image have the value
+  `fill_value`. A location outside [-1, 1] is clipped to the border. The cost depends
+  on the size of the glimpse, not on the size of the image.
 
   Args:
-    image: image [H, W, C] of any size and number of channels, of a float type.
-    location: (x, y) [2] in [-1, 1], float: (-1, -1) is the top left corner, (1, 1)
-      the bottom right one.
+    image: one image [H, W, C] of any size and number of channels, float.
+    location: (x, y) [2] in [-1, 1], float; (-1, -1) is the top left corner and (1, 1)
+      the bottom right corner.
     patch_size: side g of the smallest patch, in pixels.
     num_scales: number of patches.
-    scale_factor: ratio between the sides of neighbouring scales.
-    fill_value: what is seen outside of the image.
+    scale_factor: ratio of the sides of consecutive patches.
+    fill_value: value of the pixels outside the image.
 
   Returns:
-    Patches [num_scales, g, g, C], the smallest first, in the type of the image.
+    Patches [num_scales, g, g, C], the smallest first, in the dtype of `image`.
 
   Raises:
     ValueError: if a size is less than one.
-    AssertionError: if an array has another rank, shape or type.
+    AssertionError: if an array has the wrong rank, shape or dtype.
   """
   for name, size in (
     ("patch_size", patch_size),
@@ -63,7 +62,7 @@ def extract_glimpse(
   for scale in range(num_scales):
     factor = scale_factor**scale
     side = patch_size * factor
-    begin = widest // 2 - side // 2  # the centre is the same
+    begin = widest // 2 - side // 2  # all scales have the same centre
     inner = patch[begin : begin + side, begin : begin + side]
     scales.append(_block_means(inner, factor))
   return jnp.stack(scales)
@@ -72,7 +71,7 @@ def extract_glimpse(
 def patch_origin(
   location: jax.Array, *, image_size: tuple[int, int], side: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Row and column of the top left pixel of a patch; they may lie outside the image.
+  """Row and column of the top left pixel of a patch, possibly outside the image.
 
   Args:
     location: (x, y) [..., 2] in [-1, 1].
@@ -93,12 +92,13 @@ def patch_origin(
 def _cut_patch(
   image: jax.Array, row: jax.Array, column: jax.Array, side: int, fill_value: float
 ) -> jax.Array:
-  """Pixels [side, side, C] from (row, column) on, which may lie outside the image.
+  """The patch [side, side, C] whose top left pixel is (row, column).
 
-  `dynamic_slice` moves a slice that would leave the image back into it. So a
-  slice that fits is cut first, framed with `fill_value`, and the patch is cut from
-  that at the distance by which the slice was moved: half a side at most, since the
-  centre of the patch is in the image.
+  `dynamic_slice` moves a slice that crosses the border back into the image. So this
+  function first cuts a slice inside the image and pads it with `fill_value`. Then it
+  cuts the patch from the padded slice, at the offset by which the first slice was
+  moved. Half a side of padding is enough, because the centre of the patch is inside
+  the image.
   """
   height, width, channels = image.shape
   rows, columns = min(side, height), min(side, width)
@@ -119,7 +119,7 @@ def _cut_patch(
 def _block_means(patch: jax.Array, factor: int) -> jax.Array:
   """Means [side / factor, side / factor, C] of square blocks of a patch [side, side, C].
 
-  Rows are summed first, whole, as that is faster on the CPU than all of a block at once.
+  Summing whole rows first is faster on the CPU than summing each block at once.
   """
   side, _, channels = patch.shape
   blocks = side // factor

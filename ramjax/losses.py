@@ -1,14 +1,14 @@
-r"""The losses of the recurrent attention model, as pure functions of arrays.
+"""The losses of the recurrent attention model, as pure functions of arrays.
 
-Each is written for one rollout and takes any leading axes: time, where there is
-one, is axis 0, classes are the last axis, and one value for each example comes
-back. What a loss is meant to leave alone (rewards, advantages, targets) is stopped
-inside it. Reductions over the batch and the weights of the terms belong to the
-caller; `ramjax.objective` has those of the paper.
+Each loss returns one value for each example and accepts any leading axes. Time, if
+there is a time axis, is axis 0; classes are the last axis. Each loss stops the gradient
+of its constants (rewards, advantages, targets) itself. It does not average over the
+batch and has no weight: `ramjax.objective` adds both as the paper does.
 
-The first four train the model of Mnih et al. (2014), https://arxiv.org/abs/1406.6247;
-the error fit, the uncertainty and the intrinsic loss are those of the paper,
-section 3. The objectives J of the paper are maximised; these losses are -J.
+The first four functions train the model of Mnih et al. (2014),
+https://arxiv.org/abs/1406.6247. The error fit, the uncertainty loss and the intrinsic
+loss come from section 3 of the paper. The paper maximises objectives J; these losses
+are -J.
 """
 
 import chex
@@ -18,7 +18,7 @@ import optax
 
 
 def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
-  """The reward of a prediction: 1 if its most probable class is right, else 0.
+  """The reward of a prediction: 1 if the most probable class is correct, else 0.
 
   Paper, section 3: J_original is the expectation of this reward.
 
@@ -27,7 +27,7 @@ def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
     label: true classes [...], integer in [0, K).
 
   Returns:
-    Rewards [...], 0 or 1, in the type of `logits`; constant to differentiation.
+    Rewards [...], 0 or 1, in the dtype of `logits`; their gradient is zero.
 
   >>> import jax.numpy as jnp
   >>> reward(jnp.array([[2.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1])).tolist()
@@ -41,7 +41,7 @@ def classification_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
   """Cross entropy of a prediction, -log softmax(logits)[label].
 
   Args:
-    logits: unnormalised log-probabilities [..., K] of the last glimpse.
+    logits: unnormalised log-probabilities [..., K] after the last glimpse.
     label: true classes [...], integer in [0, K).
 
   Returns:
@@ -56,13 +56,14 @@ def reinforce_loss(
 ) -> jax.Array:
   """REINFORCE with a baseline, -sum_t log pi(l_t) (R - b_t).
 
-  Its gradient is the policy gradient of Williams (1992); the one reward at the end
-  is credited to every location. The advantage R - b_t is stopped.
+  Its gradient is the policy gradient of Williams (1992),
+  https://doi.org/10.1007/BF00992696. The final reward R is credited to every location.
+  The gradient of the advantage R - b_t is stopped.
 
   Args:
     log_prob_t: log-densities of the sampled locations [T, ...].
-    baseline_t: predicted rewards [T, ...].
-    reward: rewards [...].
+    baseline_t: predicted rewards b [T, ...].
+    reward: rewards R [...].
 
   Returns:
     Losses [...], summed over time.
@@ -77,8 +78,8 @@ def baseline_loss(baseline_t: jax.Array, reward: jax.Array) -> jax.Array:
   """Squared error of the baseline, mean_t (b_t - R)².
 
   Args:
-    baseline_t: predicted rewards [T, ...].
-    reward: rewards [...]; stopped.
+    baseline_t: predicted rewards b [T, ...].
+    reward: rewards R [...]; their gradient is stopped.
 
   Returns:
     Losses [...], averaged over time.
@@ -91,14 +92,15 @@ def baseline_loss(baseline_t: jax.Array, reward: jax.Array) -> jax.Array:
 def error_fit_loss(
   predicted_error_t: jax.Array, probs_t: jax.Array, label: jax.Array
 ) -> jax.Array:
-  """How well the self-uncertainty u predicts the error of the prediction.
+  """Squared error of the self-uncertainty, mean_{t,i} (u_{t,i} - |y_i - p_{t,i}|)².
 
-  mean_{t,i} (u_{t,i} - |onehot(y)_i - p_{t,i}|)²: with it the error network learns,
-  as a part of J_auxiliary, the residual that is unknown at test time.
+  y is the one-hot label. With this loss the error network learns to predict the error
+  of the prediction p, which is unknown at test time (J_auxiliary of the paper,
+  section 3).
 
   Args:
     predicted_error_t: self-uncertainties u [T, ..., K].
-    probs_t: softmax outputs p [T, ..., K]; stopped.
+    probs_t: softmax outputs p [T, ..., K]; their gradient is stopped.
     label: true classes [...], integer in [0, K).
 
   Returns:
@@ -114,8 +116,8 @@ def error_fit_loss(
 def uncertainty_loss(predicted_error_t: jax.Array) -> jax.Array:
   """The self-uncertainty of a rollout, sum_{t,i} |u_{t,i}|.
 
-  -J_uncertainty / lambda_1 of the paper, section 3, summed over the steps as in the
-  released code.
+  This is -J_uncertainty / lambda_1 of the paper, section 3. Like the released code, it
+  sums over the glimpses.
 
   Args:
     predicted_error_t: self-uncertainties u [T, ..., K].
@@ -128,17 +130,18 @@ def uncertainty_loss(predicted_error_t: jax.Array) -> jax.Array:
 
 
 def intrinsic_loss(logits: jax.Array, prior: jax.Array | None = None) -> jax.Array:
-  """Cross entropy of a preferred outcome and the prediction, -sum_i q_i log p_i.
+  """Cross entropy of a prior and the prediction, -sum_i q_i log p_i.
 
-  -J_intrinsic / lambda_2 of the paper, section 3, where the preference q is uniform.
-  Another q expresses a preference among unbalanced or unequally important classes.
+  This is -J_intrinsic / lambda_2 of the paper, section 3. The paper's prior q is
+  uniform. Another q suits classes that are unbalanced or of unequal importance.
 
   Args:
-    logits: unnormalised log-probabilities [..., K], of the last glimpse as released.
+    logits: unnormalised log-probabilities [..., K]; the released code uses those after
+      the last glimpse.
     prior: distribution q over the classes, [K] or [..., K]; None is uniform.
 
   Returns:
-    Losses [...]; at least the entropy of q, which they reach where p = q.
+    Losses [...]; the minimum is the entropy of q, at p = q.
 
   >>> import jax.numpy as jnp
   >>> round(float(intrinsic_loss(jnp.zeros(10))), 4)  # log 10

@@ -1,9 +1,9 @@
 """The networks of one glimpse step, in Flax.
 
-The model is that of Mnih et al. (2014), section 4, https://arxiv.org/abs/1406.6247;
-its sizes and its initialisation are those of the paper's released code. Every network
-takes any leading axes, so that a batch is one matrix product. What the core carries from
-glimpse to glimpse is a `CoreState`; everything else reads its h alone.
+The architecture follows Mnih et al. (2014), section 4,
+https://arxiv.org/abs/1406.6247. Sizes and initialisation follow the released code of the
+paper. Every network accepts any leading axes, so a batch is one matrix product. The core
+carries a `CoreState` from glimpse to glimpse; all other networks read its hidden state h.
 """
 
 import math
@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from ramjax.config import ModelConfig
 
 _FORGET_BIAS = 1.0
-"""What is added to the bias of an LSTM's forget gate, see BUILD_NOTES.md, section 3."""
+"""Added to the initial bias of the LSTM's forget gate, so that it starts mostly open."""
 
 
 def _uniform(fan_in: int) -> Callable[..., jax.Array]:
-  """The initialiser of weights and biases, uniform in ±1/sqrt(fan_in)."""
+  """An initialiser that draws uniformly from ±1/sqrt(fan_in)."""
   bound = fan_in**-0.5
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -32,24 +32,31 @@ def _uniform(fan_in: int) -> Callable[..., jax.Array]:
 
 
 def _dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
-  """A fully connected layer, weights and biases uniform in ±1/sqrt(fan_in)."""
+  """A fully connected layer; weights and biases start uniform in ±1/sqrt(fan_in)."""
   init = _uniform(fan_in)
   return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
 
 
 class GlimpseActivations(NamedTuple):
-  """What went into the glimpse network and what its layers made of it."""
+  """Inputs and activations of the glimpse network, kept for the gradient.
 
-  patches: jax.Array  # [..., scales * g * g * C]
+  Attributes:
+    patches: the glimpse, flattened.
+    what: activation of the first layer for the patches.
+    where: activation of the first layer for the location.
+    features: the glimpse feature g.
+  """
+
+  patches: jax.Array  # [..., num_scales * g * g * C]
   what: jax.Array  # [..., branch_size]
   where: jax.Array  # [..., branch_size]
   features: jax.Array  # [..., features]
 
 
 class GlimpseNetwork(nn.Module):
-  """Joins what is seen and where: g = relu(what(patches) + where(location)).
+  """The glimpse network: g = relu(fc(relu(fc(patches))) + fc(relu(fc(location)))).
 
-  Its activations are sown, for whoever asks for the collection `activations`.
+  Its activations are sown in the collection `activations`.
 
   Attributes:
     branch_size: width of the first layer of each branch.
@@ -61,7 +68,7 @@ class GlimpseNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, glimpse: jax.Array, location: jax.Array) -> jax.Array:
-    """From patches [..., scales, g, g, C] and locations [..., 2] to g [..., features]."""
+    """From patches [..., num_scales, g, g, C] and locations [..., 2] to features."""
     patches = glimpse.reshape(*glimpse.shape[:-4], -1)
     what = nn.relu(_dense(self.branch_size, patches.shape[-1], "patch")(patches))
     where = nn.relu(_dense(self.branch_size, 2, "location")(location))
@@ -75,11 +82,11 @@ class GlimpseNetwork(nn.Module):
 
 
 class CoreState(NamedTuple):
-  """What the core carries from glimpse to glimpse.
+  """The recurrent state, carried from glimpse to glimpse.
 
   Attributes:
     hidden: the internal state h, which all other networks read.
-    cell: the memory c of an LSTM; None for an RNN, which has no other state.
+    cell: the memory cell c of the LSTM; None for the RNN.
   """
 
   hidden: jax.Array  # [..., hidden_size]
@@ -87,14 +94,14 @@ class CoreState(NamedTuple):
 
 
 def initial_state(config: ModelConfig, *, batch: tuple[int, ...] = ()) -> CoreState:
-  """The state before the first glimpse, which is 0.
+  """The zero state before the first glimpse.
 
   Args:
-    config: the shape of the model.
+    config: the model.
     batch: the leading axes [...] of the state.
 
   Returns:
-    A state [..., hidden_size], of the core that the configuration names.
+    A state [..., hidden_size] for the core `config.core`.
   """
   zeros = jnp.zeros((*batch, config.hidden_size))
   return CoreState(zeros, zeros if config.core == "lstm" else None)
@@ -149,7 +156,10 @@ _CORES = {"rnn": RNNCore, "lstm": LSTMCore}
 
 
 class LocationNetwork(nn.Module):
-  """Mean of the location policy, clip(fc(h), -1, 1); the state is stopped."""
+  """Mean of the location policy, clip(fc(h), -1, 1).
+
+  The gradient of h is stopped, so REINFORCE trains this layer only.
+  """
 
   @nn.compact
   def __call__(self, hidden: jax.Array) -> jax.Array:
@@ -158,7 +168,10 @@ class LocationNetwork(nn.Module):
 
 
 class BaselineNetwork(nn.Module):
-  """Prediction of the reward from the state, relu(fc(h)); the state is stopped."""
+  """Baseline: the predicted reward, relu(fc(h)).
+
+  The gradient of h is stopped, so the baseline loss trains this layer only.
+  """
 
   @nn.compact
   def __call__(self, hidden: jax.Array) -> jax.Array:
@@ -167,10 +180,10 @@ class BaselineNetwork(nn.Module):
 
 
 class ErrorNetwork(nn.Module):
-  """The self-uncertainty u = relu(fc([h, p])), one value a class.
+  """The self-uncertainty u = relu(fc([h, p])), one value for each class.
 
-  It predicts the size of the error of the prediction p from the state and p (paper,
-  section 3). What its gradient may reach is decided where it is used.
+  u predicts the absolute error of the prediction p (the paper, section 3). Nothing is
+  stopped here: `ramjax.loss_parts` decides which networks each loss reaches.
   """
 
   @nn.compact
@@ -180,10 +193,12 @@ class ErrorNetwork(nn.Module):
 
 
 class RecurrentAttentionModel(nn.Module):
-  """One glimpse step of the RAM and its two readouts; the error network is apart.
+  """One glimpse step of the model, the prediction and the baseline.
+
+  The error network is not part of this module; see `predict_error`.
 
   Attributes:
-    config: the sizes of the networks.
+    config: the model.
   """
 
   config: ModelConfig
@@ -198,38 +213,38 @@ class RecurrentAttentionModel(nn.Module):
   def step(
     self, state: CoreState, glimpse: jax.Array, location: jax.Array
   ) -> tuple[CoreState, jax.Array]:
-    """Takes in one glimpse.
+    """Updates the state with one glimpse.
 
     Args:
-      state: what the core carries [..., hidden_size] before it.
+      state: state before the glimpse [..., hidden_size].
       glimpse: patches [..., num_scales, g, g, C].
-      location: where they were cut [..., 2].
+      location: location of the glimpse (x, y) [..., 2].
 
     Returns:
-      The state after it [..., hidden_size], and the mean of the policy for the next
-      location [..., 2].
+      The new state [..., hidden_size], and the mean of the policy for the next location
+      [..., 2].
     """
     state = self.core(state, self.glimpse(glimpse, location))
     return state, self.location(state.hidden)
 
   def read(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits of the prediction [..., K] and the predicted reward [...] of states."""
+    """Logits of the prediction [..., K] and predicted reward [...] of a state."""
     return self.action(hidden), self.baseline(hidden)
 
   def __call__(
     self, state: CoreState, glimpse: jax.Array, location: jax.Array
   ) -> tuple[CoreState, jax.Array, jax.Array, jax.Array]:
-    """A step and its readouts; touches every parameter, for initialisation."""
+    """`step` and `read`; uses every parameter, as initialisation requires."""
     state, mean = self.step(state, glimpse, location)
     return state, mean, *self.read(state.hidden)
 
 
 class Params(NamedTuple):
-  """Parameters in two parts, so that `_replace` can stop the gradient of one.
+  """The parameters of the model, in two parts.
 
   Attributes:
     ram: glimpse, core, location, action and baseline network.
-    error: error network.
+    error: error network, kept apart because some losses stop its gradient.
   """
 
   ram: chex.ArrayTree
@@ -237,11 +252,11 @@ class Params(NamedTuple):
 
 
 def init_params(key: jax.Array, config: ModelConfig) -> Params:
-  """Fresh parameters; 212,347 of them for the default configuration.
+  """Initial parameters: 212,347 numbers for the default configuration.
 
   Args:
     key: typed PRNG key.
-    config: the shape of the model.
+    config: the model.
 
   Returns:
     Parameters, float32.
@@ -254,19 +269,19 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
   error = ErrorNetwork().init(error_key, state.hidden, jnp.zeros(config.num_classes))
   params = Params(ram=ram["params"], error=error["params"])
   if config.core == "lstm":
-    # Flax has one initialiser for the biases of all gates.
+    # Flax has only one initialiser for the biases of all gates.
     params.ram["core"]["lstm"]["hf"]["bias"] += _FORGET_BIAS
   return params
 
 
 def num_parameters(params: chex.ArrayTree) -> int:
-  """Number of parameters, each entry of each array counted.
+  """Total number of entries in a tree of parameters.
 
   Args:
-    params: parameters, or a part of them; their shapes will do.
+    params: parameters, or any part of them; `jax.ShapeDtypeStruct` leaves work too.
 
   Returns:
-    The number of all together.
+    The number of entries of all arrays.
   """
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
@@ -274,7 +289,7 @@ def num_parameters(params: chex.ArrayTree) -> int:
 def predict_error(
   error_params: chex.ArrayTree, hidden: jax.Array, probs: jax.Array
 ) -> jax.Array:
-  """The self-uncertainty u: what the error network predicts.
+  """The self-uncertainty u, the output of the error network.
 
   Args:
     error_params: parameters of the error network, `Params.error`.

@@ -1,14 +1,15 @@
-"""The four objectives of the paper, composed in one place from the losses.
+"""The four objectives of the paper, built from the losses.
 
-What is minimised is
+Training minimises
 
   classification + reinforce + baseline + error_fit
     + scale · (lambda_1 · uncertainty + lambda_2 · intrinsic),
 
-each term the mean over the examples. The last two are the paper's J_uncertainty and
-J_intrinsic; an objective that lacks one gives it the weight 0. The error network is
-fitted with every objective: its inputs are stopped, so that the rest of the model
-does not notice, and any trained model can stop dynamically.
+where each term is a mean over the examples. The last two terms are the paper's
+-J_uncertainty and -J_intrinsic; an objective without one of them gives it the weight 0.
+Every objective trains the error network, so every trained model can stop dynamically.
+The inputs of the error network are stopped in `error_fit`, so this term does not change
+the rest of the model.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from ramjax.rollouts import Rollout
 
 
 class TermWeights(NamedTuple):
-  """What the two extra terms count in the objective, as numbers of the program.
+  """Weights of the two extra terms of the objective; they may be traced.
 
-  In place of those of the configuration they make one program of runs that differ in
-  objective or lambda alone: see `ramjax.many`. A term that is lacking has the weight 0.
+  With traced weights, runs that differ only in objective or lambda share one program
+  (`ramjax.train_chunks`). An absent term has the weight 0.
 
   Attributes:
     uncertainty: scale · lambda_1.
@@ -40,12 +41,21 @@ class TermWeights(NamedTuple):
 
   @classmethod
   def of(cls, config: ObjectiveConfig) -> TermWeights:
-    """What an objective gives them."""
+    """The weights that a configuration defines."""
     return cls(config.uncertainty_weight, config.intrinsic_weight)
 
 
 class LossParts(NamedTuple):
-  """The terms of the objective, before weights and reductions, one an example."""
+  """The terms of the objective for each example, unweighted.
+
+  Attributes:
+    classification: cross entropy of the prediction after the last glimpse.
+    reinforce: policy gradient loss.
+    baseline: squared error of the predicted reward.
+    error_fit: squared error of the self-uncertainty u.
+    uncertainty: sum of |u| over glimpses and classes.
+    intrinsic: cross entropy of the prior and the prediction.
+  """
 
   classification: jax.Array  # [B]
   reinforce: jax.Array  # [B]
@@ -64,19 +74,21 @@ def loss_parts(
 ) -> LossParts:
   """The terms of the objective for each example of a rollout.
 
+  The gradients flow as in the released code. The baseline loss and REINFORCE stop at the
+  state h. The error fit reaches the error network only. The uncertainty term reaches the
+  inputs of the error network and, with `error_gradient="all"`, its weights. The settings
+  `credit_last_location` and `intrinsic_steps` select the locations that REINFORCE
+  credits and the predictions in the intrinsic term.
+
   Args:
-    error_params: parameters of the error network, `Params.error`, of the model that
-      made the rollout.
-    rollout: T glimpses at B images.
+    error_params: parameters of the error network, `Params.error`, of the same model as
+      the rollout.
+    rollout: T glimpses at each of B images.
     label: true classes [B], integer in [0, K).
     objective_config: the objective.
 
   Returns:
-    The terms, [B] each. Their gradients are routed as in the released code: baseline
-    and policy learn without changing the state they read, the error fit teaches the
-    error network alone, and the uncertainty term reaches what the error network
-    looks at, and with `error_gradient="all"` its weights too. Which locations and
-    which predictions count is said by `credit_last_location` and `intrinsic_steps`.
+    The terms, [B] each.
   """
   logits = rollout.logits_t[-1]
   credited = slice(None if objective_config.credit_last_location else -1)
@@ -121,19 +133,19 @@ def objective(
   objective_config: ObjectiveConfig,
   term_weights: TermWeights | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The loss of a rollout under one of the four objectives, and its parts.
+  """The loss of a rollout under one of the four objectives, and metrics.
 
   Args:
-    error_params: parameters of the error network, `Params.error`, of the model that
-      made the rollout.
-    rollout: T glimpses at B images.
+    error_params: parameters of the error network, `Params.error`, of the same model as
+      the rollout.
+    rollout: T glimpses at each of B images.
     label: true classes [B], integer in [0, K).
     objective_config: the objective.
-    term_weights: weights of the extra terms; None for those of `objective_config`.
+    term_weights: weights of the two extra terms; None uses those of `objective_config`.
 
   Returns:
     The loss [], and metrics: `loss`, `accuracy` after the last glimpse, and
-    `loss/<part>`, each part by itself, without its lambda.
+    `loss/<term>` for each term of `LossParts`, unweighted.
   """
   return mean_objective(
     loss_parts(error_params, rollout, label, objective_config=objective_config),
@@ -156,19 +168,19 @@ def mean_objective(
     parts: the terms [B] each, see `loss_parts`.
     reward: 1 where the prediction after the last glimpse is correct, else 0 [B].
     objective_config: the objective.
-    term_weights: weights of the extra terms; None for those of `objective_config`.
+    term_weights: weights of the two extra terms; None uses those of `objective_config`.
 
   Returns:
     The loss [] and the metrics of `objective`.
   """
   means = jax.tree.map(jnp.mean, parts)
-  loss = means.classification + objective_config.reinforce_weight * means.reinforce
+  loss = means.classification + means.reinforce
   loss += means.baseline + means.error_fit
   extra = means.uncertainty, means.intrinsic
   for factor, mean in zip(
     term_weights or TermWeights.of(objective_config), extra, strict=True
   ):
-    if isinstance(factor, jax.Array) or factor != 0.0:  # what is lacking costs nothing
+    if isinstance(factor, jax.Array) or factor != 0.0:  # an absent term costs nothing
       loss += factor * mean
   metrics = {"loss": loss, "accuracy": jnp.mean(reward)}
   metrics |= {f"loss/{name}": value for name, value in means._asdict().items()}

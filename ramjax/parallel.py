@@ -1,11 +1,10 @@
-"""Many devices, in one process or in several: each works on its part of every batch.
+"""Data parallelism over several devices, in one process or in several.
 
-Data parallelism in its plainest form. State and images are copied to all devices and
-the batches are divided: `epoch_order` is a table of indices [steps, B], whose columns
-go to the devices in blocks. `train_chunk` is the same function as on one device, the
-computation follows the data, and XLA adds the sums over devices that gradients and
-metrics take. Random numbers belong to an image and not to a device, so that results do
-not depend on the number of devices, but for rounding.
+State and images are copied to all devices; each batch is divided. `epoch_order` returns
+indices [steps, B], and each device gets a block of the columns. `train_chunk` is the same
+function as on one device: JAX follows the sharding of its inputs, and XLA inserts the
+sums over devices that gradients and metrics need. Random numbers belong to images, not
+to devices, so results do not depend on the number of devices, except for rounding.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ PyTree = Any
 
 _BATCH = "batch"
 _FORCED = "xla_force_host_platform_device_count"
-_MOST_CPUS = 64  # devices made of CPU cores; for tests, as they do not make it faster
-_EXCHANGE = re.compile("Gloo|NCCL|RCCL|coordination service")
-_SHUTDOWN_SECONDS = 60  # how long a process waits for the others at its end
+_MAX_CPU_DEVICES = 64  # enough for tests; more CPU devices do not make training faster
+_COMMUNICATION = re.compile("Gloo|NCCL|RCCL|coordination service")
+_SHUTDOWN_SECONDS = 60  # time that a process waits for the others when it ends
 
 
 class ParallelError(RuntimeError):
-  """Processes that cannot work together; the message is one line."""
+  """An error in the communication of processes; the message is one line."""
 
 
 def start(
@@ -43,29 +42,29 @@ def start(
   num_processes: int | None = None,
   process_id: int | None = None,
 ) -> None:
-  """Makes the devices that are asked for ready: CPUs, and other processes.
+  """Prepares CPU devices, and connects to the other processes if there are several.
 
-  To be called before JAX is used, and before handlers of signals are installed: with
-  several processes JAX takes SIGTERM for itself.
+  Call it before JAX is used and before signal handlers are installed: with several
+  processes JAX installs its own handler of SIGTERM.
 
   Args:
-    num_devices: how many devices are to be used, see `make_mesh`; JAX shows no more
-      than one CPU unless it is told to before.
-    coordinator_address: host and port of the first process, if this one is one of
-      several; `auto` takes everything from the cluster (Slurm, Open MPI, Kubernetes,
+    num_devices: number of devices over all processes, see `make_mesh`. JAX offers a
+      single CPU device unless more are configured before its first use.
+    coordinator_address: host and port of the first process; None for a single process.
+      `auto` takes all three settings from the cluster (Slurm, Open MPI, Kubernetes,
       Cloud TPU).
     num_processes: number of processes.
     process_id: number of this process, from 0.
 
   Raises:
-    ConfigError: if one of the three is missing or out of range, or there is no cluster.
-    ParallelError: if the processes do not find each other.
+    ConfigError: if some of the last three arguments are missing or out of range, or
+      `auto` finds no cluster.
+    ParallelError: if the processes cannot connect.
   """
   if num_devices is not None and _FORCED not in os.environ.get("XLA_FLAGS", ""):
-    of_each = num_devices // max(num_processes or 1, 1)
-    jax.config.update("jax_num_cpu_devices", min(max(of_each, 1), _MOST_CPUS))
-  named = (coordinator_address, num_processes, process_id)
-  if named == (None, None, None):
+    per_process = num_devices // max(num_processes or 1, 1)
+    jax.config.update("jax_num_cpu_devices", min(max(per_process, 1), _MAX_CPU_DEVICES))
+  if (coordinator_address, num_processes, process_id) == (None, None, None):
     return
   if coordinator_address == "auto":
     coordinator_address = None
@@ -91,34 +90,35 @@ def start(
       shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
     )
   except ValueError as error:
-    raise ConfigError(f"coordinator_address must be another: {error}") from error
+    raise ConfigError(f"coordinator_address cannot be used: {error}") from error
   except RuntimeError as error:
-    where = coordinator_address or "the address that the cluster gives"
+    address = coordinator_address or "the address that the cluster gives"
     raise ParallelError(
-      f"the processes do not find each other at {where}: {error}"
+      f"the processes cannot connect at {address}: {error}"
     ) from error
 
 
 def make_mesh(
   *, num_devices: int | None = None, train: TrainConfig | None = None
 ) -> Mesh:
-  """The devices that share the work.
+  """The mesh of devices that share the work.
 
   Args:
-    num_devices: how many, over all processes, each of which gives the same number.
-      None takes all accelerators, or as many of them as divide the batch. Of CPUs it
-      takes one for each process: further ones are the same cores once more.
-    train: the training whose batches are to be divided; None if there is none.
+    num_devices: number of devices over all processes; each process uses the same number.
+      None uses all accelerators, or the largest number of them that divides the batch.
+      On CPUs, None uses one device for each process, because more CPU devices share the
+      same cores.
+    train: the training whose batches are divided; None without training.
 
   Returns:
     A mesh with one axis.
 
   Raises:
-    ConfigError: if there are fewer devices, or they do not divide the batch.
+    ConfigError: if there are fewer devices, or their number does not divide the batch.
   """
   num_processes = jax.process_count()
   available = jax.local_device_count()
-  # What is divided is the part of a batch that is worked on at once.
+  # With gradient accumulation, the devices divide each part of a batch.
   part = None if train is None else train.batch_size // train.accumulation_steps
   if num_devices is None:
     most = 1 if jax.default_backend() == "cpu" else available
@@ -142,19 +142,19 @@ def make_mesh(
       f"batch_size must be a multiple of the number of devices, {num_devices},{times}"
       f" not {train.batch_size}; give another batch_size or num_devices"
     )
-  of_each = num_devices // num_processes
+  per_process = num_devices // num_processes
   devices = [
     device
     for process in range(num_processes)
     for device in jax.devices()
     if device.process_index == process
   ]
-  chosen = np.array(devices).reshape(num_processes, available)[:, :of_each]
+  chosen = np.array(devices).reshape(num_processes, available)[:, :per_process]
   return Mesh(chosen.ravel(), (_BATCH,))
 
 
 def copied(mesh: Mesh) -> NamedSharding:
-  """The sharding of what every device has whole.
+  """The sharding of an array that every device holds completely.
 
   Args:
     mesh: the devices.
@@ -166,11 +166,11 @@ def copied(mesh: Mesh) -> NamedSharding:
 
 
 def divided(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-  """The sharding of what the devices have a block each of.
+  """The sharding of an array of which each device holds one block.
 
   Args:
     mesh: the devices.
-    axis: the axis that is divided, whose size is a multiple of their number.
+    axis: the divided axis; its size must be a multiple of the number of devices.
 
   Returns:
     A sharding for arrays of more than `axis` axes.
@@ -179,12 +179,12 @@ def divided(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
 
 
 def place(tree: PyTree, sharding: NamedSharding) -> PyTree:
-  """Puts arrays on devices; in each process those that are its own.
+  """Puts arrays on the devices of a sharding; each process fills its own devices.
 
   Args:
-    tree: arrays in the memory or on a device of this process, the same in all
-      processes; typed keys may be among them.
-    sharding: where to put each, `copied` or `divided`.
+    tree: arrays in memory or on a device of this process, equal in all processes; typed
+      keys are allowed.
+    sharding: a sharding from `copied` or `divided`.
 
   Returns:
     The same tree of arrays on the devices of `sharding`.
@@ -198,13 +198,13 @@ def place(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 
 def from_first_process(tree: PyTree) -> PyTree:
-  """The arrays of the first process, in every process.
+  """Broadcasts arrays of the first process to every process.
 
   Args:
-    tree: arrays on a device of this process, of the same shapes in all processes.
+    tree: arrays on a device of this process, with the same shapes in all processes.
 
   Returns:
-    The tree of the first process; in a single process the tree itself.
+    The tree of the first process; with a single process, `tree` itself.
   """
   if jax.process_count() == 1:
     return tree
@@ -212,10 +212,10 @@ def from_first_process(tree: PyTree) -> PyTree:
 
 
 def on_this_process(tree: PyTree) -> PyTree:
-  """This process's copy of arrays that all devices have, for it to use alone.
+  """The copy of arrays that this process holds, for use without the other processes.
 
   Args:
-    tree: arrays that are `copied`.
+    tree: arrays with the sharding of `copied`.
 
   Returns:
     The same tree, on one device of this process.
@@ -224,21 +224,21 @@ def on_this_process(tree: PyTree) -> PyTree:
 
 
 def is_first_process() -> bool:
-  """Whether this is the process that prints and writes; the only one, if there is one."""
+  """Whether this process prints and writes; true in a single process."""
   return jax.process_index() == 0
 
 
 def any_process(flag: bool) -> bool:
-  """Whether a flag is up in any process; every process gets the same answer.
+  """Whether a flag is true in any process; all processes get the same answer.
 
-  All processes have to call it, in the same order as everything else that they do
-  together: once after each chunk, for instance, so that they stop at the same step.
+  Every process must call it, in the same order as all other collective operations. For
+  example, processes that call it after each chunk can stop at the same step.
 
   Args:
-    flag: that of this process.
+    flag: the flag of this process.
 
   Returns:
-    Whether it is up in this or another process.
+    Whether the flag is true in at least one process.
   """
   if jax.process_count() == 1:
     return flag
@@ -247,12 +247,13 @@ def any_process(flag: bool) -> bool:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-  """Within it a process may fail by itself: the others fail then, too, at its end.
+  """A context in which all processes fail if one of them fails.
 
-  Without it they would wait for that process for minutes.
+  Without it, the other processes would wait for the failed process for minutes.
 
   Raises:
-    ParallelError: if another process has failed, and this one has not.
+    ParallelError: at the end of the context, if another process has failed but not this
+      one.
   """
   try:
     yield
@@ -260,25 +261,26 @@ def together() -> Iterator[None]:
     any_process(True)
     raise
   if any_process(False):
-    raise ParallelError("another process has failed, and says why")
+    raise ParallelError("another process has failed; see its error message")
 
 
 def is_lost_process(error: BaseException) -> bool:
-  """Whether an error says that another process is gone: killed, or its machine.
+  """Whether an error means that another process, or its machine, is gone.
 
-  JAX has no type for it: what failed is an exchange of this process with the others.
+  JAX has no exception type for this case, so the message is searched for the names of
+  the communication libraries.
 
   Args:
-    error: what was raised by a computation of several processes.
+    error: an exception raised by a computation of several processes.
 
   Returns:
-    Whether its message is that of a failed exchange.
+    Whether its message reports failed communication.
   """
-  return jax.distributed.is_initialized() and bool(_EXCHANGE.search(str(error)))
+  return jax.distributed.is_initialized() and bool(_COMMUNICATION.search(str(error)))
 
 
 def _through_key_data(function: Any, tree: PyTree) -> PyTree:
-  """Maps the leaves of a tree; of typed keys it is their data that is mapped."""
+  """Applies a function to the leaves of a tree; for typed keys, to their key data."""
 
   def apply(leaf: Any) -> Any:
     if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -1,8 +1,8 @@
-"""The location policy: a Gaussian of fixed width round the mean that the network gives.
+"""The location policy: a Gaussian with a fixed standard deviation.
 
-A sample is clipped to the image, [-1, 1] in both directions, and the density that
-REINFORCE differentiates is the one at the clipped sample, as in the released code, or
-that at the raw one (see BUILD_NOTES.md, "Density of the clipped sample").
+The location network gives the mean. A sample is clipped to the image, [-1, 1] in both
+directions. REINFORCE differentiates the density at the clipped sample, as in the
+released code, or at the raw sample (`ModelConfig.location_density`).
 """
 
 import chex
@@ -11,15 +11,15 @@ import jax.numpy as jnp
 
 
 def sample_location(key: jax.Array, mean: jax.Array, *, std: float) -> jax.Array:
-  """A location drawn from the policy: `clip(mean + std * noise, -1, 1)`.
+  """Locations drawn from the policy: `clip(mean + std * noise, -1, 1)`.
 
   Args:
     key: typed PRNG key.
-    mean: mean location (x, y) [..., 2], in [-1, 1].
-    std: standard deviation in each direction.
+    mean: mean (x, y) [..., 2], in [-1, 1].
+    std: standard deviation of x and of y.
 
   Returns:
-    Locations [..., 2] in [-1, 1]. No gradient flows through them.
+    Locations [..., 2] in [-1, 1], with stopped gradient.
   """
   chex.assert_axis_dimension(mean, -1, 2)
   noise = jax.random.normal(key, mean.shape, mean.dtype)
@@ -27,15 +27,15 @@ def sample_location(key: jax.Array, mean: jax.Array, *, std: float) -> jax.Array
 
 
 def perturb_location(mean: jax.Array, noise: jax.Array, *, std: float) -> jax.Array:
-  """The location that standard normal noise makes of a mean; see `sample_location`.
+  """Locations for given noise: `clip(mean + std * noise, -1, 1)`.
 
   Args:
-    mean: mean location (x, y) [..., 2], in [-1, 1].
-    noise: standard normal noise [..., 2]; 0 gives the mean itself.
-    std: standard deviation in each direction.
+    mean: mean (x, y) [..., 2], in [-1, 1].
+    noise: standard normal noise [..., 2]; zero noise gives the mean itself.
+    std: standard deviation of x and of y.
 
   Returns:
-    Locations [..., 2] in [-1, 1]. No gradient flows through them.
+    Locations [..., 2] in [-1, 1], with stopped gradient.
   """
   chex.assert_equal_shape([mean, noise])
   return jax.lax.stop_gradient(jnp.clip(mean + std * noise, -1.0, 1.0))
@@ -45,12 +45,12 @@ def location_log_prob(location: jax.Array, mean: jax.Array, *, std: float) -> ja
   """Log-density of locations under the policy, log N(location; mean, std² I).
 
   Args:
-    location: (x, y) [..., 2]; taken as given, so no gradient flows to it.
-    mean: mean of the policy [..., 2].
-    std: standard deviation in each direction.
+    location: (x, y) [..., 2]; its gradient is stopped.
+    mean: mean of the policy (x, y) [..., 2].
+    std: standard deviation of x and of y.
 
   Returns:
-    Log-densities [...], the sum over the two directions.
+    Log-densities [...], summed over x and y.
   """
   chex.assert_equal_shape([location, mean])
   chex.assert_axis_dimension(mean, -1, 2)
@@ -59,5 +59,5 @@ def location_log_prob(location: jax.Array, mean: jax.Array, *, std: float) -> ja
 
 
 def uniform_location(key: jax.Array) -> jax.Array:
-  """A first location (x, y) [2], float32, uniform in [-1, 1]²."""
+  """A location (x, y) [2] drawn uniformly from [-1, 1]², float32."""
   return jax.random.uniform(key, (2,), jnp.float32, -1.0, 1.0)

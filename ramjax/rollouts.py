@@ -1,4 +1,4 @@
-"""The recurrent unroll: the model looks at a batch of images, glimpse by glimpse."""
+"""Rollouts: T glimpses of the model at each image of a batch, with all its outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ramjax.unroll import unroll
 
 
 class Rollout(NamedTuple):
-  """What happened in T glimpses at B images; time is axis 0 of every field.
+  """T glimpses at each of B images; time is axis 0 of every field.
 
   Attributes:
-    location_t: where each glimpse was taken, (x, y) in [-1, 1].
-    next_location_t: where the next one was to be taken; at the last nothing is seen,
-      though REINFORCE may credit it.
-    log_prob_t: log-density under the policy of `next_location_t`, or of the sample
-      that was clipped to it, see `ModelConfig.location_density`.
+    location_t: location of each glimpse, (x, y) in [-1, 1].
+    next_location_t: location drawn after each glimpse for the next one. No glimpse
+      follows the last of them, but REINFORCE may credit it
+      (`ObjectiveConfig.credit_last_location`).
+    log_prob_t: log-density of `next_location_t` under the policy, or of the sample
+      before it was clipped (`ModelConfig.location_density`).
     hidden_t: internal state h after each glimpse.
     logits_t: logits of the prediction after each glimpse.
     baseline_t: predicted reward after each glimpse.
@@ -52,22 +53,22 @@ def begin(
   location_policy: str,
   first_location: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Where each image is looked at first, and the key of its policy.
+  """The first location of each image, and the key of its policy.
 
   Args:
-    key: typed PRNG key: one [], from which each image gets its own by
-      `image_keys`, or one for each image [B].
-    images: images [B, H, W, C], float.
-    model_config: the shape of the model.
+    key: typed PRNG key []; `image_keys` derives one key for each image. Or one key for
+      each image [B].
+    images: batch [B, H, W, C], float.
+    model_config: the model.
     location_policy: `sample` or `mean`, see `rollout`.
-    first_location: (x, y) [2] or [B, 2]; None is where `model_config.first_location` says.
+    first_location: (x, y) [2] or [B, 2]; None uses `model_config.first_location`.
 
   Returns:
     First locations [B, 2], and keys [B] for `policy_noise`.
 
   Raises:
-    ConfigError: if `location_policy` is another word.
-    AssertionError: if an array has another rank, shape or type.
+    ConfigError: if `location_policy` is neither `sample` nor `mean`.
+    AssertionError: if an array has the wrong rank, shape or dtype.
   """
   if location_policy not in LOCATION_POLICIES:
     raise ConfigError(
@@ -93,15 +94,15 @@ def begin(
 def policy_noise(
   policy_key: jax.Array, t: jax.Array, *, location_policy: str
 ) -> jax.Array:
-  """The noise of the policies of images at each glimpse t, from `fold_in(key, t)`.
+  """The noise of the location policy; glimpse t of an image uses `fold_in(key, t)`.
 
   Args:
     policy_key: typed PRNG key of each image's policy [B].
-    t: which glimpses, counted from 0 [T].
+    t: numbers of the glimpses, from 0 [T], integer.
     location_policy: `sample`, or `mean`, which has no noise.
 
   Returns:
-    Standard normal noise [T, B, 2], or 0.
+    Standard normal noise [T, B, 2]; zeros for `mean`.
   """
   if location_policy == "mean":
     return jnp.zeros((t.size, policy_key.size, 2))
@@ -109,8 +110,8 @@ def policy_noise(
   def draw(key: jax.Array, t: jax.Array) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, t), (2,))
 
-  at_all_images = jax.vmap(draw, in_axes=(0, None))
-  return jax.vmap(at_all_images, in_axes=(None, 0))(policy_key, t)
+  draw_batch = jax.vmap(draw, in_axes=(0, None))
+  return jax.vmap(draw_batch, in_axes=(None, 0))(policy_key, t)
 
 
 def rollout(
@@ -124,33 +125,32 @@ def rollout(
   first_location: jax.Array | None = None,
   autodiff: bool = False,
 ) -> Rollout:
-  """Looks at images through `num_glimpses` glimpses each.
+  """Runs the model on a batch of images for `num_glimpses` glimpses each.
 
-  Images do not depend on each other, nor a glimpse on how many come after it:
-  with the same key, N = 6 is the beginning of N = 50, and image i sees the same in
-  any batch in which it has the same key.
+  Images are independent: an image with the same key has the same rollout in every
+  batch. A glimpse does not depend on the number of later glimpses: the first 6 glimpses
+  of a rollout of 50 equal a rollout of 6 with the same key.
 
   Args:
-    key: typed PRNG key: one [], from which each image gets its own by
-      `image_keys`, or one for each image [B].
+    key: typed PRNG key []; `image_keys` derives one key for each image. Or one key for
+      each image [B].
     params: parameters of the model.
-    images: images [B, H, W, C], float, normalised; any height and width.
-    model_config: the shape of the model.
+    images: batch [B, H, W, C], float, normalised; any height and width.
+    model_config: the model.
     num_glimpses: number of glimpses T, at least 1.
-    location_policy: `sample` draws the next location from the policy, `mean` looks
-      where its mean is.
-    first_location: (x, y) [2] or [B, 2] of the first glimpse; None is where
-      `model_config.first_location` says.
-    autodiff: whether JAX differentiates the unroll by itself. That is slower than the
-      gradient written by hand, and needed for forward-mode differentiation. It always
-      does so with an LSTM, for which there is no gradient by hand.
+    location_policy: `sample` draws the next location from the policy; `mean` takes the
+      mean of the policy.
+    first_location: (x, y) [2] or [B, 2] of the first glimpse; None uses
+      `model_config.first_location`.
+    autodiff: whether JAX differentiates the unroll. This is slower than the hand-written
+      gradient, but forward-mode differentiation needs it. The LSTM always uses it.
 
   Returns:
     The rollout, differentiable in the parameters.
 
   Raises:
-    ConfigError: if `num_glimpses` or `location_policy` is out of range.
-    AssertionError: if an array has another rank, shape or type.
+    ConfigError: if `num_glimpses` is less than one or `location_policy` is unknown.
+    AssertionError: if an array has the wrong rank, shape or dtype.
   """
   if num_glimpses < 1:
     raise ConfigError(f"num_glimpses must be at least 1, not {num_glimpses}")
@@ -169,9 +169,9 @@ def rollout(
     unrolled, _ = unroll(*inputs, model_config=model_config)
   else:
     unrolled = unroll_by_hand(*inputs, model_config=model_config)
-  drawn_t = unrolled.next_location_t
+  sample_t = unrolled.next_location_t
   if model_config.location_density == "raw":
-    drawn_t = unrolled.mean_t + model_config.location_std * noise_t
+    sample_t = unrolled.mean_t + model_config.location_std * noise_t
   model = networks.RecurrentAttentionModel(model_config)
   logits_t, baseline_t = cast(
     tuple[jax.Array, jax.Array],
@@ -181,7 +181,7 @@ def rollout(
     location_t=unrolled.location_t,
     next_location_t=unrolled.next_location_t,
     log_prob_t=policy.location_log_prob(
-      drawn_t, unrolled.mean_t, std=model_config.location_std
+      sample_t, unrolled.mean_t, std=model_config.location_std
     ),
     hidden_t=unrolled.hidden_t,
     logits_t=logits_t,

@@ -1,8 +1,8 @@
-"""When to stop looking: the dynamic number of glimpses of the paper, section 3.
+"""The stopping rule: a dynamic number of glimpses (the paper, section 3).
 
-Probabilities and self-uncertainties make an upper and a lower bound for every class,
-as for the arms of a bandit, and the model stops at the first glimpse where the best
-class is above all others for certain.
+The probability p and the self-uncertainty u give each class a lower and an upper bound,
+p - beta u and p + beta u, like the arms of a bandit. The model stops at the first glimpse
+where the lower bound of the best class exceeds the upper bounds of all other classes.
 """
 
 import chex
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 def is_decided(
   probs: jax.Array, predicted_error: jax.Array, *, beta: float | jax.Array
 ) -> jax.Array:
-  """Whether Lower(i*) > max over i != i* of Upper(i), with bounds p_i -+ beta u_i.
+  """Whether p_i* - beta u_i* > p_i + beta u_i for every class i other than i*.
 
-  i* is the class of the highest probability (the first of several).
+  i* is the class with the highest probability; of equal ones, the first.
 
   Args:
     probs: softmax outputs p [..., K].
     predicted_error: self-uncertainties u [..., K].
-    beta: exploration rate, at least 0; the larger, the longer it looks.
+    beta: exploration rate, at least 0; a larger rate takes more glimpses.
 
   Returns:
     Booleans [...].
@@ -40,13 +40,13 @@ def is_decided(
 def stopping_time(
   probs_t: jax.Array, predicted_error_t: jax.Array, *, beta: float | jax.Array
 ) -> jax.Array:
-  """Number of glimpses taken: the first at which the model is decided, else all.
+  """Number of glimpses until the first decision; T if there is no decision.
 
   Args:
     probs_t: softmax outputs p [T, ..., K] after each glimpse.
     predicted_error_t: self-uncertainties u [T, ..., K].
-    beta: exploration rate, at least 0. With 0 one glimpse is taken (unless two
-      classes tie).
+    beta: exploration rate, at least 0. With beta = 0 the model stops after one glimpse,
+      unless two classes tie.
 
   Returns:
     Numbers of glimpses [...], int32 in 1…T.
@@ -64,11 +64,11 @@ def stopping_time(
 
 
 def at_stop(values_t: jax.Array, num_glimpses: jax.Array) -> jax.Array:
-  """What was true at the last glimpse taken.
+  """The value of each example at its own last glimpse.
 
   Args:
     values_t: values [T, ...] after each glimpse.
-    num_glimpses: numbers of glimpses taken [...], integer in 1…T.
+    num_glimpses: number of glimpses of each example [...], integer in 1…T.
 
   Returns:
     Values [...], `values_t[num_glimpses - 1]` for each example.

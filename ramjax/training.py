@@ -17,7 +17,6 @@ from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess, preprocess_batch, take_images
 from ramjax.keys import image_keys
 from ramjax.objectives import TermWeights, objective
-from ramjax.optimizer import find_average
 from ramjax.rollouts import rollout
 
 Metrics = dict[str, jax.Array]
@@ -60,20 +59,6 @@ def init_train_state(
   init_key, step_key = jax.random.split(key)
   params = networks.init_params(init_key, config.model)
   return TrainState(jnp.int32(0), step_key, params, optimizer.init(params))
-
-
-def trained_params(state: TrainState) -> networks.Params:
-  """The parameters that a state is to be judged by and used with.
-
-  Args:
-    state: the state of a run, or of R runs (see `ramjax.many`).
-
-  Returns:
-    The average of the parameters, where the optimiser keeps one (`average_decay`, or
-    `ramjax.keep_average`); else the last parameters.
-  """
-  average = find_average(state.opt_state)
-  return state.params if average is None else average
 
 
 @functools.partial(jax.jit, static_argnames=("config", "optimizer"))

@@ -1,8 +1,8 @@
-"""The recurrent part of the model: glimpse after glimpse, each where the last one said.
+"""The recurrent loop of the model: each glimpse chooses the next location.
 
-`unroll` is the definition, a plain `lax.scan` that JAX differentiates by itself.
-`ramjax.backprop` has the same unroll with the gradient of the released core written by
-hand, and training uses that one where it can.
+`unroll` is the reference: a plain `lax.scan` that JAX differentiates. `ramjax.backprop`
+computes the same values with a hand-written gradient for the RNN core, which is faster.
+`ramjax.rollout` uses the fast version where it applies.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ramjax.config import ModelConfig
 
 
 class Unrolled(NamedTuple):
-  """What is sequential in T glimpses at B images; time is axis 0.
+  """Locations and states of T glimpses at each of B images; time is axis 0.
 
   Attributes:
-    location_t: where each glimpse was taken.
-    next_location_t: where the next one was to be taken.
-    mean_t: mean of the policy that `next_location_t` was drawn from.
-    hidden_t: internal state after each glimpse.
+    location_t: location of each glimpse, (x, y) in [-1, 1].
+    next_location_t: location drawn after each glimpse for the next one.
+    mean_t: mean of the policy from which `next_location_t` was drawn.
+    hidden_t: internal state h after each glimpse.
   """
 
   location_t: jax.Array  # [T, B, 2]
@@ -46,17 +46,17 @@ def take_glimpse(
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    images: images [B, H, W, C].
-    state: what the core carries before the glimpse [B, hidden_size].
-    location: where it is taken [B, 2].
+    images: batch [B, H, W, C], float, normalised.
+    state: states before the glimpse [B, hidden_size].
+    location: locations of the glimpse (x, y) [B, 2].
     noise: standard normal noise of the policy [B, 2].
-    model_config: the shape of the model.
+    model_config: the model.
 
   Returns:
-    The states after it [B, hidden_size], the next locations [B, 2], the means of the
-    policy for them [B, 2], and the activations of the glimpse network.
+    The states after the glimpse [B, hidden_size], the next locations [B, 2], the means
+    of the policy [B, 2], and the activations of the glimpse network.
   """
-  look = functools.partial(
+  sensor = functools.partial(
     glimpse.extract_glimpse,
     patch_size=model_config.patch_size,
     num_scales=model_config.num_scales,
@@ -66,7 +66,7 @@ def take_glimpse(
   (state, mean), sown = networks.RecurrentAttentionModel(model_config).apply(
     {"params": ram_params},
     state,
-    jax.vmap(look)(images, location),
+    jax.vmap(sensor)(images, location),
     location,
     method="step",
     mutable=["activations"],
@@ -84,14 +84,14 @@ def unroll(
   *,
   model_config: ModelConfig,
 ) -> tuple[Unrolled, networks.GlimpseActivations]:
-  """T glimpses at each of B images, from the state 0.
+  """T glimpses at each of B images, starting from the zero state.
 
   Args:
     ram_params: parameters of the RAM, `Params.ram`.
-    images: images [B, H, W, C].
-    first_location: where the first glimpse is taken [B, 2].
+    images: batch [B, H, W, C], float, normalised.
+    first_location: location of the first glimpse (x, y) [B, 2].
     noise_t: standard normal noise of the policy [T, B, 2].
-    model_config: the shape of the model.
+    model_config: the model.
 
   Returns:
     The unroll, and the activations of the glimpse network at each glimpse [T, B, ...].

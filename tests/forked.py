@@ -16,6 +16,7 @@ _SCRIPTS = (
   "benchmark",
   "calibration",
   "convergence",
+  "departures",
   "error_rates",
   "glimpse_generalization",
   "report",

@@ -38,13 +38,14 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp  # noqa: F401, imported once for all lives
 
 import ramjax
-from experiments import train as train_lib
 from experiments.cli.signals import Interrupted
+from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from ramjax import data
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ModelConfig, TrainConfig
 from ramjax.digest import state_digest
+from tests import synthetic
 
 CONFIG = Config(
   model=ModelConfig(hidden_size=32, branch_size=16),
@@ -189,29 +190,16 @@ def mid_save(kills: int, seconds: float, rng: random.Random) -> dict[str, Any]:
   }
 
 
-def small_dataset() -> data.Dataset:
-  """A slice of real MNIST."""
-  dataset = data.load_dataset("mnist")
-
-  def first(split: data.Split, number: int) -> data.Split:
-    return data.Split(split.images[:number], split.labels[:number])
-
-  return dataset._replace(
-    train=first(dataset.train, NUM_EXAMPLES),
-    validation=first(dataset.validation, 100),
-    test=first(dataset.test, 100),
-  )
-
-
 def train(
   dataset: data.Dataset, folder: pathlib.Path, tell: Callable[[str], None]
 ) -> None:
   """Trains to the end, and tells the digest of the last state."""
-  train_lib._draw = lambda *_: None  # half of a short life, and nothing depends on it
   place = workdir_lib.Workdir(folder)
   with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
     workdir_lib.open_run(place, CONFIG)
-    train_lib.train(CONFIG, dataset, place, steps_per_call=STEPS_PER_CALL)
+    trainer.train(
+      [CONFIG], dataset, [place], steps_per_call=STEPS_PER_CALL, figures=False
+    )
   steps_per_epoch = NUM_EXAMPLES // CONFIG.train.batch_size
   optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=steps_per_epoch)
   init = functools.partial(ramjax.init_train_state, config=CONFIG, optimizer=optimizer)
@@ -229,7 +217,7 @@ def metrics_of(folder: pathlib.Path) -> list[dict[str, Any]]:
 def mid_training(kills: int, seconds: float, rng: random.Random) -> dict[str, Any]:
   """Kills runs until there have been enough kills and the last run is at its end."""
   began, done, terminated, runs, within = time.monotonic(), 0, 0, 0, 0
-  dataset = small_dataset()
+  dataset = synthetic.make(NUM_EXAMPLES, 100, 100)
   with tempfile.TemporaryDirectory(prefix="kill_campaign_") as parent:
     # A second run with what the first one has compiled has the duration of a life.
     for name in ("whole", "again"):

@@ -108,9 +108,9 @@ def test_the_table():
   ]
 
 
-def test_the_table_of_the_readme_is_that_of_the_results():
+def test_the_table_of_the_results_page_is_that_of_the_results():
   results = json.loads((ROOT / "experiments/results/benchmark.json").read_text())
-  assert benchmark.table(results) in (ROOT / "README.md").read_text()
+  assert benchmark.table(results) in (ROOT / "experiments/README.md").read_text()
 
 
 def test_an_earlier_file_gives_ratios():

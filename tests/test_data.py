@@ -160,7 +160,7 @@ def test_files_known_by_their_compressed_sum_alone_are_cached_compressed(small, 
   put(small.path / "plain", small.files)
   with caplog.at_level("WARNING"):
     sources.find_files("kmnist", data_dir=str(small.path / "plain"))
-  assert "is taken unchecked" in caplog.text
+  assert "is used unchecked" in caplog.text
 
 
 def damage(content, kind):

@@ -1,6 +1,5 @@
 """The scripts, end to end, on a slice of real MNIST; and every bad command line."""
 
-import dataclasses
 import json
 import math
 import os
@@ -16,13 +15,11 @@ import numpy as np
 import pytest
 
 import ramjax
-from experiments import train as train_lib
 from experiments.cli import errors
-from experiments.cli.recipes import RECIPES
-from experiments.runs import progress
+from experiments.runs import progress, trainer
 from experiments.runs import skipped as skipped_lib
 from experiments.runs import workdir as workdir_lib
-from experiments.runs.programs import run_keys
+from experiments.runs.program import run_keys
 from experiments.runs.trained import restore_params
 from ramjax import data
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
@@ -327,57 +324,23 @@ def test_the_test_accuracy_is_that_of_the_test_set(trained, mnist):
   assert f"test accuracy {float(found['accuracy']):.4f} " in done.stdout
 
 
-def test_every_flag_reaches_the_configuration(tmp_path):
-  flags = {
-    "objective": "uncertainty",
-    "batch_size": 16,
-    "accumulation_steps": 2,
-    "learning_rate": 0.002,
-    "num_glimpses": 2,
-    "patch_size": 2,
-    "num_scales": 4,
-    "scale_factor": 3,
-    "location_std": 0.2,
-    "location_density": "raw",
-    "branch_size": 6,
-    "hidden_size": 8,
-    "core": "lstm",
-    "first_location": "centre",
-    "lambda_uncertainty": 0.5,
-    "lambda_intrinsic": 0.25,
-    "regularizer_scale": 2.0,
-    "error_gradient": "state",
-    "credit_last_location": False,
-    "intrinsic_steps": "all",
-    "reinforce_weight": 0.5,
-    "optimizer": "muon",
-    "learning_rate_schedule": "cosine",
-    "learning_rate_decay": 0.9,
-    "warmup_epochs": 0.5,
-    "max_gradient_norm": 3.0,
-    "weight_decay": 0.01,
-    "average_decay": 0.9,
-    "max_shift": 1,
-    "dataset": "mnist",
-    "canvas_size": 60,
-    "num_clutter": 2,
-    "seed": 9,
-    "num_train_examples": 32,
-    "num_epochs": 0,
-  }
+def test_what_the_data_say_is_in_the_configuration(tmp_path):
+  """Shape, prior and a setting without a flag, in the file of a run."""
   done = run(
     "train",
     f"--workdir={tmp_path / 'run'}",
     "--prior=train",
-    *(f"--{name}={value}" for name, value in flags.items()),
+    "--canvas_size=60",
+    "--num_clutter=2",
+    "--num_train_examples=32",
+    "--set=model.branch_size=6",
+    "--num_epochs=0",
   )
   assert done.returncode == 0, done.stderr
   content = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-  content["objective"]["objective"] = content["objective"].pop("name")
-  found = {**content["model"], **content["objective"], **content["train"]}
-  assert {name: found[name] for name in flags} == flags
-  assert found["image_shape"] == [60, 60, 1]
-  shares = np.array(found["prior"]) * 32  # of 32 training images
+  assert content["model"]["image_shape"] == [60, 60, 1]
+  assert content["model"]["branch_size"] == 6
+  shares = np.array(content["objective"]["prior"]) * 32  # of 32 training images
   np.testing.assert_allclose(shares, shares.round())
   assert 0 < len(set(shares)) < 32
 
@@ -433,19 +396,6 @@ def test_a_recipe_is_what_is_not_given(tmp_path):
   assert "--recipe=tuned" in content["command"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_are_flags_that_make_a_configuration(name):
-  """They are applied before anything is checked, and then a bad one is an error."""
-  left = dict(RECIPES[name])
-  objective = ObjectiveConfig(name=left.pop("objective", "both"))
-  parts = {"model": ModelConfig(), "objective": objective, "train": TrainConfig()}
-  for part, default in parts.items():
-    known = {field: left.pop(field) for field in list(left) if hasattr(default, field)}
-    parts[part] = dataclasses.replace(default, **known)
-  assert not left
-  assert Config(**parts) == Config() or name != "paper"
-
-
 def small_run(mnist, **train_options):
   config = Config(
     model=ModelConfig(hidden_size=16),
@@ -455,6 +405,10 @@ def small_run(mnist, **train_options):
   return config, mnist._replace(train=few, validation=few, test=few)
 
 
+def train_here(config, dataset, place, **options):
+  trainer.train([config], dataset, [place], steps_per_call=10, figures=False, **options)
+
+
 def test_the_rate_decays_once_an_epoch(mnist, tmp_path):
   """If almost nothing is left of it, the second epoch changes nothing."""
   states = []
@@ -462,7 +416,7 @@ def test_the_rate_decays_once_an_epoch(mnist, tmp_path):
     config, dataset = small_run(mnist, num_epochs=num_epochs, learning_rate_decay=1e-12)
     place = workdir_lib.Workdir(tmp_path / str(num_epochs))
     workdir_lib.open_run(place, config)
-    train_lib.train(config, dataset, place, steps_per_call=10)
+    train_here(config, dataset, place)
     states.append(restore_params(place, config))
   jax.tree.map(np.testing.assert_array_equal, *states)
 
@@ -473,7 +427,7 @@ def test_a_run_that_diverges_ends_with_its_accuracy_and_valid_json(
   config, dataset = small_run(mnist, num_epochs=2, learning_rate=1e38)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
-  train_lib.train(config, dataset, place, steps_per_call=10)
+  train_here(config, dataset, place)
   assert capsys.readouterr().out.splitlines()[-1].startswith("test accuracy 0.")
   assert "NaN" not in place.metrics.read_text()
   assert any(line["loss"] is None for line in lines_of(place.path))
@@ -484,13 +438,13 @@ def test_a_run_that_skips_step_after_step_is_given_up(mnist, tmp_path):
   config, dataset = small_run(mnist, num_epochs=1)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
-  train_lib.train(config, dataset, place, steps_per_call=10)
+  train_here(config, dataset, place)
   before = restore_params(place, config)
 
   config, _ = small_run(mnist, num_epochs=5)
   broken = dataset._replace(std=(0.0,))
   with pytest.raises(errors.RunError, match="given up at step 5: 3 steps in a row"):
-    train_lib.train(config, broken, place, steps_per_call=10, max_skipped_steps=3)
+    train_here(config, broken, place, max_skipped_steps=3)
   lines = [line for line in lines_of(place.path) if line["split"] == "train"]
   assert [line["skipped_steps"] for line in lines] == [0, 2, 2]
   assert [line["loss"] is None for line in lines] == [False, True, True]
@@ -502,15 +456,15 @@ def test_a_few_skipped_steps_are_told_of(capsys):
   """Means are those of the other steps."""
   history = {"accuracy": [0.5, np.nan, 1.0, 7.0], "skipped": [0.0, 1.0, 0.0, 0.0]}
   history = {name: np.array(values) for name, values in history.items()}
-  means, skipped = skipped_lib.chunk_means(history, 3)
+  means, skipped = skipped_lib.chunk_means({k: v[:3] for k, v in history.items()})
   assert means == {"accuracy": 0.75, "skipped_steps": 1}
   assert skipped.tolist() == [False, True, False]
-  none_taken, _ = skipped_lib.chunk_means({k: v[1:] for k, v in history.items()}, 1)
+  none_taken, _ = skipped_lib.chunk_means({k: v[1:2] for k, v in history.items()})
   assert math.isnan(none_taken["accuracy"])
   with progress.Progress(TrainConfig(), 4, 0) as bar:
     for step, chunk in ((3, means), (4, none_taken)):
-      bar.update(1, step, {**chunk, "examples_per_second": 1.0})
-    bar.epoch_done(1, 4, 0.5)
+      bar.update(1, step, [{**chunk, "examples_per_second": 1.0}])
+    bar.epoch_done(1, 4, [0.5])
   shown = capsys.readouterr().out
   assert "train accuracy 0.7500" in shown
   assert shown.strip().endswith("2 steps skipped")
@@ -530,18 +484,18 @@ def test_damaged_metrics(kind, mnist, tmp_path):
   config, dataset = small_run(mnist, num_epochs=1)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
-  train_lib.train(config, dataset, place, steps_per_call=10)
+  train_here(config, dataset, place)
   whole = place.metrics.read_text()
   lines = whole.split("\n")
   if kind == "cut off":
     place.metrics.write_text(whole[:-20])
-    train_lib.train(config, dataset, place, steps_per_call=10)
+    train_here(config, dataset, place)
     assert place.metrics.read_text() == whole
   else:
     place.metrics.write_text("\n".join([lines[0], "3", *lines[2:]]))
     before = place.metrics.read_text()
     with pytest.raises(errors.RunError, match=r"line 2, is damaged"):
-      train_lib.train(config, dataset, place, steps_per_call=10)
+      train_here(config, dataset, place)
     assert place.metrics.read_text() == before
 
 
@@ -560,16 +514,6 @@ def test_generalization_states_m(trained):
   assert "M = 2" in done.stdout
   content = json.loads((workdir / "glimpse_generalization.json").read_text())
   assert (content["num_samples"], content["location_policy"]) == (2, "mean")
-
-
-def test_help_lists_the_flags():
-  for name, flag in (
-    ("train", "lambda_intrinsic"),
-    ("glimpse_generalization", "betas"),
-  ):
-    shown = forked.run(name, "--help")
-    assert shown.returncode == 0
-    assert f"--{flag}" in shown.stdout
 
 
 BAD_TRAIN = [
@@ -600,7 +544,8 @@ BAD_TRAIN = [
   (["both"], "unexpected argument 'both'", 2),
   (["--data_dir=/nowhere"], "/nowhere does not hold the four IDX files of mnist", 1),
   (["--recipe=best"], "recipe", 2),
-  (["--max_shift=28"], "max_shift must be less than 28", 2),
+  (["--set=model.core=lstm"], "'model.core' is no field of --set", 2),
+  (["--set=model.branch_size=x"], "model.branch_size must be an integer, not 'x'", 2),
   (["--seed=4294967296"], "seed must be at most 4294967295", 2),
 ]
 
@@ -638,6 +583,7 @@ def test_a_workdir_that_will_not_do(kind, tmp_path):
   assert refused.stderr.count("\n") == 1, refused.stderr
   assert str(workdir) in refused.stderr
   assert "--workdir" in refused.stderr
+  assert "remove" not in refused.stderr
   if kind != "damaged":
     mine = tmp_path / "run"
     assert (mine / "thesis.txt" if mine.is_dir() else mine).read_text() == "mine"

@@ -203,6 +203,21 @@ def test_a_config_is_valid_or_refused(text, folder):
   assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_a_run_of_a_newer_version_is_not_damaged(tmp_path):
+  workdir = workdir_lib.Workdir(tmp_path)
+  content = {"config": Config().to_dict()}
+  content["config"]["train"]["foo"] = 1
+  workdir.config.write_text(json.dumps(content))
+  with pytest.raises(RunError) as caught:
+    workdir_lib.read_config(workdir)
+  assert str(caught.value) == (
+    f"{workdir.config}: written by a newer version of ramjax: field train.foo"
+  )
+  workdir.config.write_text(json.dumps(content)[:-1])
+  with pytest.raises(RunError, match=r"is damaged \(.*\); give another --workdir$"):
+    workdir_lib.read_config(workdir)
+
+
 numbers = st.sampled_from(
   [10**400, -1, 0, 0.5, 1, 1e308, float("nan"), True, None, "1"]
 )
@@ -331,7 +346,7 @@ def test_metrics_are_readable_or_refused(text, end, folder):
     return
   # What was let through serves those who read it: the bar and the next start.
   with Progress(TrainConfig(), 10, 0, silent=True) as bar:
-    bar.resume(line for line in lines if line["split"] == "train")
+    bar.resume([[line for line in lines if line["split"] == "train"]])
   with Metrics(workdir, step=2**62):
     pass
   assert read_metrics(workdir) == lines

@@ -48,6 +48,11 @@ ORDER = [
 """From the ground up: a module imports only what stands above it in this list."""
 
 
+EXPERIMENTS = LIBRARY.parent / "experiments"
+FLOORS = {"cli": 0, "reporting": 1, "runs": 2, "studies": 3, "benchmarks": 3, "": 4}
+"""The rooms of experiments/ by their floor; at the top are the scripts."""
+
+
 def module_name(path):
   parts = path.relative_to(LIBRARY).with_suffix("").parts
   return ".".join(part for part in parts if part != "__init__")
@@ -87,6 +92,39 @@ def test_imports_only_go_down(name):
   assert own <= set(above)
 
 
+def room_of(module):
+  """The room of `experiments.runs.trainer` is `runs`, that of a script is empty."""
+  parts = module.split(".")
+  return parts[1] if len(parts) > 1 and parts[1] in FLOORS else ""
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_experiments_import_from_their_own_floor_and_below(room):
+  """Rooms of one floor do not know each other, and nobody imports a script."""
+  paths = sorted((EXPERIMENTS / room).glob("*.py"))
+  assert paths
+  for path in paths:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.ImportFrom):
+        modules = [f"{node.module}.{alias.name}" for alias in node.names]
+      elif isinstance(node, ast.Import):
+        modules = [alias.name for alias in node.names]
+      else:
+        continue
+      for module in modules:
+        if module.split(".")[0] != "experiments":
+          continue
+        other = room_of(module)
+        assert other, f"{path} imports a script, {module}"
+        assert other == room or FLOORS[other] < FLOORS[room], f"{path}: {module}"
+
+
+def test_what_stands_at_the_top_of_experiments_can_be_run():
+  for path in EXPERIMENTS.glob("*.py"):
+    if path.stem != "__init__":
+      assert '__name__ == "__main__"' in path.read_text(), path
+
+
 @pytest.mark.parametrize(
   "package", ["absl.flags", "matplotlib", "rich", "tensorboardX"]
 )
@@ -111,7 +149,6 @@ def test_importing_the_library_is_light():
 
 
 def test_no_module_for_odds_and_ends():
-  scripts = pathlib.Path(__file__).parent.parent / "experiments"
-  names = {path.stem for root in (LIBRARY, scripts) for path in root.rglob("*.py")}
+  names = {path.stem for root in (LIBRARY, EXPERIMENTS) for path in root.rglob("*.py")}
   assert "train" in names
   assert not names & {"utils", "util", "common", "helpers", "misc"}

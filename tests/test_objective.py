@@ -264,14 +264,12 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
     lambda_uncertainty=0.01,
     lambda_intrinsic=0.02,
     regularizer_scale=scale,
-    reinforce_weight=scale / 4,
   )
   looked = look(params, images)
   loss, metrics = objective(params.error, looked, labels, objective_config=config)
   parts = loss_parts(params.error, looked, labels, objective_config=config)
   mean = LossParts(*(np.mean(part) for part in parts))
-  expected = mean.classification + mean.baseline + mean.error_fit
-  expected += scale / 4 * mean.reinforce
+  expected = mean.classification + mean.reinforce + mean.baseline + mean.error_fit
   if name in ("uncertainty", "both"):
     expected += scale * 0.01 * mean.uncertainty
   if name in ("intrinsic", "both"):
@@ -283,9 +281,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
   np.testing.assert_allclose(metrics["accuracy"], hits.mean(), rtol=1e-6)
   assert set(metrics) == {"loss", "accuracy", *(f"loss/{p}" for p in mean._fields)}
   as_numbers = TermWeights(*map(jnp.float32, TermWeights.of(config)))
-  other = ObjectiveConfig(
-    name="original" if name == "both" else "both", reinforce_weight=scale / 4
-  )
+  other = ObjectiveConfig(name="original" if name == "both" else "both")
   again, _ = objective(
     params.error, looked, labels, objective_config=other, term_weights=as_numbers
   )

@@ -401,6 +401,6 @@ def test_a_set_that_tfds_prepares(tmp_path):
   lines = done.stdout.splitlines()[-4:]  # TFDS tells of what it prepares before
   assert all(line.startswith("0 ") for line in lines)
   for line, expected in zip(
-    lines, ["several sizes", "not known to TFDS", "none of images", ""], strict=True
+    lines, ["several sizes", "not known to TFDS", "images and classes", ""], strict=True
   ):
     assert expected in line

@@ -43,11 +43,16 @@ def images():
 
 
 @functools.partial(
-  jax.jit, static_argnames=("config", "num_glimpses", "location_policy")
+  jax.jit, static_argnames=("model_config", "num_glimpses", "location_policy")
 )
-def unroll(params, images, key=KEY, config=CONFIG, num_glimpses=6, **options):
+def unroll(params, images, key=KEY, model_config=CONFIG, num_glimpses=6, **options):
   return rollout(
-    key, params, images, model_config=config, num_glimpses=num_glimpses, **options
+    key,
+    params,
+    images,
+    model_config=model_config,
+    num_glimpses=num_glimpses,
+    **options,
   )
 
 

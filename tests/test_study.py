@@ -7,13 +7,18 @@ import subprocess
 import sys
 
 import forked
+import numpy as np
 import pytest
+import synthetic
 
 from experiments import departures, same_glimpses, stability
+from experiments.cli import devices
 from experiments.cli.errors import UsageError
-from experiments.runs import side_by_side
+from experiments.runs import trainer
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.program import common_part
 from experiments.studies import study
-from ramjax import data, parallel
+from ramjax import parallel
 from ramjax.config import (
   Config,
   ModelConfig,
@@ -29,32 +34,36 @@ CONFIG = Config(
 )
 
 
-def test_variants_that_are_trained_alike_are_trained_once(mnist, tmp_path, monkeypatch):
-  few = mnist._replace(
-    train=data.Split(*(array[:32] for array in mnist.train)),
-    test=data.Split(*(array[:20] for array in mnist.test)),
-  )
-  trained = []
-  train = side_by_side.train
+def test_variants_that_are_trained_alike_are_trained_once(tmp_path, monkeypatch):
+  dataset = synthetic.make(32, 20, 20)
+  trained, train = [], trainer.train
 
   def counted(configs, *arguments, **options):
     trained.append(list(configs))
     return train(configs, *arguments, **options)
 
-  monkeypatch.setattr(side_by_side, "train", counted)
+  monkeypatch.setattr(trainer, "train", counted)
   monkeypatch.setattr(
-    side_by_side, "make_mesh", lambda _: parallel.make_mesh(num_devices=1)
+    devices, "mesh_for_runs", lambda _: parallel.make_mesh(num_devices=1)
   )
-  first = study.Variant(name="a", config=CONFIG, glimpses=(1, 2), betas=(0.1,))
+  first = study.Variant(
+    name="a", folder="a", config=CONFIG, glimpses=(1, 2), betas=(0.1,)
+  )
   strong = dataclasses.replace(CONFIG.objective, lambda_intrinsic=0.5)
   variants = [
     first,
     dataclasses.replace(first, name="mean", location_policy="mean", betas=()),
     dataclasses.replace(
-      first, name="strong", config=dataclasses.replace(CONFIG, objective=strong)
+      first,
+      name="strong",
+      folder="strong",
+      config=dataclasses.replace(CONFIG, objective=strong),
     ),
   ]
-  found = study.conduct(variants, [3, 4], few, tmp_path, steps_per_call=2)
+  members = study.train(
+    variants, [3, 4], dataset, tmp_path, steps_per_call=2, max_skipped_steps=100
+  )
+  found = study.score(variants, members, dataset)
   [configs] = trained  # one program
   assert [(c.train.seed, c.objective.lambda_intrinsic) for c in configs] == [
     (3, 0.1),
@@ -62,6 +71,9 @@ def test_variants_that_are_trained_alike_are_trained_once(mnist, tmp_path, monke
     (3, 0.5),
     (4, 0.5),
   ]
+  assert {path.name for path in tmp_path.iterdir()} == {
+    *("a_seed3", "a_seed4", "strong_seed3", "strong_seed4")
+  }
   assert [variant["name"] for variant in found] == ["a", "mean", "strong"]
   assert [variant["settings"] for variant in found] == [
     {},
@@ -73,6 +85,26 @@ def test_variants_that_are_trained_alike_are_trained_once(mnist, tmp_path, monke
     assert [p["num_glimpses"] for p in variant["runs"][0]["fixed"]] == [1, 2]
   assert found[0]["runs"][0]["train_accuracy"] == found[1]["runs"][0]["train_accuracy"]
   assert [len(variant["runs"][0]["dynamic"]) for variant in found] == [1, 0, 1]
+  last = found[2]["runs"][1]["workdir"]
+  assert workdir_lib.read_config(workdir_lib.Workdir(pathlib.Path(last))) == configs[3]
+
+
+def test_a_train_curve_leaves_skipped_steps_out(tmp_path):
+  lines = [
+    {"step": 2, "epoch": 1, "accuracy": 0.5, "skipped_steps": 0},
+    {"step": 4, "epoch": 1, "accuracy": 0.75, "skipped_steps": 1},
+    {"step": 6, "epoch": 2, "accuracy": None, "skipped_steps": 2},
+    {"step": 8, "epoch": 2, "accuracy": 1.0, "skipped_steps": 0},
+  ]
+  workdir = workdir_lib.Workdir(tmp_path)
+  workdir.metrics.write_text(
+    "".join(json.dumps({**line, "split": "train"}) + "\n" for line in lines)
+  )
+  found = study.read_train_curve(workdir)
+  assert found.step.tolist() == [2, 4, 6, 8]
+  np.testing.assert_allclose(found.accuracy, [0.5, 0.75, np.nan, 1.0])
+  np.testing.assert_allclose(found.running_mean, [0.5, 1.75 / 3, 1.75 / 3, 3.75 / 5])
+  assert found.last_epoch == 1.0
 
 
 def test_departures_differ_from_what_was_released_in_what_they_say():
@@ -106,7 +138,7 @@ def test_departures_differ_from_what_was_released_in_what_they_say():
     "mean policy in the test": {},
     "M = 10 in the test": {},
   }
-  assert len({side_by_side.common_part(v.config) for v in (released, *others)}) == 5
+  assert len({common_part(v.config) for v in (released, *others)}) == 5
 
 
 class Flags(dict):
@@ -124,9 +156,7 @@ def test_a_program_serves_every_lambda(monkeypatch):
   monkeypatch.setattr(stability.flags, "FLAGS", Flags(lambdas=["0", "0.1"]))
   first, second = stability.variants(Config())
   assert (first.name, second.name) == ("0", "0.1")
-  assert side_by_side.common_part(first.config) == side_by_side.common_part(
-    second.config
-  )
+  assert common_part(first.config) == common_part(second.config)
   assert first.config.objective.intrinsic_weight == 0
   assert second.config.objective.intrinsic_weight == pytest.approx(3.2)
 
@@ -210,3 +240,7 @@ def test_a_whole_study(tmp_path):
     50,
   ]
   assert "| λ2 | train accuracy |" in ended.stdout
+  member = tmp_path / "study" / "lambda_0.1_seed1"
+  assert {"config.json", "metrics.jsonl", "checkpoints"} <= {
+    path.name for path in member.iterdir()
+  }

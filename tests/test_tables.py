@@ -121,7 +121,7 @@ def test_objectives_are_columns_and_data_sets_rows():
     scored(0, 0.799, dataset="npz:x", n=6),
   ]
   table = tables.objectives({"runs": runs})
-  assert table.splitlines()[0] == "| images | N | `original` | `both` |"
+  assert table.splitlines()[0] == "| dataset | N | `original` | `both` |"
   assert cells(table) == [
     ["mnist_translated_60", "8", "10.00", "1.50 ± 0.71"],
     ["npz:x", "6", "", "20.00"],

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 import ramjax
-from experiments import train as train_lib
+from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.trained import restore_params
 from ramjax import data
@@ -67,47 +67,6 @@ def test_the_image_lies_whole_on_a_canvas_of_its_minimum(dtype):
     np.testing.assert_array_equal(found, expected)
     found_at.add((int(row), int(column)))
   assert len(found_at) > 30  # of 5 x 10 places
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_an_image_is_moved_by_whole_pixels_and_background_comes_in(dtype):
-  """By up to 2 on both axes, all 25 of them, the corners too; NumPy moves it likewise."""
-  image = np.random.RandomState(0).permutation(4 * 6 * 2).reshape(4, 6, 2) + 11
-  image = image.astype(dtype)
-  framed = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=11)
-  expected = {
-    framed[2 - row : 6 - row, 2 - column : 8 - column].tobytes(): (row, column)
-    for row in range(-2, 3)
-    for column in range(-2, 3)
-  }
-  assert len(expected) == 25
-  keys = jax.random.split(jax.random.key(3), 4000)
-  move = functools.partial(data.shift, image=jnp.asarray(image), max_shift=2)
-  moved = np.asarray(jax.jit(jax.vmap(move))(keys))
-  assert (moved.shape, moved.dtype) == ((4000, *image.shape), dtype)
-  counts = dict.fromkeys(expected.values(), 0)
-  for one in moved:
-    counts[expected[one.tobytes()]] += 1
-  assert scipy.stats.chisquare(list(counts.values())).pvalue > 0.01
-
-
-def test_only_training_moves_images(mnist):
-  """What is moved is what the dataset's own transform has made of an image."""
-  image, key = jnp.asarray(mnist.train.images[0]), jax.random.key(5)
-  assert mnist.train_preprocess(0) == mnist.preprocess
-  of_transform, of_shift = jax.random.split(key)
-  halved = mnist._replace(
-    transform=lambda key, image, pool: (
-      image // 2 + jax.random.randint(key, (), 0, 9).astype("u1")
-    )
-  )
-  pool = image[None]
-  moved = halved.train_preprocess(3)(key, image, pool)
-  shown = halved.transform(of_transform, image, pool)
-  expected = data.shift(of_shift, shown, max_shift=3)
-  expected = data.normalize(expected, mean=mnist.mean, std=mnist.std)
-  np.testing.assert_array_equal(moved, expected)
-  assert (moved != halved.preprocess(of_transform, image)).any()
 
 
 def test_places_are_uniform_and_independent():
@@ -307,7 +266,7 @@ def test_evaluations_show_the_same_images(kind, seed, batch_size, translated):
   }
   inputs = jax.random.key(seed), params, numbered(20), jnp.arange(20) % 10
   if kind == "evaluate":
-    options |= {"config": SMALL.model, "num_glimpses": 1}
+    options |= {"model_config": SMALL.model, "num_glimpses": 1}
     found = ramjax.evaluate(*inputs, jnp.zeros(0), **options)
   else:
     found = ramjax.validate(*inputs, config=SMALL, **options)
@@ -348,10 +307,10 @@ def test_the_figure_shows_what_the_model_saw(translated, tmp_path, monkeypatch):
   few = data.Split(translated.train.images[:32], translated.train.labels[:32])
   dataset = translated._replace(train=few, validation=few, test=few)
   drawn = []
-  monkeypatch.setattr(train_lib.plots, "glimpses", lambda *args: drawn.append(args))
+  monkeypatch.setattr(trainer.plots, "glimpses", lambda *args: drawn.append(args))
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, SMALL)
-  train_lib.train(SMALL, dataset, place, steps_per_call=10)
+  trainer.train([SMALL], dataset, [place], steps_per_call=10)
   ((shown, labels, looked, *_),) = drawn
   assert shown.shape == (8, *CANVAS, 1)
   assert shown.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""What `experiments.benchmark` measures: the parts of training and of evaluation."""
+"""The cases of `experiments.benchmark`: parts of training and of evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ramjax.config import Config, EvaluationConfig, ModelConfig
 from ramjax.data.batches import evaluation_images
 
 Program = Callable[[], Any]
-"""Starts a program on the device, and returns arrays that it will fill."""
+"""Starts a program on the device and returns its outputs, which may not be ready."""
 
 _CONFIG = Config()
 _BATCH = _CONFIG.train.batch_size
@@ -33,9 +33,10 @@ _TRAINED_EPOCHS = 2
 _SWEEP_GLIMPSES = 50
 _MEAN_GLIMPSES = 4
 _BETAS = np.linspace(0.0, 2.0, 15, dtype=np.float32)
-_PATIENCE_SECONDS = 600.0
+_START_SECONDS = 600.0  # longest time until the first step of a started training
 
-# A process counts the memory of the one that started it as its own; this one is small.
+# The peak memory of a child process includes memory inherited from its parent. So a small
+# Python process starts the training, and prints the peak memory of its child.
 _LAUNCHER = (
   sys.executable,
   "-c",
@@ -57,14 +58,14 @@ LARGE, SMALL = 1024, 28
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Something to measure.
+  """A benchmark case.
 
   Attributes:
-    name: what it is.
-    prepare: makes it ready, compiled and warm; returns what measures it once.
-    unit: what is measured then, `s` or `B`.
-    gflop: arithmetic of its matrix products, 1e9 operations; None if it has few.
-    most_rounds: the number of rounds after which it is left out; None is never.
+    name: description of the case.
+    prepare: compiles and warms up; returns a function that measures the case once.
+    unit: unit of the measurement, `s` or `B`.
+    gflop: operations of its matrix products, in 1e9; None if they do not dominate.
+    most_rounds: largest number of rounds in which it is measured; None is no limit.
     runs: number of runs that it trains in one program.
   """
 
@@ -79,16 +80,16 @@ class Case:
 def gflop(
   model: ModelConfig, *, examples: int, num_glimpses: int, backward: bool = False
 ) -> float:
-  """Arithmetic of the model's matrix products, in 1e9 operations.
+  """Operations of the model's matrix products, in 1e9.
 
   Args:
-    model: its sizes.
+    model: the model.
     examples: number of images.
-    num_glimpses: glimpses at each.
-    backward: whether also that of the gradient in the parameters.
+    num_glimpses: number of glimpses at each image.
+    backward: whether to include the gradient in the parameters.
 
   Returns:
-    Twice the number of multiplications.
+    Twice the number of multiplications, in 1e9.
   """
   channels = model.image_shape[-1]
   patches = model.num_scales * model.patch_size**2 * channels
@@ -99,20 +100,20 @@ def gflop(
   policy_and_baseline = 3 * model.hidden_size
   classes = (2 * model.hidden_size + model.num_classes) * model.num_classes
   forward = first + features + core + policy_and_baseline + classes
-  # Every weight has a gradient, and every input of a layer but images, locations and
-  # the states that policy and baseline read.
+  # The gradient has two products for each layer: one for its weights, one for its inputs.
+  # Images, locations, and the inputs of policy and baseline need no gradient.
   gradient = 2 * forward - first - policy_and_baseline if backward else 0
   return 2e-9 * examples * num_glimpses * (forward + gradient)
 
 
 class Ratio(NamedTuple):
-  """What one case costs beside another.
+  """The cost of one case relative to another.
 
   Attributes:
-    name: what is compared.
-    above: name of the case whose cost is divided.
-    below: name of the case by whose cost.
-    factor: how many of the latter it is compared with.
+    name: description of the comparison.
+    above: name of the case in the numerator.
+    below: name of the case in the denominator.
+    factor: number by which the denominator is multiplied.
   """
 
   name: str
@@ -126,9 +127,9 @@ class Ratio(NamedTuple):
 
 
 def ratios(cases: Sequence[Case]) -> list[Ratio]:
-  """The ratios that mean something, of those cases that are there."""
+  """The useful ratios of cases, if both cases of a ratio are measured."""
   names = {case.name for case in cases}
-  found = [
+  all_ratios = [
     Ratio("until decided against fixed, 4 glimpses on average", DYNAMIC, FIXED),
     Ratio(
       f"images of {LARGE} × {LARGE} against {SMALL} × {SMALL}",
@@ -136,7 +137,7 @@ def ratios(cases: Sequence[Case]) -> list[Ratio]:
       UNROLL.format(SMALL),
     ),
   ]
-  found += [
+  all_ratios += [
     Ratio(
       f"{case.runs} runs in one program against {case.runs}",
       case.name,
@@ -146,11 +147,11 @@ def ratios(cases: Sequence[Case]) -> list[Ratio]:
     for case in cases
     if case.runs > 1
   ]
-  return [ratio for ratio in found if {ratio.above, ratio.below} <= names]
+  return [ratio for ratio in all_ratios if {ratio.above, ratio.below} <= names]
 
 
 class MatrixRate:
-  """The rate of a large product of float32 matrices, the machine's practical limit."""
+  """Rate of a large float32 matrix product, the practical limit of this machine."""
 
   def __init__(self) -> None:
     size = 2048 if jax.default_backend() == "cpu" else 8192
@@ -161,7 +162,7 @@ class MatrixRate:
     self()
 
   def __call__(self) -> float:
-    """Measures it: GFLOP/s, the best of five."""
+    """The rate in GFLOP/s, best of five measurements."""
     return self._gflop / min(
       _seconds(lambda: self._product(*self._factors)) for _ in range(5)
     )
@@ -174,13 +175,13 @@ def all_cases(
   num_runs: Sequence[int],
   starts: int,
 ) -> list[Case]:
-  """The cases, on real images.
+  """All cases, on images of a dataset.
 
   Args:
     dataset: MNIST, or a part of it.
-    batch_sizes: examples a step.
-    num_runs: numbers of runs trained in one program, at the paper's batch size.
-    starts: how often whole trainings are started; 0 leaves these cases out.
+    batch_sizes: batch sizes of the train step.
+    num_runs: numbers of runs trained in one program, each with the paper's batch size.
+    starts: number of rounds of the cases that start whole trainings; 0 omits them.
 
   Returns:
     The cases, in the order of the table.
@@ -224,7 +225,7 @@ def all_cases(
 
 
 class _Setup:
-  """What the cases share: images on the device, and programs.
+  """Images on the device and programs, shared by the cases.
 
   Args:
     dataset: MNIST, or a part of it.
@@ -261,7 +262,7 @@ class _Setup:
 
   @functools.cached_property
   def trained(self) -> ramjax.Params:
-    """Parameters after a little training, which stop at different times."""
+    """Parameters after a short training, so that stopping times differ."""
     order = self.order()
     chunk = self.chunk(len(order))
     state = self.state
@@ -270,13 +271,13 @@ class _Setup:
     return state.params
 
   def chunk(self, max_steps: int) -> Any:
-    """A program that trains up to `max_steps` steps."""
+    """A program that trains for at most `max_steps` steps."""
     return jax.jit(
       functools.partial(ramjax.train_chunk, **self.bound, max_steps=max_steps)
     )
 
   def evaluation(self, num_glimpses: int, betas: np.ndarray) -> Program:
-    """The evaluation of the test set with a number of glimpses."""
+    """The evaluation of the test set with a fixed number of glimpses."""
     return lambda: ramjax.evaluate(
       jax.random.key(2),
       self.trained,
@@ -306,7 +307,7 @@ class _Setup:
       )
 
     low, high = 0.0, 100.0
-    for _ in range(20):  # bisection: the mean rises with the rate
+    for _ in range(20):  # bisection, since the mean increases with beta
       middle = (low + high) / 2
       decision = decide(self.trained, images, middle)
       if float(decision.num_glimpses.mean(dtype=jnp.float32)) < _MEAN_GLIMPSES:
@@ -316,7 +317,7 @@ class _Setup:
     return functools.partial(decide, self.trained, images, high)
 
   def compilation(self) -> float:
-    """Seconds for tracing and compiling the train chunk, from scratch."""
+    """Seconds for tracing and compiling the train chunk, without a cache."""
     chunk = self.chunk(100)
     arguments = (self.state, *self.train, self.order(), 0, 100)
     began = time.perf_counter()
@@ -367,7 +368,7 @@ def _steps_of_runs(setup: _Setup, runs: int) -> Case:
 
 
 def _epoch(setup: _Setup) -> Case:
-  """An epoch in chunks of 100 steps, as `experiments.train` makes it."""
+  """One epoch in chunks of 100 steps, as in `experiments.train`."""
   steps = len(setup.train.labels) // _BATCH
 
   def prepare() -> Callable[[], float]:
@@ -398,12 +399,12 @@ def _sensor(*, side: int, patch_size: int, num_scales: int) -> Case:
     locations = jax.random.uniform(
       location_key, (repeats, num, 2), minval=-1.0, maxval=1.0
     )
-    look = functools.partial(
+    sensor = functools.partial(
       ramjax.extract_glimpse, patch_size=patch_size, num_scales=num_scales
     )
     program = jax.jit(
       lambda images, locations: jax.lax.map(
-        functools.partial(jax.vmap(look), images), locations
+        functools.partial(jax.vmap(sensor), images), locations
       )
     )
     return _timed(lambda: program(images, locations), parts=num * repeats)
@@ -423,10 +424,10 @@ def _unroll(setup: _Setup, side: int) -> Case:
     @jax.jit
     def program(keys: jax.Array, images: jax.Array) -> Any:
       def unroll(key: jax.Array) -> jax.Array:
-        looked = ramjax.rollout(
+        rollout = ramjax.rollout(
           key, setup.state.params, images, model_config=_CONFIG.model, num_glimpses=6
         )
-        return looked.logits_t
+        return rollout.logits_t
 
       return jax.lax.map(unroll, keys)
 
@@ -438,7 +439,7 @@ def _unroll(setup: _Setup, side: int) -> Case:
 
 
 class _Command:
-  """The training script, started as a user starts it.
+  """The training script, started in a process of its own.
 
   Args:
     num_examples: number of training images.
@@ -449,13 +450,13 @@ class _Command:
     self._caches = tempfile.TemporaryDirectory()
 
   def with_cache(self) -> Callable[[], float]:
-    """What measures the first step when the programs are in the cache."""
+    """Fills a cache of compiled programs; returns a function that measures with it."""
     cache = pathlib.Path(self._caches.name) / "kept"
     self.first_step(cache)
     return functools.partial(self.first_step, cache)
 
   def first_step(self, cache: pathlib.Path | None = None) -> float:
-    """Seconds from the command to the metrics of its first step."""
+    """Seconds from the start of the process to the metrics of its first step."""
     with tempfile.TemporaryDirectory() as folder:
       workdir = pathlib.Path(folder) / "run"
       metrics = workdir / "metrics.jsonl"
@@ -466,22 +467,25 @@ class _Command:
       try:
         while not (metrics.exists() and metrics.stat().st_size):
           time.sleep(0.01)
-          if process.poll() is not None or _too_late(began):
-            raise RunError("the training that was started has ended without a step")
+          if process.poll() is not None:
+            raise RunError("the training has ended without a step; run it to see why")
+          if time.perf_counter() - began > _START_SECONDS:
+            raise RunError(f"the training took no step in {_START_SECONDS:.0f} s")
         return time.perf_counter() - began
       finally:
         process.kill()
         process.wait()
 
   def peak_memory(self) -> float:
-    """The largest memory of a training of one epoch, in bytes."""
+    """Peak memory of a training of one epoch, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
       workdir = pathlib.Path(folder) / "run"
       process = self._start(workdir, pathlib.Path(folder), launcher=_LAUNCHER)
-      told, _ = process.communicate()
+      output, _ = process.communicate()
       if process.returncode:
-        raise RunError("the training that was started has failed")
-      return float(told.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+        raise RunError("the training has failed; run it to see why")
+      # ru_maxrss is in bytes on macOS and in KiB on Linux.
+      return float(output.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
 
   def _start(
     self,
@@ -503,12 +507,8 @@ class _Command:
     )
 
 
-def _too_late(began: float) -> bool:
-  return time.perf_counter() - began > _PATIENCE_SECONDS
-
-
 def _timed(program: Program, *, parts: int = 1) -> Callable[[], float]:
-  """What measures a program, once warm: seconds for each of its parts."""
+  """Warms up a program; returns a function that measures seconds for each part."""
   jax.block_until_ready(program())
   return lambda: _seconds(program) / parts
 

@@ -11,7 +11,7 @@ import jax
 from absl import app, logging
 from absl import flags as absl_flags
 
-from experiments.cli import flags, signals
+from experiments.cli import flags, help_text, signals
 from experiments.cli.errors import RunError, UsageError
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError
@@ -32,11 +32,12 @@ def run(main: Callable[[], None]) -> None:
   name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
 
   def parse(argv: Sequence[str]) -> Sequence[str]:
+    help_text.define()
     try:
       rest = flags.FLAGS(argv)
     except absl_flags.Error as error:
       _fail(name, error, 2)
-    except SystemExit:  # after --help, where absl exits with 1
+    except SystemExit:  # after --helpxml, where absl exits with 1
       sys.exit(0)
     if rest[1:]:
       _fail(

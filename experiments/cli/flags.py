@@ -1,33 +1,24 @@
-"""The command line: the only place where flags become configurations."""
+"""The command line: the flags of the scripts, and the configurations they describe.
+
+The flags of a training are generated from the fields of the configuration, see
+`ramjax.fields`. To add a setting, add a field.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from experiments.cli import compilation_cache, signals
+from experiments.cli import compilation_cache, help_text, signals
 from experiments.cli.errors import UsageError
 from experiments.cli.recipes import RECIPES
 from ramjax import data, parallel
-from ramjax.config import (
-  CORES,
-  ERROR_GRADIENTS,
-  FIRST_LOCATIONS,
-  INTRINSIC_STEPS,
-  LEARNING_RATE_SCHEDULES,
-  LOCATION_DENSITIES,
-  OBJECTIVES,
-  OPTIMIZERS,
-  Config,
-  ConfigError,
-  ModelConfig,
-  ObjectiveConfig,
-  TrainConfig,
-)
+from ramjax.config import LOCATION_POLICIES, Config, ConfigError, TrainConfig
 
 FLAGS = flags.FLAGS
 
@@ -35,184 +26,110 @@ PRIORS = ("uniform", "train")
 
 MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
+_SETTINGS = Config.settings()
 
-def define_train_flags() -> None:
-  """Defines the flags of a training run; the defaults are those of the configuration."""
-  model, objective, train = ModelConfig(), ObjectiveConfig(), TrainConfig()
-  flags.DEFINE_enum(
-    "objective", objective.name, OBJECTIVES, "Which extra terms the objective has."
-  )
+_FLAGS = {
+  setting.flag or name.partition(".")[2]: name
+  for name, setting in _SETTINGS.items()
+  if setting.reach in ("flag", "rare")
+}
+"""From the flag of a setting to its name: `{"objective": "objective.name"}`."""
+
+_ABLATIONS = {name: s for name, s in _SETTINGS.items() if s.reach == "set"}
+"""The settings that only `--set` and recipes reach."""
+
+_DEFINE: Mapping[type, Callable[..., Any]] = {
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  bool: flags.DEFINE_boolean,
+  str: flags.DEFINE_string,
+}
+
+
+def define_train_flags(*, num_seeds: int = 1, **defaults: Any) -> None:
+  """Defines the flags of a training.
+
+  Args:
+    num_seeds: default of `--num_seeds`.
+    **defaults: defaults of other flags, where they differ from the configuration's.
+  """
   flags.DEFINE_enum(
     "recipe",
     "paper",
     list(RECIPES),
-    "Named values of other flags (experiments/recipes.py); those that are given win.",
+    "Named values of other settings (experiments/cli/recipes.py); given flags win.",
   )
-  flags.DEFINE_string("dataset", train.dataset, f"{', '.join(data.DATASETS)}.")
-  flags.DEFINE_integer(
-    "canvas_size",
-    None,
-    "Side of a canvas on which each image is put somewhere; by default that of the"
-    " dataset's name, or none.",
-  )
-  flags.DEFINE_integer(
-    "num_clutter",
-    None,
-    "Crops of 8x8 pixels of other images on the canvas; by default as many as the data"
-    " set's name says, or none.",
-  )
-  define_data_flag()
   flags.DEFINE_string(
     "workdir",
     None,
-    "Where the run is written; by default runs/<dataset>_<objective>_seed<seed>."
-    " A run that is there already is resumed.",
-  )
-  flags.DEFINE_integer("num_epochs", train.num_epochs, "Passes over the training set.")
-  flags.DEFINE_integer("batch_size", train.batch_size, "Examples a step.")
-  flags.DEFINE_integer(
-    "accumulation_steps",
-    train.accumulation_steps,
-    "In how many parts a batch is worked on, one after the other, so that it may be"
-    " larger than the memory.",
-  )
-  flags.DEFINE_float(
-    "learning_rate", train.learning_rate, "Rate of the optimiser at the start."
-  )
-  _define_optimizer_flags(train)
-  flags.DEFINE_integer("num_glimpses", train.num_glimpses, "Glimpses in training, N.")
-  flags.DEFINE_integer("patch_size", model.patch_size, "Side of a patch, in pixels.")
-  flags.DEFINE_integer("num_scales", model.num_scales, "Patches in a glimpse.")
-  flags.DEFINE_integer("scale_factor", model.scale_factor, "Ratio of their sides.")
-  flags.DEFINE_float(
-    "location_std", model.location_std, "Width of the location policy, in [-1, 1]."
-  )
-  flags.DEFINE_enum(
-    "location_density",
-    model.location_density,
-    LOCATION_DENSITIES,
-    "Whether REINFORCE takes the density of the clipped location (as released) or of"
-    " the raw sample.",
+    "Folder of the results; by default a folder in runs/. What is there is resumed.",
   )
   flags.DEFINE_integer(
-    "branch_size", model.branch_size, "Width of the glimpse network's first layers."
+    "num_seeds", num_seeds, "Seeds to train in one program, from --seed on."
   )
-  flags.DEFINE_integer(
-    "hidden_size", model.hidden_size, "Width of glimpse feature and internal state."
-  )
-  flags.DEFINE_enum(
-    "core",
-    model.core,
-    CORES,
-    "What carries the state: one layer (as released) or LSTM.",
-  )
-  flags.DEFINE_enum(
-    "first_location",
-    model.first_location,
-    FIRST_LOCATIONS,
-    "Where the first glimpse is taken: anywhere (as released) or in the middle.",
-  )
-  flags.DEFINE_float(
-    "lambda_uncertainty", objective.lambda_uncertainty, "The paper's lambda_1."
-  )
-  flags.DEFINE_float(
-    "lambda_intrinsic",
-    objective.lambda_intrinsic,
-    "The paper's lambda_2: 0.1 for stability (Figure 2), 3e-3 in Figure 1.",
-  )
-  flags.DEFINE_float(
-    "regularizer_scale",
-    objective.regularizer_scale,
-    "Factor on both lambdas: 32 for the units of the paper's numbers, 1 for its"
-    " equations as printed.",
-  )
-  flags.DEFINE_enum(
-    "error_gradient",
-    objective.error_gradient,
-    ERROR_GRADIENTS,
-    "Whether the uncertainty term changes the error network too (all, as released).",
-  )
-  flags.DEFINE_boolean(
-    "credit_last_location",
-    objective.credit_last_location,
-    "Whether REINFORCE credits the location drawn after the last glimpse (as released).",
-  )
-  flags.DEFINE_enum(
-    "intrinsic_steps",
-    objective.intrinsic_steps,
-    INTRINSIC_STEPS,
-    "Whether the intrinsic term looks at the last prediction (as released) or at all.",
-  )
-  flags.DEFINE_float(
-    "reinforce_weight", objective.reinforce_weight, "Factor on the REINFORCE term."
-  )
+  define_data_flag()
+  define_setting_flags()
   flags.DEFINE_enum(
     "prior",
-    "uniform",
+    PRIORS[0],
     PRIORS,
-    "Which classes the intrinsic term prefers: none (as in the paper), or each as often"
-    " as it is in the training split.",
+    "Classes that the intrinsic term prefers: all alike (as in the paper), or each as"
+    " often as it is in the training images.",
   )
-  flags.DEFINE_integer("seed", train.seed, "Seed of all randomness.")
-  flags.DEFINE_integer(
-    "num_train_examples", None, "Use only so many training images; by default all."
-  )
-  flags.DEFINE_integer("steps_per_call", 100, "Steps between two looks at the metrics.")
+  flags.DEFINE_multi_string("set", None, "")
+  FLAGS["set"].help = _set_help()
+  flags.DEFINE_integer("steps_per_call", 100, "Steps between two lines of metrics.")
   flags.DEFINE_integer(
     "max_skipped_steps",
     100,
     "Stop after so many steps in a row whose loss or gradient was not finite.",
   )
+  help_text.RARE.add("max_skipped_steps")
   define_device_flags()
+  _set_defaults(defaults)
 
 
-def _define_optimizer_flags(train: TrainConfig) -> None:
-  """Defines the flags of what is not in the paper's setting: all are off by default."""
-  flags.DEFINE_enum(
-    "optimizer",
-    train.optimizer,
-    OPTIMIZERS,
-    "Adam (as released), or Muon for the matrices between wide layers.",
-  )
-  flags.DEFINE_enum(
-    "learning_rate_schedule",
-    train.learning_rate_schedule,
-    LEARNING_RATE_SCHEDULES,
-    "How the rate falls: by a factor after each epoch (as released), or along a cosine"
-    " to 0 at the end of the last epoch.",
-  )
-  flags.DEFINE_float(
-    "learning_rate_decay",
-    train.learning_rate_decay,
-    "The factor of the exponential schedule.",
-  )
-  flags.DEFINE_float(
-    "warmup_epochs", train.warmup_epochs, "Epochs in which the rate rises from 0."
-  )
-  flags.DEFINE_float(
-    "max_gradient_norm",
-    train.max_gradient_norm,
-    "Norm to which a gradient is clipped; 0 is no limit, as by default.",
-  )
-  flags.DEFINE_float(
-    "weight_decay", train.weight_decay, "Decay of the weights (AdamW); not of biases."
-  )
-  flags.DEFINE_float(
-    "average_decay",
-    train.average_decay,
-    "Decay of the average of the parameters that is evaluated; 0 is none.",
-  )
-  flags.DEFINE_integer(
-    "max_shift",
-    train.max_shift,
-    "Pixels by which a training image is moved at most, at random.",
-  )
+def define_setting_flags(*names: str, **defaults: Any) -> None:
+  """Defines the flags of settings.
+
+  Args:
+    *names: the flags; all that settings have if none is named.
+    **defaults: their defaults, where they differ from the configuration's.
+  """
+  # Training first, network last.
+  for flag in sorted(_FLAGS, key=lambda flag: _FLAGS[flag].split(".")[0], reverse=True):
+    setting = _SETTINGS[_FLAGS[flag]]
+    if names and flag not in names:
+      continue
+    if setting.choices:
+      flags.DEFINE_enum(flag, setting.default, setting.choices, setting.help)
+    else:
+      _DEFINE[setting.kind](flag, setting.default, setting.help)
+    if setting.reach == "rare":
+      help_text.RARE.add(flag)
+  _set_defaults(defaults)
+
+
+def _set_defaults(defaults: Mapping[str, Any]) -> None:
+  """Gives flags other defaults; a flag that was given keeps its value."""
+  for name, value in defaults.items():
+    FLAGS.set_default(name, value)
+
+
+def _set_help() -> str:
+  """The help of `--set`, with a line for each of its fields."""
+  lines = ["FIELD=VALUE, a setting for ablations; may be given several times. Fields:"]
+  for name, setting in _ABLATIONS.items():
+    choices = f" <{'|'.join(setting.choices)}>:" if setting.choices else ""
+    default = str(setting.default).lower()
+    lines.append(f"{name}:{choices} {setting.help} (default: {default})")
+  return "\n".join(lines)
 
 
 def follow_recipe() -> None:
-  """Gives the flags that `--recipe` names its values, but for those that were given."""
-  for name, value in RECIPES[FLAGS.recipe].items():
-    FLAGS.set_default(name, value)  # a flag that was given keeps its value
+  """Makes the values of `--recipe` the defaults of their flags."""
+  recipe = RECIPES[FLAGS.recipe]
+  _set_defaults({name: v for name, v in recipe.items() if name not in _ABLATIONS})
 
 
 def define_data_flag() -> None:
@@ -220,8 +137,39 @@ def define_data_flag() -> None:
   flags.DEFINE_string(
     "data_dir",
     None,
-    "Folder with the four IDX files, with what TFDS has prepared, or with the FILE or"
-    " DIR of one's own images; by default they are looked for.",
+    "Folder with the four IDX files, with what TFDS has prepared, or with your own FILE"
+    " or DIR; by default the usual places are searched.",
+  )
+
+
+def define_evaluation_flags() -> None:
+  """Defines the flags that name trained runs, their data, and the seed of a test."""
+  flags.DEFINE_list("workdir", None, "Folders of trained runs (comma-separated).")
+  help_text.REQUIRED.add("workdir")
+  define_data_flag()
+  flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+
+
+def define_rollout_flags() -> None:
+  """Defines the flags that say how a prediction is made."""
+  flags.DEFINE_integer(
+    "num_samples", 1, "Rollouts averaged for a prediction, M (Ba et al., 2014)."
+  )
+  flags.DEFINE_enum(
+    "location_policy",
+    LOCATION_POLICIES[0],
+    LOCATION_POLICIES,
+    "How the next location is chosen: drawn from the policy, or its mean.",
+  )
+
+
+def define_split_flag() -> None:
+  """Defines the flag that says which images runs are tested on."""
+  flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "validation"],
+    "Images that runs are tested on; to choose among runs, take validation.",
   )
 
 
@@ -230,20 +178,27 @@ def define_device_flags() -> None:
   flags.DEFINE_integer(
     "num_devices",
     None,
-    "Devices that divide a batch, of all processes together; by default all"
-    " accelerators that divide it, or one CPU.",
+    "Devices of all processes together; by default as many as divide the work evenly.",
   )
   flags.DEFINE_string(
     "coordinator_address",
     None,
-    "host:port of the first of several processes, or auto: as Slurm, Open MPI,"
-    " Kubernetes or Cloud TPU has it.",
+    "host:port of the first process; auto on Slurm, Open MPI, Kubernetes, Cloud TPU.",
   )
   flags.DEFINE_integer("num_processes", None, "Number of processes that work together.")
   flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-  flags.DEFINE_boolean(
-    "compilation_cache", True, "Whether compiled programs are kept for the next start."
+  help_text.RARE.update(
+    ("num_devices", "coordinator_address", "num_processes", "process_id")
   )
+  define_jax_flags()
+
+
+def define_jax_flags() -> None:
+  """Defines the flags that `set_up_jax` obeys."""
+  flags.DEFINE_boolean(
+    "compilation_cache", True, "Keep compiled programs for the next start."
+  )
+  help_text.RARE.add("compilation_cache")
   define_precision_flag()
 
 
@@ -253,8 +208,9 @@ def define_precision_flag() -> None:
     "matmul_precision",
     "float32",
     MATMUL_PRECISIONS,
-    "To what GPUs and TPUs round the factors of matrix products; CPUs use float32.",
+    "Type to which GPUs and TPUs round the factors of matrix products; CPUs use float32.",
   )
+  help_text.RARE.add("matmul_precision")
 
 
 def set_precision() -> None:
@@ -293,96 +249,106 @@ def open_mesh(train: TrainConfig | None = None) -> Mesh:
   return parallel.make_mesh(num_devices=FLAGS.num_devices, train=train)
 
 
-def train_config(*, image_shape: tuple[int, int, int], num_classes: int) -> Config:
-  """The configuration that the flags of `define_train_flags` describe.
+def config_from_flags() -> Config:
+  """The configuration that the flags describe, but for what the data say.
 
-  Args:
-    image_shape: height, width and channels of the dataset's images.
-    num_classes: number of its classes.
-
-  Returns:
-    The configuration.
+  Shape of the images, number of classes, prior and sum of the data stay at their
+  defaults until `load_run` has read the data.
 
   Raises:
     ConfigError: if a flag is out of range.
+    UsageError: if `--set` names an unknown field, or gives it a bad value.
   """
-  return Config(
-    model=ModelConfig(
-      image_shape=image_shape,
-      num_classes=num_classes,
-      patch_size=FLAGS.patch_size,
-      num_scales=FLAGS.num_scales,
-      scale_factor=FLAGS.scale_factor,
-      branch_size=FLAGS.branch_size,
-      hidden_size=FLAGS.hidden_size,
-      core=FLAGS.core,
-      first_location=FLAGS.first_location,
-      location_std=FLAGS.location_std,
-      location_density=FLAGS.location_density,
-    ),
-    objective=ObjectiveConfig(
-      name=FLAGS.objective,
-      lambda_uncertainty=FLAGS.lambda_uncertainty,
-      lambda_intrinsic=FLAGS.lambda_intrinsic,
-      regularizer_scale=FLAGS.regularizer_scale,
-      error_gradient=FLAGS.error_gradient,
-      credit_last_location=FLAGS.credit_last_location,
-      intrinsic_steps=FLAGS.intrinsic_steps,
-      reinforce_weight=FLAGS.reinforce_weight,
-    ),
-    train=TrainConfig(
-      dataset=FLAGS.dataset,
-      canvas_size=FLAGS.canvas_size,
-      num_clutter=FLAGS.num_clutter,
-      num_train_examples=FLAGS.num_train_examples,
-      num_epochs=FLAGS.num_epochs,
-      batch_size=FLAGS.batch_size,
-      accumulation_steps=FLAGS.accumulation_steps,
-      num_glimpses=FLAGS.num_glimpses,
-      learning_rate=FLAGS.learning_rate,
-      optimizer=FLAGS.optimizer,
-      learning_rate_schedule=FLAGS.learning_rate_schedule,
-      learning_rate_decay=FLAGS.learning_rate_decay,
-      warmup_epochs=FLAGS.warmup_epochs,
-      max_gradient_norm=FLAGS.max_gradient_norm or None,
-      weight_decay=FLAGS.weight_decay,
-      average_decay=FLAGS.average_decay,
-      max_shift=FLAGS.max_shift,
-      seed=FLAGS.seed,
-    ),
-  )
+  given = {name: getattr(FLAGS, flag) for flag, name in _FLAGS.items() if flag in FLAGS}
+  if "recipe" in FLAGS:
+    recipe = RECIPES[FLAGS.recipe]
+    given |= {name: value for name, value in recipe.items() if name in _ABLATIONS}
+    given |= dict(map(_parse_setting, FLAGS.set or ()))
+  values = Config().to_dict()
+  for name, value in given.items():
+    part, field = name.split(".")
+    values[part][field] = None if value == _SETTINGS[name].none else value
+  return Config.from_dict(values)
+
+
+def _parse_setting(assignment: str) -> tuple[str, Any]:
+  """Name and value in an assignment such as `model.branch_size=64`.
+
+  Raises:
+    UsageError: if the name is unknown, or the value is out of range.
+  """
+  name, _, text = assignment.partition("=")
+  try:
+    if name not in _ABLATIONS:
+      raise ConfigError(f"{name!r} is no field of --set")
+    setting = _ABLATIONS[name]
+    return name, setting.check(name, _value(setting.kind, text))
+  except ConfigError as error:
+    raise UsageError(
+      f"--set={assignment}: {error}; the fields of --set are {', '.join(_ABLATIONS)}"
+    ) from error
+
+
+def _value(kind: type, text: str) -> Any:
+  """The value that a text stands for, or else the text itself."""
+  if kind is bool:
+    return {"true": True, "false": False}.get(text.lower(), text)
+  try:
+    return kind(text)
+  except ValueError:
+    return text
+
+
+def seeds() -> list[int]:
+  """The seeds of the runs: `--num_seeds` of them, from `--seed` on.
+
+  Raises:
+    UsageError: if there is none.
+    ConfigError: if one is out of range.
+  """
+  check_at_least_one("num_seeds")
+  found = range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds)
+  for seed in (found[0], found[-1]):
+    TrainConfig(seed=seed)
+  return list(found)
 
 
 def load_run() -> tuple[Config, data.Dataset]:
-  """The dataset that the flags of `define_train_flags` name, and its configuration.
+  """The configuration that the flags describe, and its dataset.
 
   Returns:
-    The configuration, in which shapes, classes, prior and the sum of the data are those
-    of the dataset, and the dataset.
+    The configuration, with shape, classes, prior and sum of the data, and the dataset.
 
   Raises:
     ConfigError: if a flag is out of range, or does not go with the data.
+    UsageError: see `config_from_flags`.
     DataError: if the dataset cannot be found or is damaged.
   """
+  config = config_from_flags()
   dataset = data.load_dataset(
-    FLAGS.dataset,
+    config.train.dataset,
     data_dir=FLAGS.data_dir,
-    num_train_examples=FLAGS.num_train_examples,
-    canvas_size=FLAGS.canvas_size,
-    num_clutter=FLAGS.num_clutter,
+    num_train_examples=config.train.num_train_examples,
+    canvas_size=config.train.canvas_size,
+    num_clutter=config.train.num_clutter,
   )
-  config = train_config(
-    image_shape=dataset.image_shape, num_classes=dataset.num_classes
-  )
-  height, width, _ = dataset.image_shape
-  if config.model.patch_size > min(height, width):
+  side = min(dataset.image_shape[:2])
+  if config.model.patch_size > side:
     raise ConfigError(
-      f"patch_size must be at most {min(height, width)}, the smaller side of the"
-      f" images of {dataset.name}, not {config.model.patch_size}"
+      f"patch_size must be at most {side}, the smaller side of the images of"
+      f" {dataset.name}, not {config.model.patch_size}"
+    )
+  num_examples = len(dataset.train.labels)
+  if config.train.batch_size > num_examples:
+    raise ConfigError(
+      f"batch_size must be at most the number of training examples, {num_examples},"
+      f" not {config.train.batch_size}"
     )
   prior = dataset.class_frequencies if FLAGS.prior == "train" else None
-  return dataclasses.replace(
-    config,
+  return Config(
+    model=dataclasses.replace(
+      config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes
+    ),
     objective=dataclasses.replace(config.objective, prior=prior),
     train=dataclasses.replace(
       config.train, dataset=dataset.name, data_sha256=dataset.sha256

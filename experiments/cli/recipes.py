@@ -1,8 +1,8 @@
 """Recipes: named settings of a training, `--recipe=tuned`.
 
-A recipe is the values of some flags; those that it does not name keep their defaults, and
-those that are given on the command line win. A run records the values, and its command.
-BUILD_NOTES.md, section 5, has the trainings that the values were chosen by.
+A recipe gives other defaults to some settings, by the name of the flag, or of the field if
+only `--set` reaches it (`model.branch_size`). What the command line gives wins. A run
+records all values and its command. BUILD_NOTES.md tells how the values were chosen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TUNED: Mapping[str, str | int | float] = {
 }
 
 RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
-  # The paper's setting is what the flags say by themselves.
+  # The defaults are the paper's setting.
   "paper": {},
   # For images of 28x28 pixels; chosen on the validation images of MNIST.
   "tuned": _TUNED,
@@ -36,4 +36,4 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
     "location_std": 0.1,
   },
 }
-"""From the name of a recipe to the flags that it sets."""
+"""From the name of a recipe to its settings."""

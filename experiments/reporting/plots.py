@@ -1,4 +1,4 @@
-"""Every figure is drawn here; scripts call it with what they measured."""
+"""All figures, as PNG files drawn from measured results."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ COLORS = {
   "intrinsic": "#0072B2",
   "both": "#C8321F",
 }
-"""One colour for each objective, told apart by the colour-blind too."""
+"""One colour for each objective, distinguishable with colour blindness."""
 
 _WIDTHS = {"original": 3.0, "uncertainty": 1.4, "intrinsic": 3.0, "both": 1.4}
-"""Lines that may coincide are a narrow one on a wide one."""
+"""Widths of lines: where two lines coincide, a narrow one lies on a wide one."""
 
 _INK = "#22272B"
 _GREY = "#B4BABF"
 _PALE = "#DDE1E4"
 _UNSEEN = 90
+"""Grey level of pixels that no glimpse has covered."""
 
 
 def glimpses(
@@ -41,17 +42,17 @@ def glimpses(
   config: ModelConfig,
   path: pathlib.Path,
 ) -> None:
-  """Where a model looked: its path, what it has seen of each image, what it believed.
+  """The glimpses at each image: their path, the seen pixels, and the predictions.
 
-  The boxes of the path are the smallest patches; what was seen is as sharp as the
-  sharpest patch that was there.
+  The boxes of the path are the smallest patches. The seen pixels have the resolution of
+  the sharpest patch that covered them.
 
   Args:
-    images: images [B, H, W, C], uint8; the mean is drawn of channels that are not
-      three.
-    labels: true classes [B].
-    rollout: T glimpses at these images.
-    config: the shape of the model.
+    images: batch [B, H, W, C], uint8; images without three channels are drawn as the
+      mean of their channels.
+    labels: true classes [B], integer.
+    rollout: T glimpses at each of these images.
+    config: the model.
     path: the PNG file to write.
   """
   num_images, height, width, _ = images.shape
@@ -63,8 +64,8 @@ def glimpses(
   time_colors = colormaps["plasma"](np.linspace(0.3, 0.95, num_glimpses))
   for i, axes in enumerate(grid.T):
     boxes = _boxes(rollout, i, (height, width), config.patch_size)
-    guess = int(probs_t[-1, i].argmax())
-    right = guess == labels[i]
+    prediction = int(probs_t[-1, i].argmax())
+    correct = prediction == labels[i]
     _show_image(axes[0], images[i])
     centres = np.array([[c + s / 2 - 0.5, r + s / 2 - 0.5] for r, c, s in boxes])
     axes[0].plot(*centres.T, color="white", linewidth=0.8, alpha=0.7)
@@ -72,31 +73,33 @@ def glimpses(
       square = (column - 0.5, row - 0.5)
       axes[0].add_patch(Rectangle(square, side, side, fill=False, ec=color, lw=1.4))
     axes[0].set_title(
-      f"{guess} ({probs_t[-1, i, guess]:.0%})" if right else f"{guess}, is {labels[i]}",
-      color=_INK if right else COLORS["both"],
+      f"{prediction} ({probs_t[-1, i, prediction]:.0%})"
+      if correct
+      else f"{prediction}, is {labels[i]}",
+      color=_INK if correct else COLORS["both"],
       fontsize=9,
     )
     _show_image(axes[1], seen_pixels(images[i], rollout, i, config))
-    belief = axes[2]
+    panel = axes[2]
     steps = np.arange(1, num_glimpses + 1)
-    belief.plot(steps, np.delete(probs_t[:, i], labels[i], axis=1), color=_GREY, lw=1)
-    belief.plot(steps, probs_t[:, i, labels[i]], color=COLORS["intrinsic"], lw=2)
-    belief.set(ylim=(0, 1.05 * highest), xticks=steps[:: -(-num_glimpses // 10)])
-    belief.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
-    belief.tick_params(labelsize=7, labelleft=i == 0)
-    _tidy(belief)
+    panel.plot(steps, np.delete(probs_t[:, i], labels[i], axis=1), color=_GREY, lw=1)
+    panel.plot(steps, probs_t[:, i, labels[i]], color=COLORS["intrinsic"], lw=2)
+    panel.set(ylim=(0, 1.05 * highest), xticks=steps[:: -(-num_glimpses // 10)])
+    panel.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    panel.tick_params(labelsize=7, labelleft=i == 0)
+    _tidy(panel)
   for axes, name in zip(
-    grid[:, 0], ("path, purple to yellow", "what it saw", "belief"), strict=True
+    grid[:, 0], ("path, purple to yellow", "seen pixels", "probability"), strict=True
   ):
     axes.set_ylabel(name, color=_INK, fontsize=9)
   figure.supxlabel(
-    "glimpses (the belief in the true class is blue)", fontsize=9, color=_INK
+    "glimpses (blue: probability of the true class)", fontsize=9, color=_INK
   )
   figure.savefig(path)
 
 
 def learning_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-  """Accuracy and the parts of the loss over the steps of a training.
+  """Accuracy and the terms of the loss against the step of training.
 
   Args:
     lines: the lines of `metrics.jsonl`.
@@ -119,7 +122,7 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
   names = [name for name in (train[0] if train else {}) if name.startswith("loss/")]
   for name, line_color in zip(names, colormaps["tab10"](range(10)), strict=False):
     loss.plot(*_series(train, name), color=line_color, lw=1, label=name.split("/")[1])
-  loss.set_ylabel("parts of the loss, before weights")
+  loss.set_ylabel("terms of the loss, unweighted")
   loss.set_yscale("symlog", linthresh=0.1)
   if names:
     loss.legend(frameon=False, fontsize=8, ncols=2)
@@ -132,10 +135,10 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
 def glimpse_generalization(
   runs: Sequence[Mapping[str, Any]], path: pathlib.Path
 ) -> None:
-  """Figure 2 of the paper: accuracy against glimpses, and the norm of the state.
+  """Figure 2 of the paper: accuracy and norm of the state against glimpses.
 
-  Runs of one objective are one line, the mean over them, in a band from the lowest to
-  the highest.
+  A line is the mean over the runs of one objective; its band reaches from the lowest to
+  the highest run.
 
   Args:
     runs: results of runs, as in `glimpse_generalization.json`.
@@ -148,13 +151,11 @@ def glimpse_generalization(
     _band(accuracy, group, "accuracy", label=name)
     _band(norm, group, "hidden_norm")
     for run in group:
-      taken, right = (
-        [point[what] for point in run["dynamic"]]
-        for what in ("mean_glimpses", "accuracy")
+      x, y = (
+        [point[metric] for point in run["dynamic"]]
+        for metric in ("mean_glimpses", "accuracy")
       )
-      dynamic.plot(
-        taken, right, "o-", color=color, mec="white", mew=0.5, ms=4.5, lw=0.8
-      )
+      dynamic.plot(x, y, "o-", color=color, mec="white", mew=0.5, ms=4.5, lw=0.8)
   figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
   accuracy.set(ylabel="accuracy", ylim=(0, 1.02))
   dynamic.set(ylabel="accuracy", ylim=(0.6, 1.005))
@@ -162,15 +163,15 @@ def glimpse_generalization(
   for axes in (accuracy, dynamic):
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
   _mark_training(runs, accuracy, dynamic, norm)
-  dynamic.set(xlim=(1.5, 10.5), xlabel="glimpses on average, a dot for each β")
-  titles = ("a fixed number", "stopping by itself, each run", "internal state")
+  dynamic.set(xlim=(1.5, 10.5), xlabel="mean number of glimpses, one dot for each β")
+  titles = ("fixed number", "dynamic stopping, each run", "internal state")
   for axes, title in zip((accuracy, dynamic, norm), titles, strict=True):
     axes.set_title(title, fontsize=9, color=_INK, loc="left")
   figure.savefig(path)
 
 
 def calibration(runs: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-  """What models know of their errors, against glimpses.
+  """Calibration error of p and correlation of u with the error, against glimpses.
 
   Args:
     runs: results of runs, as in `calibration.json`.
@@ -182,14 +183,16 @@ def calibration(runs: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     _band(error, group, "calibration_error", label=name)
     _band(correlation, group, "uncertainty_correlation")
   figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9)
-  error.set(ylabel="calibration error of the belief p", ylim=(0, None))
+  error.set(ylabel="calibration error of the probabilities p", ylim=(0, None))
   correlation.set(ylabel="correlation of u with the true error", ylim=(None, 1.0))
   _mark_training(runs, error, correlation, height=0.93)
   figure.savefig(path)
 
 
 def convergence(results: Mapping[str, Any], path: pathlib.Path) -> None:
-  """Figure 1 of the paper: train accuracy of the objectives, with bands over the seeds.
+  """Figure 1 of the paper: training accuracy of the objectives against the step.
+
+  A line is the mean over the seeds; its band is the 95 % confidence interval.
 
   Args:
     results: results as in `convergence.json`.
@@ -197,15 +200,15 @@ def convergence(results: Mapping[str, Any], path: pathlib.Path) -> None:
   """
   figure = _figure(11.0, 4.2)
   panels = figure.subplots(1, 2)
-  kinds = {
+  averages = {
     "running_mean": "mean since the first step",
     "windowed_mean": f"mean of {results['window']} steps",
   }
-  for axes, (kind, title) in zip(panels, kinds.items(), strict=True):
+  for axes, (average, title) in zip(panels, averages.items(), strict=True):
     for name, curve in results["curves"].items():
-      values = np.array(curve[kind])
+      values = np.array(curve[average])
       mean, band = values.mean(axis=0), half_width(values)
-      label = name if kind == "running_mean" else None
+      label = name if average == "running_mean" else None
       axes.plot(results["steps"], mean, color=COLORS[name], lw=1.6, label=label)
       axes.fill_between(
         results["steps"], mean - band, mean + band, color=COLORS[name], alpha=0.15, lw=0
@@ -221,15 +224,15 @@ def convergence(results: Mapping[str, Any], path: pathlib.Path) -> None:
 def _band(
   axes: Axes,
   group: Sequence[Mapping[str, Any]],
-  what: str,
+  metric: str,
   *,
   label: str | None = None,
 ) -> None:
-  """Mean and range of a figure of runs of one objective, against the glimpses."""
+  """Draws mean and range of a metric over runs of one objective, against glimpses."""
   name = group[0]["objective"]
   color = COLORS[name]
   steps = [point["num_glimpses"] for point in group[0]["fixed"]]
-  values = np.array([[point[what] for point in run["fixed"]] for run in group], float)
+  values = np.array([[point[metric] for point in run["fixed"]] for run in group], float)
   axes.plot(steps, values.mean(axis=0), color=color, lw=_WIDTHS[name], label=label)
   lowest, highest = values.min(axis=0), values.max(axis=0)
   axes.fill_between(steps, lowest, highest, color=color, alpha=0.15, lw=0)
@@ -238,24 +241,24 @@ def _band(
 def _mark_training(
   runs: Sequence[Mapping[str, Any]], *panels: Axes, height: float = 0.02
 ) -> None:
-  """Labels panels over the number of glimpses, and marks that of the training.
+  """Labels the axis of glimpses, and marks the number of glimpses of the training.
 
   Args:
     runs: results of runs.
-    *panels: the panels; words stand in the first one.
-    height: at which share of its height they do.
+    *panels: the panels; the first one gets a text label.
+    height: height of the text label, as a fraction of the panel.
   """
   for axes in panels:
     _tidy(axes)
     axes.set_xlabel("glimpses")
     axes.set_xlim(left=0.5)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-  for trained in {run["train_num_glimpses"] for run in runs}:
+  for num_glimpses in {run["train_num_glimpses"] for run in runs}:
     for axes in panels:
-      axes.axvline(trained, color=_PALE, lw=1.2, zorder=0)
+      axes.axvline(num_glimpses, color=_PALE, lw=1.2, zorder=0)
     panels[0].annotate(
-      f"trained with {trained}",
-      (trained, height),
+      f"trained with {num_glimpses}",
+      (num_glimpses, height),
       xycoords=("data", "axes fraction"),
       xytext=(4, 0),
       textcoords="offset points",
@@ -287,22 +290,24 @@ def _show_image(axes: Axes, image: np.ndarray) -> None:
 
 def _series(
   lines: Sequence[Mapping[str, Any]], name: str
-) -> tuple[list[int], list[float]]:
-  found = [line.get(name) for line in lines]
-  values = [np.nan if value is None else value for value in found]
-  return [line["step"] for line in lines], values
+) -> tuple[np.ndarray, np.ndarray]:
+  """Steps and values of a metric; NaN for null or missing values."""
+  values = np.array([line.get(name) for line in lines], float)
+  return np.array([line["step"] for line in lines]), values
 
 
 def seen_pixels(
   image: np.ndarray, rollout: Rollout, example: int, config: ModelConfig
 ) -> np.ndarray:
-  """What a model has seen of an image: as the sharpest patch had it, grey where none was.
+  """The pixels of an image that the glimpses of a rollout have covered.
+
+  A pixel has the resolution of the sharpest patch that covered it. Other pixels are grey.
 
   Args:
-    image: image [H, W, C], uint8.
-    rollout: T glimpses at it and others.
-    example: which one of the images of the rollout it is.
-    config: the shape of the model.
+    image: one image [H, W, C], uint8.
+    rollout: T glimpses at each image of a batch.
+    example: index of the image in the batch.
+    config: the model.
 
   Returns:
     Image [H, W, C], uint8.
@@ -325,7 +330,13 @@ def seen_pixels(
 def _block_means(
   pixels: np.ndarray, row_block: np.ndarray, column_block: np.ndarray
 ) -> np.ndarray:
-  """Each pixel [H, W, C] as the mean of its block, given by rows [H] and columns [W]."""
+  """Replaces each pixel by the mean of its block.
+
+  Args:
+    pixels: pixels [H, W, C].
+    row_block: number of the block of each row [H], in increasing order.
+    column_block: number of the block of each column [W], in increasing order.
+  """
   means = pixels.astype(float)
   for axis, block in enumerate((row_block, column_block)):
     _, first, size = np.unique(block, return_index=True, return_counts=True)
@@ -337,7 +348,7 @@ def _block_means(
 def _boxes(
   rollout: Rollout, example: int, image_size: tuple[int, int], side: int
 ) -> list[tuple[int, int, int]]:
-  """Row, column and side of the patch of that side of each glimpse at an image."""
+  """Row, column and side of a patch of each glimpse at one image."""
   locations = rollout.location_t[:, example]
   rows, columns = patch_origin(locations, image_size=image_size, side=side)
   return [(int(r), int(c), side) for r, c in zip(rows, columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Published figures that ours are held against, each with its source. M is 1 where known."""
+"""Published results, each with its source; one rollout for each image (M = 1) if known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 CONVERGENCE: Mapping[str, Mapping[str, float]] = {
   "mnist": {"original": 0.615, "uncertainty": 0.625, "intrinsic": 0.635, "both": 0.64}
 }
-"""Train accuracy, mean of the first epoch; read off Figure 1 of the paper (one seed)."""
+"""Training accuracy, mean over the first epoch: Figure 1 of the paper (one seed)."""
 
 FIXED: Mapping[str, Mapping[int, str]] = {
   "original": {1: ".5749", 6: ".9912", 50: "≈ .135"},
@@ -15,8 +15,8 @@ FIXED: Mapping[str, Mapping[int, str]] = {
   "intrinsic": {1: ".2694", 6: ".9908", 50: "flat"},
   "both": {1: ".1157", 6: ".9899", 50: "≈ .983"},
 }
-"""Test accuracy by number of glimpses: the notebook of the released code, 100 epochs, one
-seed; with 50 glimpses read off Figure 2 of the paper."""
+"""Test accuracy by number of glimpses: the notebook of the released code (100 epochs, one
+seed). The values for 50 glimpses are read from Figure 2 of the paper."""
 
 DYNAMIC: Mapping[str, Mapping[float, tuple[float, float]]] = {
   "both": {
@@ -38,8 +38,9 @@ DYNAMIC: Mapping[str, Mapping[float, tuple[float, float]]] = {
     10: (6.43, 0.9908),
   },
 }
-"""Mean glimpses and accuracy by beta: the notebook of the released code, whose rule
-subtracts the bound of the rivals, too, and overwrites the time of stopping."""
+"""Mean number of glimpses and accuracy by beta: the notebook of the released code. Its
+stopping rule differs from the paper: it also subtracts beta u from the other classes, and
+a later decision overwrites an earlier one."""
 
 ERROR_RATES: Mapping[str, Mapping[str, Mapping[int, str]]] = {
   "mnist": {
@@ -59,6 +60,6 @@ ERROR_RATES: Mapping[str, Mapping[str, Mapping[int, str]]] = {
     "best public reimplementation": {8: "2.68 (LSTM)"},
   },
 }
-"""Error in % by dataset and number of glimpses, as in training: Mnih et al. (2014), NIPS
-version, or two figures where its two versions differ, and the best that we found in public
-of reimplementations; M is stated where known."""
+"""Error in % by dataset and number of glimpses (the same in training and test): Mnih et al.
+(2014), NIPS version, or both values if the two versions of the paper differ; and the best
+public reimplementation that we know. The number of rollouts M is given if known."""

@@ -1,4 +1,4 @@
-"""What many runs say together: means, confidence, comparisons paired over the seeds."""
+"""Statistics over runs: confidence intervals and comparisons paired over the seeds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CONFIDENCE = 0.95
 
 
 def half_width(values: np.ndarray) -> np.ndarray:
-  """Half of the 95 % confidence interval of a mean over runs, by Student's t.
+  """Half-width of the 95 % confidence interval of a mean over runs (Student's t).
 
   Args:
-    values: values [S, ...], one a run.
+    values: values [S, ...], one for each run.
 
   Returns:
     Half-widths [...]; NaN for a single run.
@@ -31,13 +31,14 @@ def half_width(values: np.ndarray) -> np.ndarray:
 
 
 def paired(differences: np.ndarray) -> dict[str, float]:
-  """Mean, confidence and two-sided p-value of the differences of two ways to train.
+  """Paired t-test of two variants of training, one difference for each seed.
 
   Args:
-    differences: one for each seed [S].
+    differences: differences between the two variants [S], one for each seed.
 
   Returns:
-    `difference`, `half_width` and `p_value`; the last two are NaN for a single seed.
+    `difference` (the mean), `half_width` of its 95 % confidence interval and the
+    two-sided `p_value`; the last two are NaN for a single seed.
   """
   test = scipy.stats.ttest_1samp(differences, 0.0) if len(differences) > 1 else None
   return {
@@ -50,7 +51,7 @@ def paired(differences: np.ndarray) -> dict[str, float]:
 def by_objective(
   runs: Sequence[Mapping[str, Any]],
 ) -> dict[str, list[Mapping[str, Any]]]:
-  """Results of runs by their objective, in the order of the paper."""
+  """Results of runs grouped by objective, in the order of the paper."""
   groups = {
     name: [run for run in runs if run["objective"] == name] for name in OBJECTIVES
   }

@@ -1,7 +1,7 @@
-"""Every table of results, as Markdown; drawn from what the scripts have on disk.
+"""Tables of results in Markdown, made from the JSON files that the scripts write.
 
-What stands behind ± is the standard deviation over the seeds, unless the head of the
-column says otherwise.
+The number after ± is the standard deviation over the seeds, unless the head of the column
+says otherwise.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from experiments.reporting.statistics import by_objective, half_width
 
 Results = Mapping[str, Any]
 
-_WITHIN = 4.0
+_MEAN_GLIMPSES = 4.0
+"""Mean number of glimpses at which `departures` compares dynamic accuracy."""
 
 
 def convergence(results: Results) -> str:
-  """Figure 1: train accuracy of the first epoch, and comparisons with `original`."""
+  """Figure 1: training accuracy of the first epoch, and comparisons with `original`."""
   dataset = results["config"]["train"]["dataset"]
   paper = published.CONVERGENCE.get(dataset, {})
-  compared = {
-    pair["faster"]: pair
-    for pair in results["comparisons"]
-    if pair["slower"] == "original"
+  comparisons = {
+    comparison["faster"]: comparison
+    for comparison in results["comparisons"]
+    if comparison["slower"] == "original"
   }
   rows = []
   for name, curve in results["curves"].items():
     values = np.array(curve["mean_of_all_steps"])
-    pair = compared.get(name)
+    comparison = comparisons.get(name)
     rows.append(
       [
         name,
         f"{_share(values.mean(), 3)} ± {_share(float(half_width(values)), 3)}",
-        f"{_signed(pair['difference'])} ± {_share(pair['half_width'], 3)},"
-        f" {_p_value(pair['p_value'])}"
-        if pair
+        f"{_signed(comparison['difference'])} ± {_share(comparison['half_width'], 3)},"
+        f" {_p_value(comparison['p_value'])}"
+        if comparison
         else "",
         *([_share(paper[name], 3)] if paper else []),
       ]
@@ -53,7 +54,7 @@ def convergence(results: Results) -> str:
 
 
 def generalization(results: Results) -> str:
-  """Figure 2: accuracy with a fixed number of glimpses, and norms of the state."""
+  """Figure 2: accuracy with a fixed number of glimpses, and growth of the state norm."""
   groups = by_objective(results["runs"])
   numbers = [point["num_glimpses"] for point in results["runs"][0]["fixed"]]
   trained_with = results["runs"][0]["train_num_glimpses"]
@@ -71,7 +72,7 @@ def generalization(results: Results) -> str:
 
 
 def published_and_ours(results: Results) -> str:
-  """Figure 2 beside what was published of it: fixed numbers of glimpses."""
+  """Figure 2, published and ours: accuracy with a fixed number of glimpses."""
   groups = by_objective(results["runs"])
   rows = [
     [f"{name}, N = {n}", value, spread(_fixed(groups[name], n, "accuracy"))]
@@ -83,7 +84,7 @@ def published_and_ours(results: Results) -> str:
 
 
 def dynamic(results: Results) -> str:
-  """Figure 2: what each objective decides when it stops by itself."""
+  """Figure 2: accuracy of each objective with dynamic stopping."""
   rows = [
     [
       name,
@@ -97,7 +98,7 @@ def dynamic(results: Results) -> str:
 
 
 def dynamic_by_beta(results: Results) -> str:
-  """The stopping rule at the exploration rates of the paper, beside its figures."""
+  """Dynamic stopping at the exploration rates of the paper, published and ours."""
   groups = by_objective(results["runs"])
   rows = []
   for name, values in published.DYNAMIC.items():
@@ -109,20 +110,20 @@ def dynamic_by_beta(results: Results) -> str:
         if abs(point["beta"] - beta) < 1e-9
       ]
       if points:
-        taken = np.array([point["mean_glimpses"] for point in points])
-        right = np.array([point["accuracy"] for point in points])
+        mean_glimpses = np.array([point["mean_glimpses"] for point in points])
+        accuracies = np.array([point["accuracy"] for point in points])
         rows.append(
           [
             f"{name}, β = {beta:g}",
             f"{glimpses:.2f} → {_share(accuracy)}",
-            f"{spread(taken, 2)} → {spread(right)}",
+            f"{spread(mean_glimpses, 2)} → {spread(accuracies)}",
           ]
         )
   return _markdown(["", "paper and released code", "ours"], rows)
 
 
 def stability(results: Results) -> str:
-  """The one-epoch claim: a row for each lambda_2."""
+  """Stability after one epoch: one row for each lambda_2."""
   trained_with = results["config"]["train"]["num_glimpses"]
   most = results["variants"][0]["runs"][0]["fixed"][-1]["num_glimpses"]
   rows = [
@@ -146,7 +147,7 @@ def stability(results: Results) -> str:
 
 
 def departures(results: Results) -> str:
-  """The choices that the paper leaves open: a row for each."""
+  """Departures from the released code: one row for each."""
   trained_with = results["config"]["train"]["num_glimpses"]
   rows = []
   for variant in results["variants"]:
@@ -157,7 +158,7 @@ def departures(results: Results) -> str:
         variant["name"],
         spread(_fixed(runs, trained_with, "accuracy"), 3),
         spread(_fixed(runs, 50, "accuracy"), 3) if 50 in numbers else "",
-        spread(_at_mean(runs, _WITHIN), 3) if runs[0]["dynamic"] else "",
+        spread(_at_mean(runs, _MEAN_GLIMPSES), 3) if runs[0]["dynamic"] else "",
         spread(_fixed(runs, trained_with, "calibration_error"), 3),
         spread(_fixed(runs, trained_with, "uncertainty_correlation"), 2),
       ]
@@ -166,7 +167,7 @@ def departures(results: Results) -> str:
     "",
     f"N = {trained_with}",
     "N = 50",
-    f"stopped, {_WITHIN:g} glimpses on average",
+    f"stopped, {_MEAN_GLIMPSES:g} glimpses on average",
     f"calibration error, N = {trained_with}",
     "correlation of u with the error",
   ]
@@ -174,77 +175,74 @@ def departures(results: Results) -> str:
 
 
 def same_glimpses(results: Results) -> str:
-  """As many glimpses in the test as in training: a row for each number."""
+  """Error with the same number of glimpses in training and test: one row for each."""
   mnih = published.ERROR_RATES["mnist"]["Mnih et al."]
   errors: dict[int, dict[int, str]] = {}
   for variant in results["variants"]:
     number = variant["runs"][0]["fixed"][0]["num_glimpses"]
     wrong = 100 * (1 - _fixed(variant["runs"], number, "accuracy"))
-    of_number = errors.setdefault(number, {})
-    of_number[variant["num_samples"]] = spread(wrong, 2, whole=True)
+    by_samples = errors.setdefault(number, {})
+    by_samples[variant["num_samples"]] = spread(wrong, 2, whole=True)
   rows = [
-    [str(number), *found.values(), mnih.get(number, "")]
-    for number, found in errors.items()
+    [str(number), *by_samples.values(), mnih.get(number, "")]
+    for number, by_samples in errors.items()
   ]
-  nums_samples = next(iter(errors.values()))
-  told = [f"error, %, M = {num_samples}" for num_samples in nums_samples]
-  return _markdown(["glimpses N", *told, "Mnih et al., %"], rows)
+  columns = [
+    f"error, %, M = {num_samples}" for num_samples in next(iter(errors.values()))
+  ]
+  return _markdown(["glimpses N", *columns, "Mnih et al., %"], rows)
 
 
 def calibration(results: Results) -> str:
-  """How well runs know what they know, after some numbers of glimpses."""
+  """Calibration error of p and correlation of u with the error, by glimpses."""
   groups = by_objective(results["runs"])
   numbers = [point["num_glimpses"] for point in results["runs"][0]["fixed"]]
   shown = [n for n in (2, 4, 6, 10, 20) if n in numbers]
-  kinds = {
+  metrics = {
     "calibration error": ("calibration_error", 3),
     "correlation of u with the error": ("uncertainty_correlation", 2),
   }
   rows = [
-    [name, told, *(spread(_fixed(runs, n, kind), digits) for n in shown)]
+    [name, title, *(spread(_fixed(runs, n, metric), digits) for n in shown)]
     for name, runs in groups.items()
-    for told, (kind, digits) in kinds.items()
+    for title, (metric, digits) in metrics.items()
   ]
   return _markdown(["objective", "", *(f"N = {n}" for n in shown)], rows)
 
 
 def error_rates(results: Results) -> str:
-  """Error in % on each dataset, beside what was published; M = 1 first."""
+  """Error in % on each dataset, published and ours; one rollout (M = 1) first."""
   runs = results["runs"]
   numbers = _numbers(runs)
   rows = []
   for dataset in dict.fromkeys(run["dataset"] for run in runs):
-    here = [run for run in runs if run["dataset"] == dataset]
-    for who, errors in published.ERROR_RATES.get(dataset, {}).items():
-      rows.append([dataset, who, *(errors.get(n, "") for n in numbers)])
-    for name, group in by_objective(here).items():
-      for number, scored in enumerate(group[0]["scores"]):
-        of_runs = [run["scores"][number] for run in group]
-        cells = [_error(of_runs, n) for n in numbers]
-        policy = "" if scored["location_policy"] == "sample" else ", mean of the policy"
-        rows.append([dataset, f"`{name}`, M = {scored['num_samples']}{policy}", *cells])
-  return _markdown(["images", "", *(f"N = {n}" for n in numbers)], rows)
+    for source, errors in published.ERROR_RATES.get(dataset, {}).items():
+      rows.append([dataset, source, *(errors.get(n, "") for n in numbers)])
+    for name, group in _by_objective_on(dataset, runs).items():
+      for scores in zip(*(run["scores"] for run in group), strict=True):
+        policy = scores[0]["location_policy"]
+        suffix = "" if policy == "sample" else ", mean of the policy"
+        label = f"`{name}`, M = {scores[0]['num_samples']}{suffix}"
+        rows.append([dataset, label, *(_error(scores, n) for n in numbers)])
+  return _markdown(["dataset", "", *(f"N = {n}" for n in numbers)], rows)
 
 
 def objectives(results: Results) -> str:
-  """Error in % of one rollout on each dataset: a column for each objective."""
+  """Error in % of one rollout on each dataset: one column for each objective."""
   runs = results["runs"]
   names = list(by_objective(runs))
   rows = []
   for dataset in dict.fromkeys(run["dataset"] for run in runs):
-    here = by_objective([run for run in runs if run["dataset"] == dataset])
-    of_name = {
-      name: [run["scores"][0] for run in group] for name, group in here.items()
-    }
+    groups = _by_objective_on(dataset, runs)
     for n in _numbers(runs):
-      cells = [_error(of_name.get(name, ()), n) for name in names]
+      cells = [_error([r["scores"][0] for r in groups.get(o, ())], n) for o in names]
       if any(cells):
         rows.append([dataset, str(n), *cells])
-  return _markdown(["images", "N", *(f"`{name}`" for name in names)], rows)
+  return _markdown(["dataset", "N", *(f"`{name}`" for name in names)], rows)
 
 
 def baselines(results: Results) -> str:
-  """Networks that see the whole image: a row for each."""
+  """Error in % of networks that see the whole image: one row for each."""
   rows = [
     [
       model["name"].replace("_", " "),
@@ -274,12 +272,12 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
 
 
 def spread(values: np.ndarray, digits: int = 4, *, whole: bool = False) -> str:
-  """Mean ± standard deviation of runs [S]; the value alone if there is one.
+  """Mean ± standard deviation over runs; only the value for a single run.
 
   Args:
-    values: one a run; a dash stands for what is not a number in any of them.
-    digits: digits behind the point.
-    whole: whether to write the zero before the point.
+    values: values [S], one for each run; the result is a dash if any is not finite.
+    digits: digits after the decimal point.
+    whole: whether to write the zero before the decimal point.
   """
   if not np.isfinite(values).all():
     return "–"
@@ -295,7 +293,7 @@ def spread(values: np.ndarray, digits: int = 4, *, whole: bool = False) -> str:
 
 
 def _share(value: float, digits: int = 4) -> str:
-  """A number below one, written as .1234."""
+  """A number below one, without the zero before the decimal point: .1234."""
   return f"{value:.{digits}f}".replace("0.", ".", 1)
 
 
@@ -312,51 +310,57 @@ def _values(runs: Sequence[Results], name: str) -> np.ndarray:
 
 
 def _fixed(runs: Sequence[Results], num_glimpses: int, name: str) -> np.ndarray:
-  """A figure of each run with a number of glimpses [S]; NaN where there is none."""
-  found = [
+  """A metric of each run with a fixed number of glimpses [S]; NaN for null."""
+  values = [
     point[name]
     for run in runs
     for point in run["fixed"]
     if point["num_glimpses"] == num_glimpses
   ]
-  return np.array(found, float)
+  return np.array(values, float)
+
+
+def _by_objective_on(dataset: str, runs: Sequence[Results]) -> dict[str, list[Results]]:
+  """The runs on one dataset, grouped by objective."""
+  return by_objective([run for run in runs if run["dataset"] == dataset])
 
 
 def _numbers(runs: Sequence[Results]) -> list[int]:
-  """The numbers of glimpses that any of the runs was scored with, the smallest first."""
+  """All numbers of glimpses with which runs were scored, in increasing order."""
   return sorted(
     {
       point["num_glimpses"]
       for run in runs
-      for scored in run["scores"]
-      for point in scored["fixed"]
+      for score in run["scores"]
+      for point in score["fixed"]
     }
   )
 
 
 def _error(runs: Sequence[Results], num_glimpses: int) -> str:
-  """Error of runs in % with a number of glimpses; empty where they have no such."""
+  """Error of runs in % with a number of glimpses; empty if they were not scored."""
   accuracy = _fixed(runs, num_glimpses, "accuracy")
   return spread(100 * (1 - accuracy), 2, whole=True) if accuracy.size else ""
 
 
 def _at_mean(runs: Sequence[Results], mean_glimpses: float) -> np.ndarray:
-  """Accuracy of each run where it stops after so many glimpses on average [S].
+  """Accuracy of each run [S] with dynamic stopping after `mean_glimpses` on average.
 
-  Between two exploration rates it is interpolated; NaN where no rate takes so many.
+  The accuracy is interpolated between two exploration rates. It is NaN if
+  `mean_glimpses` is outside the range of the rates.
   """
-  found = []
+  accuracies = []
   for run in runs:
     points = sorted(
       (point["mean_glimpses"], point["accuracy"]) for point in run["dynamic"]
     )
-    taken, right = np.array(points).T
-    found.append(np.interp(mean_glimpses, taken, right, left=np.nan, right=np.nan))
-  return np.array(found)
+    x, y = np.array(points).T
+    accuracies.append(np.interp(mean_glimpses, x, y, left=np.nan, right=np.nan))
+  return np.array(accuracies)
 
 
 def _growth(runs: Sequence[Results], fewer: int, more: int) -> str:
-  """Norms of the state with two numbers of glimpses: medians of runs."""
+  """Norms of the state after two numbers of glimpses: medians over the runs."""
   return " → ".join(
     _norm(np.median(_fixed(runs, number, "hidden_norm"))) for number in (fewer, more)
   )

@@ -1,20 +1,18 @@
-"""A run while it is trained: opened where it was left, written down, and saved."""
+"""One run while it is trained: its folder, its metrics, its checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from absl import logging
 
 import ramjax
-from experiments.runs import workdir as workdir_lib
 from experiments.cli.errors import RunError
+from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import Metrics, read_metrics
-from experiments.runs.programs import Programs
-from experiments.runs.progress import Progress
 from experiments.runs.skipped import SkippedSteps
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError, Checkpoints
@@ -23,115 +21,121 @@ from ramjax.config import Config
 
 @dataclasses.dataclass
 class Run:
-  """A run that is open: how far it is, and what is written of it.
+  """A run that is open for writing.
 
   Attributes:
-    programs: what it computes.
-    state: the state that it has reached, on all devices.
-    step: number of steps taken.
+    config: the run.
+    workdir: its folder.
     checkpoints: where it is saved; None in all processes but the first one.
-    metrics: where its metrics are written.
-    progress: where they are shown.
-    skipped: the count of skipped steps, which may give the run up.
+    skipped: the count of its skipped steps.
+    metrics: where its metrics are written; None until `resume`.
+    failure: why it was given up, if it was and other runs go on.
   """
 
-  programs: Programs
-  state: ramjax.TrainState
-  step: int
+  config: Config
+  workdir: workdir_lib.Workdir
   checkpoints: Checkpoints | None
-  metrics: Metrics
-  progress: Progress
   skipped: SkippedSteps
+  metrics: Metrics | None = None
+  failure: RunError | None = None
 
-  def chunk_done(
-    self, epoch: int, means: Mapping[str, float], skipped: np.ndarray
-  ) -> None:
-    """Writes, shows and judges a chunk, of which this is the last step.
-
-    Args:
-      epoch: number of its epoch.
-      means: its metrics.
-      skipped: whether each of its steps was skipped [num_steps].
+  def resume(self, step: int, stack: contextlib.ExitStack) -> None:
+    """Opens the metrics, without the lines of steps beyond this one.
 
     Raises:
-      RunError: if too many steps in a row were.
+      RunError: if they cannot be used.
     """
-    self.metrics.write(step=self.step, epoch=epoch, split="train", values=means)
-    self.progress.update(epoch, self.step, means)
-    self.skipped.add(skipped, step=self.step)
+    silent = self.checkpoints is None
+    self.metrics = stack.enter_context(Metrics(self.workdir, step=step, silent=silent))
 
-  def epoch_done(self, epoch: int, scores: Mapping[str, float]) -> None:
-    """Writes and shows the metrics of the validation after an epoch."""
-    self.metrics.write(step=self.step, epoch=epoch, split="validation", values=scores)
-    self.progress.epoch_done(epoch, self.step, scores["accuracy"])
+  def write(
+    self, *, step: int, epoch: int, split: str, values: Mapping[str, float]
+  ) -> None:
+    """Writes a line of metrics."""
+    assert self.metrics is not None
+    self.metrics.write(step=step, epoch=epoch, split=split, values=values)
 
-  def save(self, *, accuracy: float | None = None, required: bool) -> None:
-    """Saves; what is not required may fail, as on a full disk, with a warning.
+  def judge(self, skipped: np.ndarray, *, step: int, alone: bool) -> None:
+    """Gives the run up if too many steps in a row were skipped.
 
-    The lines of the steps up to here are on disk before the checkpoint is there, so
-    that going on from it leaves no gap. What is required and fails, fails in all
-    processes.
+    Args:
+      skipped: whether each of the last steps was skipped [num_steps].
+      step: number of steps taken with the last of them.
+      alone: whether the run trains by itself, so that an error ends nothing else.
+
+    Raises:
+      RunError: if it is given up and trains alone.
     """
-    with parallel.together():
-      if self.checkpoints is None:
-        return
-      state = parallel.on_this_process(self.state)
-      try:
-        self.metrics.sync()
-        self.checkpoints.save(state, accuracy=accuracy)
-      except (CheckpointError, RunError) as error:
-        if required:
-          raise
-        logging.warning("%s; the training goes on and tries again later", error)
+    if self.failure is not None:
+      return
+    try:
+      self.skipped.add(skipped, step=step)
+    except RunError as error:
+      if alone:
+        raise
+      self.failure = RunError(f"{self.workdir.path}: {error}")
+      logging.warning("%s (the other runs go on)", self.failure)
+
+  def save(
+    self,
+    state: ramjax.TrainState,
+    *,
+    accuracy: float | None,
+    required: bool,
+    keep: Collection[int],
+  ) -> bool:
+    """Saves a state. If it is not required, a failure, as on a full disk, is a warning.
+
+    The metrics of the steps up to here are on disk before the checkpoint is there, so
+    that a resumed run has no gap.
+
+    Args:
+      state: the state.
+      accuracy: its validation accuracy.
+      required: whether a failure is an error.
+      keep: steps whose checkpoints are not removed yet.
+
+    Returns:
+      Whether it is saved.
+    """
+    assert self.metrics is not None
+    assert self.checkpoints is not None
+    try:
+      self.metrics.sync()
+      self.checkpoints.save(state, accuracy=accuracy, keep=keep)
+    except (CheckpointError, RunError) as error:
+      if required:
+        raise
+      logging.warning("%s; the training goes on and tries again later", error)
+      return False
+    return True
 
 
 @contextlib.contextmanager
-def resumed(
-  config: Config,
-  workdir: workdir_lib.Workdir,
-  programs: Programs,
-  skipped: SkippedSteps,
+def opened(
+  config: Config, workdir: workdir_lib.Workdir, *, max_skipped_steps: int
 ) -> Iterator[Run]:
-  """A run at its newest checkpoint, or before its first step; a context manager.
-
-  Within it nobody else can write the run. Of several processes the first one reads and
-  writes, and all have the state that it has read.
-
-  Args:
-    config: the run.
-    workdir: its folder.
-    programs: what it computes.
-    skipped: the count of skipped steps.
+  """A run that nobody else can write meanwhile; a context manager.
 
   Raises:
     CheckpointError: if its checkpoints cannot be used, or another run writes them.
-    RunError: if its metrics cannot be used.
   """
-  first = parallel.is_first_process()
-  state = programs.init()
-  checkpoints = None
-  with contextlib.ExitStack() as stack:
-    with parallel.together():
-      if first:
-        checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints))
-        workdir_lib.record_config(workdir, config)
-        if checkpoints.latest_step is not None:
-          state = checkpoints.restore(state)
-      metrics = stack.enter_context(
-        Metrics(workdir, step=int(state.step), silent=not first)
-      )
-    state = parallel.from_first_process(state)
-    step = int(state.step)
-    state = programs.place(state)
-    epoch, row = divmod(step, programs.steps_per_epoch)
-    if first and step > 0:
-      where = f"within epoch {epoch + 1}" if row else f"after epoch {epoch}"
-      print(f"resuming {where}, step {step}", flush=True)
-    progress = Progress(config.train, programs.steps_per_epoch, epoch, silent=not first)
-    if first:
-      progress.resume(
-        line
-        for line in read_metrics(workdir)
-        if line["split"] == "train" and line["step"] > step - row
-      )
-    yield Run(programs, state, step, checkpoints, metrics, progress, skipped)
+  skipped = SkippedSteps(max_skipped_steps)
+  if not parallel.is_first_process():
+    yield Run(config, workdir, None, skipped)
+    return
+  with Checkpoints(workdir.checkpoints) as checkpoints:
+    workdir_lib.record_config(workdir, config)
+    yield Run(config, workdir, checkpoints, skipped)
+
+
+def finished_accuracy(workdir: workdir_lib.Workdir, config: Config) -> float | None:
+  """The test accuracy of a run that is at its end; None if it is not.
+
+  Raises:
+    RunError: if its metrics are damaged.
+  """
+  for line in read_metrics(workdir):
+    if line["split"] == "test" and line["epoch"] == config.train.num_epochs:
+      return line["accuracy"]
+  return None

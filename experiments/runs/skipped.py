@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from experiments.cli.errors import RunError
@@ -47,22 +46,21 @@ class SkippedSteps:
 
 
 def chunk_means(
-  history: Mapping[str, jax.Array], num_steps: int
+  history: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, float], np.ndarray]:
   """What is reported of a chunk of steps.
 
   Args:
-    history: metrics of each step, as `ramjax.train_chunk` returns them.
-    num_steps: how many of them are filled.
+    history: metrics of each step of a run [num_steps], see `ramjax.train_chunk`.
 
   Returns:
     The means over the steps that were not skipped (NaN if all were), with
     `skipped_steps`, the number of those that were; and whether each was [num_steps].
   """
-  values = {name: v[:num_steps] for name, v in jax.device_get(dict(history)).items()}
-  skipped = values.pop("skipped") > 0
+  skipped = history["skipped"] > 0
   means = {
-    name: math.nan if skipped.all() else float(value[~skipped].mean())
-    for name, value in values.items()
+    name: math.nan if skipped.all() else float(values[~skipped].mean())
+    for name, values in history.items()
+    if name != "skipped"
   }
   return {**means, "skipped_steps": int(skipped.sum())}, skipped

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags as absl_flags
 
 import ramjax
-from experiments.cli import errors
-from experiments.cli import flags
+from experiments.cli import errors, flags
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from ramjax import data
@@ -51,34 +49,6 @@ class TrainedRun(NamedTuple):
     }
 
 
-def define_flags() -> None:
-  """Defines the flags of a script that judges runs on one device."""
-  define_workdir_flag()
-  flags.define_data_flag()
-  absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
-  absl_flags.DEFINE_boolean(
-    "compilation_cache", True, "Whether compiled programs are kept for the next start."
-  )
-  flags.define_precision_flag()
-
-
-def define_workdir_flag() -> None:
-  """Defines the flag that names the runs."""
-  absl_flags.DEFINE_list(
-    "workdir", None, "Folders of trained runs, separated by commas."
-  )
-
-
-def define_split_flag() -> None:
-  """Defines the flag that says which images the runs are judged by."""
-  absl_flags.DEFINE_enum(
-    "split",
-    "test",
-    ["test", "validation"],
-    "The images that runs are judged by; to choose among runs, take validation.",
-  )
-
-
 def workdirs() -> list[workdir_lib.Workdir]:
   """The folders of the runs that the flags name.
 
@@ -93,7 +63,7 @@ def workdirs() -> list[workdir_lib.Workdir]:
 
 
 def open_runs() -> list[TrainedRun]:
-  """The runs that the flags of `define_flags` name.
+  """The runs that the flags of `flags.define_evaluation_flags` name.
 
   Raises:
     UsageError: if they name none.
@@ -119,8 +89,6 @@ def restore_params(
 ) -> Params:
   """The parameters of the newest checkpoint of a run, or of the best.
 
-  If the run keeps an average of them, they are that average.
-
   Raises:
     CheckpointError: if it has none yet, or it cannot be read.
   """
@@ -128,7 +96,7 @@ def restore_params(
   init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
   with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
     state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
-  return ramjax.trained_params(state)
+  return state.params
 
 
 def train_seconds(workdir: workdir_lib.Workdir, config: Config) -> float | None:

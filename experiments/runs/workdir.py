@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
-import math
-import os
 import pathlib
-import platform
-import shlex
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping
-from typing import Any
 
-import jax
-
-import ramjax
 from experiments.cli.errors import RunError, UsageError
 from experiments.runs import files
 from experiments.runs.provenance import provenance
-from ramjax.config import Config, TrainConfig, differing_fields
+from ramjax.config import Config, ConfigError, TrainConfig, differing_fields
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
 """Fields in which a resumed run may differ: the training remains the same.
@@ -151,7 +137,8 @@ def read_config(workdir: Workdir) -> Config:
   """The configuration of the run in a folder.
 
   Raises:
-    RunError: if there is no run, or its configuration is damaged.
+    RunError: if there is no run, its configuration is damaged, or this version of
+      ramjax cannot read it.
   """
   file = workdir.config
   try:
@@ -163,6 +150,6 @@ def read_config(workdir: Workdir) -> Config:
     ) from error
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     reason = " ".join(str(error).split())[:200]
-    raise RunError(
-      f"{file} is damaged ({reason}); give another --workdir, or remove {workdir.path}"
-    ) from error
+    if isinstance(error, ConfigError):
+      raise RunError(f"{file}: {reason}") from error
+    raise RunError(f"{file} is damaged ({reason}); give another --workdir") from error

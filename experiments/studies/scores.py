@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import ramjax
-from experiments.runs.programs import run_keys
+from experiments.runs.program import run_keys
 from ramjax import data, parallel
 from ramjax.config import Config, EvaluationConfig
 from ramjax.networks import Params

@@ -1,28 +1,30 @@
-"""Studies: variants of a run, several seeds each, trained side by side and compared.
+"""Studies: variants of a run, several seeds each, trained and compared.
 
-A script says which variants there are; here they are trained, in as few programs as
-there can be, and scored. What is done is kept, so that a study goes on where it was
-interrupted.
+A script says which variants there are. Here they are trained, in as few programs as
+possible, and scored. Every run has a folder of its own, like those of
+`experiments.train`, so that a study is resumed and its runs are read by every script.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-from absl import flags as absl_flags
+import numpy as np
 
-from experiments.cli import flags
+from experiments.cli import devices, flags
 from experiments.reporting import tables
-from experiments.runs import files, side_by_side
+from experiments.runs import files, trainer
+from experiments.runs import workdir as workdir_lib
+from experiments.runs.metrics import read_metrics
+from experiments.runs.program import common_part
 from experiments.runs.provenance import provenance
+from experiments.runs.trained import restore_params
 from experiments.studies import scores
 from ramjax import data
-from ramjax.config import Config, TrainConfig, differing_fields
+from ramjax.config import Config, EvaluationConfig, differing_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Variant:
   """A way to train and to evaluate, which is tried with every seed.
 
   Attributes:
-    name: what the table calls it.
+    name: what tables call it.
+    folder: how the folders of its runs begin; `_seed0` and so on follow. Variants that
+      train alike have the folder of the first of them.
     config: how it is trained; its seed is not used.
     glimpses: with what numbers of glimpses it is evaluated.
     betas: with what exploration rates.
@@ -39,6 +43,7 @@ class Variant:
   """
 
   name: str
+  folder: str
   config: Config
   glimpses: tuple[int, ...]
   betas: tuple[float, ...] = ()
@@ -51,89 +56,182 @@ class Variant:
     return dataclasses.replace(self.config, train=train)
 
 
-def define_flags(*, num_seeds: int, **defaults: Any) -> None:
-  """Defines the flags of a study: those of a training, and the number of seeds.
+@dataclasses.dataclass(frozen=True)
+class TrainCurve:
+  """Train accuracy over the chunks of a run's steps, see `read_train_curve`.
 
-  Args:
-    num_seeds: how many there are by default.
-    **defaults: defaults of flags that are other than in a training.
+  Attributes:
+    step: last step of each chunk [W].
+    accuracy: mean accuracy of each chunk [W]; NaN where all steps were skipped.
+    running_mean: mean of all steps up to the end of each chunk [W].
+    last_epoch: mean of the last epoch.
   """
-  flags.define_train_flags()
-  absl_flags.DEFINE_integer("num_seeds", num_seeds, "Runs of each, from --seed on.")
-  for name, value in defaults.items():
-    flags.FLAGS.set_default(name, value)
-  absl_flags.adopt_module_key_flags(flags)  # so that --help shows them
+
+  step: np.ndarray
+  accuracy: np.ndarray
+  running_mean: np.ndarray
+  last_epoch: float
 
 
-def main(name: str, variants: Callable[[Config], Sequence[Variant]]) -> None:
-  """Trains, scores and tells of the study that the flags ask for.
+def read_train_curve(workdir: workdir_lib.Workdir) -> TrainCurve:
+  """The train accuracy of a run, as its metrics have it.
+
+  Raises:
+    RunError: if they are damaged.
+  """
+  lines = [line for line in read_metrics(workdir) if line["split"] == "train"]
+  step = np.array([line["step"] for line in lines])
+  accuracy = np.array([line["accuracy"] for line in lines], float)
+  taken = np.diff(step, prepend=0) - [line["skipped_steps"] for line in lines]
+  correct = np.where(taken > 0, accuracy * taken, 0.0)
+  last = np.array([line["epoch"] == lines[-1]["epoch"] for line in lines])
+  return TrainCurve(
+    step,
+    accuracy,
+    correct.cumsum() / np.maximum(taken.cumsum(), 1),
+    float(correct[last].sum() / max(taken[last].sum(), 1)),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """A run of a variant.
+
+  Attributes:
+    variant: the variant.
+    config: the run.
+    workdir: its folder.
+  """
+
+  variant: Variant
+  config: Config
+  workdir: workdir_lib.Workdir
+
+
+def main(
+  name: str,
+  variants: Callable[[Config], Sequence[Variant]],
+  *,
+  default_workdir: Callable[[Config], str] | None = None,
+  summarize: Callable[[Sequence[Member]], dict[str, Any]] = lambda _: {},
+  draw: Callable[[dict[str, Any], pathlib.Path], None] | None = None,
+) -> None:
+  """Trains and scores the study that the flags ask for, and prints its table.
 
   Args:
-    name: what it is called: its results are `<name>.json` in --workdir, which is
-      `runs/<name>` by default.
-    variants: from the configuration of the flags to its variants, of which the first is
-      the one that the others are told apart from.
+    name: what it is called: its results are `<name>.json` in --workdir.
+    variants: from the configuration of the flags to the variants; the first one is that
+      which the others are compared with.
+    default_workdir: from the configuration to the --workdir; None is `runs/<name>`.
+    summarize: from all runs to further results.
+    draw: from the results to a PNG file.
   """
   options = flags.FLAGS
-  flags.check_at_least_one("num_seeds", "num_epochs", "steps_per_call")
-  # Flags are checked before data are sought.
-  variants(flags.train_config(image_shape=(28, 28, 1), num_classes=10))
-  TrainConfig(seed=options.seed + options.num_seeds - 1)
-  side_by_side.start_devices()
+  flags.check_at_least_one("num_epochs", "steps_per_call", "max_skipped_steps")
+  variants(flags.config_from_flags())  # flags are checked before the data are sought
+  seeds = flags.seeds()
+  devices.start_for_runs()
   config, dataset = flags.load_run()
-  folder = pathlib.Path(options.workdir or f"runs/{name}")
-  seeds = list(range(options.seed, options.seed + options.num_seeds))
+  folder = pathlib.Path(
+    options.workdir or (default_workdir(config) if default_workdir else f"runs/{name}")
+  )
   print(f"{dataset.name} from {dataset.source}; writing to {folder}", flush=True)
-  found = conduct(
-    variants(config), seeds, dataset, folder, steps_per_call=options.steps_per_call
+  chosen = variants(config)
+  members = train(
+    chosen,
+    seeds,
+    dataset,
+    folder,
+    steps_per_call=options.steps_per_call,
+    max_skipped_steps=options.max_skipped_steps,
   )
   results = {
     "study": name,
     "seeds": seeds,
     "config": config.to_dict(),
     **provenance(),
-    "variants": found,
+    "variants": score(chosen, members, dataset),
+    **summarize(members),
   }
   target = folder / f"{name}.json"
   files.write_json(target, results)
   print(tables.TABLES[name](results))
-  print(f"written to {target}")
+  written = str(target)
+  if draw:
+    draw(results, target.with_suffix(".png"))
+    written += f" and {target.with_suffix('.png').name}"
+  print(f"written to {written}")
 
 
-def conduct(
+def train(
   variants: Sequence[Variant],
   seeds: Sequence[int],
   dataset: data.Dataset,
   folder: pathlib.Path,
   *,
   steps_per_call: int,
-) -> list[dict[str, Any]]:
-  """Trains and scores every variant with every seed.
+  max_skipped_steps: int,
+) -> list[Member]:
+  """Trains every variant with every seed; those that are trained alike once.
 
   Args:
-    variants: the variants; those that are trained alike are trained once.
+    variants: the variants.
     seeds: the seeds.
-    dataset: what they are trained on and judged by.
-    folder: where it is kept what is done.
-    steps_per_call: steps between two looks of a training.
+    dataset: what they are trained on.
+    folder: where the folders of the runs are.
+    steps_per_call: steps between two lines of metrics.
+    max_skipped_steps: after so many skipped steps in a row a run is given up.
+
+  Returns:
+    The runs, those of one variant after those of another.
+
+  Raises:
+    UsageError: if a folder holds something else.
+  """
+  workdirs: dict[Config, workdir_lib.Workdir] = {}
+  programs: dict[Config, list[Config]] = {}
+  for variant in variants:
+    for seed in seeds:
+      config = variant.with_seed(seed)
+      if config not in workdirs:
+        workdirs[config] = workdir_lib.Workdir(folder / f"{variant.folder}_seed{seed}")
+        programs.setdefault(common_part(config), []).append(config)
+  for config, workdir in workdirs.items():
+    workdir_lib.open_run(workdir, config)
+  for number, configs in enumerate(programs.values(), start=1):
+    names = dict.fromkeys(workdirs[config].path.name for config in configs)
+    print(f"program {number}/{len(programs)}: {', '.join(names)}", flush=True)
+    trainer.train(
+      configs,
+      dataset,
+      [workdirs[config] for config in configs],
+      steps_per_call=steps_per_call,
+      max_skipped_steps=max_skipped_steps,
+      make_mesh=devices.mesh_for_runs,
+      figures=False,
+    )
+  return [
+    Member(variant, config, workdirs[config])
+    for variant in variants
+    for config in map(variant.with_seed, seeds)
+  ]
+
+
+def score(
+  variants: Sequence[Variant], members: Sequence[Member], dataset: data.Dataset
+) -> list[dict[str, Any]]:
+  """What results on disk say of the runs.
+
+  Args:
+    variants: the variants.
+    members: their runs.
+    dataset: what they are judged by.
 
   Returns:
     For each variant `name`, `settings`, the fields in which it differs from the first
-    one, and `runs`: for each seed what `experiments.scores.score` has, and the train
-    accuracy of the last epoch.
+    one, and `runs`: for each seed the train accuracy of the last epoch, and the scores
+    of `experiments.studies.scores.score`.
   """
-  programs: dict[Config, list[Variant]] = {}
-  for variant in variants:
-    programs.setdefault(side_by_side.common_part(variant.config), []).append(variant)
-  runs: dict[str, list[dict[str, Any]]] = {}
-  for number, group in enumerate(programs.values(), start=1):
-    print(
-      f"program {number}/{len(programs)}: {', '.join(v.name for v in group)}",
-      flush=True,
-    )
-    runs |= _train_and_score(
-      group, seeds, dataset, folder / f"program_{number}", steps_per_call=steps_per_call
-    )
   return [
     {
       "name": variant.name,
@@ -145,50 +243,27 @@ def conduct(
       },
       "num_samples": variant.num_samples,
       "location_policy": variant.location_policy,
-      "runs": runs[variant.name],
+      "runs": [
+        {
+          "seed": member.config.train.seed,
+          "workdir": str(member.workdir.path),
+          "train_accuracy": scores.rounded(read_train_curve(member.workdir).last_epoch),
+          **scores.score(
+            member.config,
+            restore_params(member.workdir, member.config),
+            dataset,
+            evaluation_config=EvaluationConfig(
+              num_glimpses=max(variant.glimpses),
+              num_samples=variant.num_samples,
+              location_policy=variant.location_policy,
+            ),
+            glimpses=variant.glimpses,
+            betas=variant.betas,
+          ),
+        }
+        for member in members
+        if member.variant is variant
+      ],
     }
     for variant in variants
   ]
-
-
-def _train_and_score(
-  group: Sequence[Variant],
-  seeds: Sequence[int],
-  dataset: data.Dataset,
-  folder: pathlib.Path,
-  *,
-  steps_per_call: int,
-) -> dict[str, list[dict[str, Any]]]:
-  """The runs of the variants of one program, by the name of the variant."""
-  configs = list(dict.fromkeys(v.with_seed(seed) for v in group for seed in seeds))
-  mesh = side_by_side.make_mesh(len(configs))
-  trained = side_by_side.train(
-    configs, dataset, folder, mesh=mesh, steps_per_call=steps_per_call
-  )
-  device = mesh.devices.flat[0]
-  began = time.perf_counter()
-  found: dict[str, list[dict[str, Any]]] = {}
-  for variant in group:
-    found[variant.name] = []
-    for seed in seeds:
-      config = variant.with_seed(seed)
-      run = configs.index(config)
-      params = jax.device_put(
-        jax.tree.map(lambda leaf, run=run: leaf[run], trained.params), device
-      )
-      accuracy = trained.accuracy[run]
-      last_epoch = accuracy[-(len(accuracy) // config.train.num_epochs) :]
-      scored = scores.score(
-        config,
-        params,
-        dataset,
-        glimpses=variant.glimpses,
-        betas=variant.betas,
-        num_samples=variant.num_samples,
-        location_policy=variant.location_policy,
-      )
-      found[variant.name].append(
-        {"seed": seed, "train_accuracy": scores.rounded(last_epoch.mean()), **scored}
-      )
-  print(f"scored in {time.perf_counter() - began:.1f} s", flush=True)
-  return found

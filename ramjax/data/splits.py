@@ -1,4 +1,4 @@
-"""Images and classes as arrays: checked, divided, counted, told apart."""
+"""Splits of images and classes: checks, division, channel statistics, digests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ramjax.data.idx import DataError
 
 
 class Split(NamedTuple):
-  """Images as they are stored, and their classes.
+  """Stored images and their classes.
 
   Attributes:
-    images: images [M, H, W, C], uint8.
-    labels: classes [M], int32.
+    images: all images of the split [M, H, W, C], uint8.
+    labels: their classes [M], int32.
   """
 
   images: np.ndarray
@@ -23,15 +23,14 @@ class Split(NamedTuple):
 
 
 class Stored(NamedTuple):
-  """What a source has, before validation images are set aside.
+  """The content of a source, before validation images are set aside.
 
   Attributes:
-    source: where it was found, in words.
+    source: description of the source, for messages.
     num_classes: number of classes K.
-    train: images to train on, in the order of the source.
-    test: the test set; None if the source has none of its own.
-    sha256: what `fingerprint` makes of them; None if the source has checked them
-      against sums that are known.
+    train: training images, in the order of the source.
+    test: the test set; None if the source has none.
+    sha256: `fingerprint` of both splits; None for datasets with published checksums.
   """
 
   source: str
@@ -42,7 +41,7 @@ class Stored(NamedTuple):
 
 
 class Divided(NamedTuple):
-  """Images to train on, in a fixed random order, to choose by, and to judge by."""
+  """The training, validation and test split; training images in fixed random order."""
 
   train: Split
   validation: Split
@@ -50,21 +49,22 @@ class Divided(NamedTuple):
 
 
 def check_split(split: Split, *, name: str, num_classes: int) -> Split:
-  """Looks for what a device would not complain about: it clamps, wraps, or gives NaN.
+  """Checks a split for errors that a device would not report.
 
-  Cheap, and to be done before anything is compiled.
+  For example, JAX clamps a label that is out of range. The check is fast; do it before
+  anything is compiled.
 
   Args:
     split: images [M, H, W, C], uint8 or finite float32, and classes [M], integer.
-    name: what the split is called in messages, such as `mnist train`.
+    name: name of the split in messages, such as `mnist train`.
     num_classes: number of classes K.
 
   Returns:
-    The split.
+    The split, unchanged.
 
   Raises:
-    DataError: if rank, shape, type or number of an array is another, if a label is not
-      in [0, K), or if an image is not finite. The message names the array.
+    DataError: if an array has the wrong rank, shape or dtype, if a label is not in
+      [0, K), or if an image is not finite. The message names the array.
   """
   images, labels = np.asarray(split.images), np.asarray(split.labels)
   if images.dtype not in (np.uint8, np.float32):
@@ -73,8 +73,8 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
     )
   if images.ndim != 4 or 0 in images.shape:
     raise DataError(
-      f"{name} images must be [M, H, W, C], none of them 0, not {list(images.shape)};"
-      " images of one channel are images[..., None]"
+      f"{name} images must be [M, H, W, C], all at least 1, not {list(images.shape)};"
+      " add a channel axis by images[..., None]"
     )
   if not np.issubdtype(labels.dtype, np.integer):
     raise DataError(f"{name} labels must be integers, not {labels.dtype}; convert them")
@@ -90,31 +90,32 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
       f"{name} labels must be from 0 to {num_classes - 1}, but label"
       f" {int(np.argmax(labels == worst))} is {worst}"
     )
-  # NaN passes through minimum and maximum, and no array of the size is made.
+  # Minimum and maximum propagate NaN and allocate no array of booleans.
   if images.dtype == np.float32 and not np.isfinite([images.min(), images.max()]).all():
-    sound = np.array([np.isfinite(image).all() for image in images])
+    finite = np.array([np.isfinite(image).all() for image in images])
     raise DataError(
-      f"{name} images must be finite, but image {int(np.argmin(sound))} is not"
+      f"{name} images must be finite, but image {int(np.argmin(finite))} is not"
     )
   return split
 
 
 def divide(stored: Stored, *, name: str) -> Divided:
-  """Sets validation images aside, and test images where the source has none.
+  """The training, validation and test split of a source.
 
-  The same on every machine and for every run: a tenth, rounded down but at least one,
-  is taken at random from all images for the test set if there is none, and then a
-  tenth of the others for validation. The rest is in random order.
+  Without a test set, a random tenth of all images becomes the test split. Then a random
+  tenth of the rest becomes the validation split. A tenth is rounded down, but is at least
+  one image. The remaining images are in random order. The result is the same on every
+  machine and in every run.
 
   Args:
     stored: images and classes.
-    name: what they are called in messages.
+    name: name of the dataset in messages.
 
   Returns:
     The three splits.
 
   Raises:
-    DataError: if no image would be left to train on.
+    DataError: if no training image would be left.
   """
   train, test = stored.train, stored.test
   needed = 2 if test else 3
@@ -129,8 +130,8 @@ def divide(stored: Stored, *, name: str) -> Divided:
 
 
 def _set_aside(split: Split, *, seed: int) -> tuple[Split, Split]:
-  """Nine tenths of a split in random order, and a tenth."""
-  # RandomState and not Generator: NumPy keeps its streams the same in every version.
+  """Nine tenths of a split, in random order, and the other tenth."""
+  # RandomState, not Generator: NumPy keeps its random streams fixed in all versions.
   order = np.random.RandomState(seed).permutation(len(split.labels))
   number = max(1, len(order) // 10)
   rest, aside = (
@@ -143,35 +144,35 @@ def _set_aside(split: Split, *, seed: int) -> tuple[Split, Split]:
 def channel_statistics(
   images: np.ndarray,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Mean and standard deviation of each channel in 0…1, to the four digits in use.
+  """Mean and standard deviation of each channel in 0…1, rounded to four digits.
 
-  For MNIST they are the 0.1307 and 0.3081 of the released code. A channel that never
-  changes has the deviation 1, by which it can be divided.
+  For MNIST these are 0.1307 and 0.3081, as in the released code. A constant channel gets
+  the deviation 1, so that images can be divided by it.
 
   Args:
-    images: images [M, H, W, C], uint8.
+    images: all images [M, H, W, C], uint8.
 
   Returns:
-    Means and standard deviations, C of each.
+    C means and C standard deviations.
   """
   values = np.arange(256) / 255.0
   means, stds = [], []
   for channel in np.moveaxis(images, -1, 0):
-    # In parts, since bincount makes eight bytes of each.
+    # In parts, because bincount converts each byte to eight bytes.
     parts = np.array_split(channel, -(-channel.size // 2**20))
     counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
-    share = counts / channel.size
-    mean = share @ values
+    frequency = counts / channel.size
+    mean = frequency @ values
     means.append(round(float(mean), 4))
-    stds.append(round(float(np.sqrt(share @ np.square(values - mean))), 4) or 1.0)
+    stds.append(round(float(np.sqrt(frequency @ np.square(values - mean))), 4) or 1.0)
   return tuple(means), tuple(stds)
 
 
 def fingerprint(*splits: Split | None) -> str:
-  """SHA-256 of the arrays of splits: shapes, types and content.
+  """SHA-256 of the shapes, dtypes and bytes of splits.
 
   Args:
-    *splits: the splits; None where there is none.
+    *splits: the splits; None is skipped.
 
   Returns:
     64 hexadecimal digits.

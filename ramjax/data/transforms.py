@@ -1,4 +1,4 @@
-"""What happens to images on the device, between memory and the model."""
+"""Transforms of images on the device: placing, clutter and normalisation."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 
 Transform = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""From a key [], a stored image [H, W, C] and all images of its split [M, H, W, C]
-to an image of its type; vmapped over the first two."""
+"""A function of a key [], a stored image [H, W, C] and all images of its split
+[M, H, W, C], to an image of the same dtype; it is vmapped over key and image."""
 
 
 def keep(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
-  """The transform that leaves images as they are stored.
+  """The identity transform.
 
   Args:
     key: typed PRNG key [], not used.
-    image: image [H, W, C].
+    image: one image [H, W, C].
     pool: images [M, H, W, C], not used.
 
   Returns:
-    The image.
+    The image, unchanged.
   """
   del key, pool
   return image
@@ -31,22 +31,23 @@ def keep(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
 def translate(
   key: jax.Array, image: jax.Array, *, canvas_size: tuple[int, int] = (60, 60)
 ) -> jax.Array:
-  """An image somewhere on an empty canvas: Translated MNIST.
+  """An image at a random place on an empty canvas, as in Translated MNIST.
 
-  Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247. Rows and columns
-  are uniform over all places where the whole image is on the canvas.
+  The place is uniform over all places where the whole image is on the canvas. The canvas
+  is filled with the minimum of the image. Mnih et al. (2014), section 4.1,
+  https://arxiv.org/abs/1406.6247.
 
   Args:
     key: typed PRNG key [].
-    image: image [H, W, C], of any type.
+    image: one image [H, W, C], of any dtype.
     canvas_size: height and width of the canvas in pixels, at least H and W.
 
   Returns:
-    Image [*canvas_size, C] in the type of `image`, whose minimum fills the canvas.
+    Image [*canvas_size, C], in the dtype of `image`.
 
   Raises:
     ValueError: if the image does not fit on the canvas.
-    AssertionError: if the image has another rank.
+    AssertionError: if the image has the wrong rank.
   """
   chex.assert_rank(image, 3)
   height, width, channels = image.shape
@@ -63,31 +64,6 @@ def translate(
   return jax.lax.dynamic_update_slice(canvas, image, (row, column, 0))
 
 
-def shift(key: jax.Array, image: jax.Array, *, max_shift: int) -> jax.Array:
-  """An image moved by a few pixels, to train on.
-
-  Rows and columns move by whole numbers of pixels, uniform in [-max_shift, max_shift].
-  What leaves the image is lost, and background comes in at the other side.
-
-  Args:
-    key: typed PRNG key [].
-    image: image [H, W, C], of any type; its minimum is the background.
-    max_shift: the most that it moves, in pixels.
-
-  Returns:
-    Image [H, W, C] in the type of `image`.
-
-  Raises:
-    AssertionError: if the image has another rank.
-  """
-  chex.assert_rank(image, 3)
-  height, width, _ = image.shape
-  framed = translate(
-    key, image, canvas_size=(height + 2 * max_shift, width + 2 * max_shift)
-  )
-  return framed[max_shift : max_shift + height, max_shift : max_shift + width]
-
-
 def clutter(
   key: jax.Array,
   image: jax.Array,
@@ -97,30 +73,32 @@ def clutter(
   num_crops: int = 4,
   crop_size: int = 8,
 ) -> jax.Array:
-  """An image somewhere on a canvas with pieces of others: Cluttered Translated MNIST.
+  """An image and crops of other images on a canvas, as in Cluttered Translated MNIST.
 
-  Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247; details are those of
-  their generator, https://github.com/google-deepmind/mnist-cluttered: of each crop, the
-  image that it is cut from (with replacement, and be it this one), the place there
-  and the place on the canvas are uniform, and brightness adds up to 255 at most.
+  Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247. The details follow
+  their generator, https://github.com/google-deepmind/mnist-cluttered. For each crop,
+  three choices are uniform: the image from which it is cut (with replacement, possibly
+  `image` itself), the place in that image, and the place on the canvas. Brightness is
+  added and saturates at 255.
 
-  Crops come from the split of the image itself: training images show nothing of the
-  test set, and the test set depends on no training setting.
+  The pool should be the split of the image. Then training images show nothing of the
+  test set, and the test set does not depend on training settings.
 
   Args:
     key: typed PRNG key [].
-    image: image [H, W, C], uint8, bright on black.
-    pool: images [M, H', W', C] that crops are cut from, uint8; the same for all.
+    image: one image [H, W, C], uint8, bright on black.
+    pool: images [M, H', W', C] from which crops are cut, uint8; do not vmap over it.
     canvas_size: height and width of the canvas in pixels, at least H and W.
-    num_crops: number of crops; Mnih et al. have 4 on 60x60 and 8 on 100x100 pixels.
+    num_crops: number of crops; Mnih et al. use 4 on 60x60 and 8 on 100x100 pixels.
     crop_size: side of a crop in pixels.
 
   Returns:
     Image [*canvas_size, C], uint8.
 
   Raises:
-    ValueError: if the image does not fit on the canvas, or a crop in an image.
-    AssertionError: if an array has another rank, shape or type.
+    ValueError: if the image does not fit on the canvas, or a crop does not fit in an
+      image.
+    AssertionError: if an array has the wrong rank, shape or dtype.
   """
   chex.assert_type([image, pool], jnp.uint8)
   chex.assert_shape(pool, (None, None, None, image.shape[-1]))
@@ -137,12 +115,12 @@ def clutter(
   crops = jax.random.randint(crop_key, (num_crops, 5), 0, number_of_choices[None])
 
   def add(canvas: jax.Array, crop: jax.Array) -> tuple[jax.Array, None]:
-    which, row, column, to_row, to_column = crop
+    index, row, column, to_row, to_column = crop
     size = (crop_size, crop_size, channels)
-    cut = jax.lax.dynamic_slice(pool, (which, row, column, 0), (1, *size))[0]
-    there = jax.lax.dynamic_slice(canvas, (to_row, to_column, 0), size)
-    lit = there + jnp.minimum(cut, 255 - there)  # bytes that cannot overflow
-    return jax.lax.dynamic_update_slice(canvas, lit, (to_row, to_column, 0)), None
+    pixels = jax.lax.dynamic_slice(pool, (index, row, column, 0), (1, *size))[0]
+    covered = jax.lax.dynamic_slice(canvas, (to_row, to_column, 0), size)
+    total = covered + jnp.minimum(pixels, 255 - covered)  # saturates, no overflow
+    return jax.lax.dynamic_update_slice(canvas, total, (to_row, to_column, 0)), None
 
   return jax.lax.scan(add, canvas, crops)[0]
 
@@ -150,10 +128,10 @@ def clutter(
 def normalize(
   images: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> jax.Array:
-  """Bytes to numbers of mean 0 and standard deviation 1: (x / 255 - mean) / std.
+  """Normalised images, (x / 255 - mean) / std.
 
   Args:
-    images: images [..., H, W, C], uint8.
+    images: one or more images [..., H, W, C], uint8.
     mean: mean of each channel, in 0…1.
     std: standard deviation of each channel, in 0…1.
 
@@ -162,7 +140,7 @@ def normalize(
   """
   chex.assert_type(images, jnp.uint8)
   chex.assert_axis_dimension(images, -1, len(mean))
-  lowest = (1,) * (images.ndim - 1) + (-1,)
-  shift = jnp.array(mean, jnp.float32).reshape(lowest)
-  scale = jnp.array(std, jnp.float32).reshape(lowest)
-  return (images.astype(jnp.float32) / 255.0 - shift) / scale
+  channel_axis = (1,) * (images.ndim - 1) + (-1,)
+  offset = jnp.array(mean, jnp.float32).reshape(channel_axis)
+  scale = jnp.array(std, jnp.float32).reshape(channel_axis)
+  return (images.astype(jnp.float32) / 255.0 - offset) / scale
