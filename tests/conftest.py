@@ -1,4 +1,4 @@
-"""Strictness for all tests, and the real MNIST that they share."""
+"""Settings and fixtures for all tests: strict promotion, a shared cache, real MNIST."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 
 from ramjax import data
 
-# Most of the time is compilation, which need not optimise here: half of it.
+# Tests spend most of their time in compilation; without optimisation it takes half.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
@@ -20,7 +20,7 @@ def strict_jax():
 
 @pytest.fixture(autouse=True, scope="session")
 def compiled_once(tmp_path_factory):
-  """What several tests of a worker compile alike is compiled once: a quarter less of all."""
+  """A cache of compiled programs for the tests of a session; saves a quarter of the time."""
   folder = tmp_path_factory.getbasetemp() / "compiled"
   jax.config.update("jax_compilation_cache_dir", str(folder))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -28,5 +28,5 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mnist() -> data.Dataset:
-  """The genuine MNIST, from wherever this machine has it."""
+  """The genuine MNIST, from any source that this machine has."""
   return data.load_dataset("mnist")

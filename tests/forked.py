@@ -1,6 +1,7 @@
-"""Scripts in forks of a process that has imported everything and computed nothing.
+"""Runs scripts in forks of a process that has already imported them.
 
-A start of Python with JAX takes two seconds, and refusing a command line takes none.
+Starting Python with JAX takes two seconds, but most tests of command lines need
+milliseconds. The forked process has not used JAX yet, so a fork is safe.
 """
 
 import multiprocessing
@@ -29,7 +30,7 @@ _CONTEXT.set_forkserver_preload([f"experiments.{name}" for name in _SCRIPTS])
 
 
 def run(script, *arguments, seconds=60):
-  """What `python -m experiments.<script> <arguments>` does, with its output."""
+  """Runs `python -m experiments.<script> <arguments>`; returns status and output."""
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     process = _CONTEXT.Process(
@@ -50,5 +51,5 @@ def _live(module, arguments, folder):
   for descriptor, stream in ((1, "stdout"), (2, "stderr")):
     os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT), descriptor)
   sys.argv = [module, *arguments]
-  sys.modules.pop(module, None)  # runpy warns of what it runs a second time
+  sys.modules.pop(module, None)  # runpy warns if a module is already imported
   runpy.run_module(module, run_name="__main__", alter_sys=True)

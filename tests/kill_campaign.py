@@ -1,16 +1,16 @@
-"""Kills runs by SIGKILL, hundreds of times, and looks whether anything is lost.
+"""Kills runs by SIGKILL, hundreds of times, and checks that nothing is lost.
 
 `python -m tests.kill_campaign --mid_save=1000 --mid_training=100`
 
-Mid-save: a process saves one state after the other and is killed at a random moment; the
-next one must find every state whose save had returned, and the best of all, bit for bit.
-Mid-training: a run is killed at random moments until one life reaches the end; its
-parameters and its metrics must be those of a run that nobody has touched. Some lives are
-ended by SIGTERM instead, so that they resume within an epoch.
+Mid-save: a process saves states one after the other and is killed at a random moment. The
+next process must find the last state whose save had returned, and the best state, bit for
+bit. Mid-training: a run is killed at random moments and resumed until it is finished. Its
+parameters and metrics must equal those of an uninterrupted run. Some processes get SIGTERM
+instead, so that they resume within an epoch.
 
-Each life is forked from a process that has imported everything and computed nothing. The
-last line on standard output is the report, as JSON; the exit status is 1 if something
-was lost. Not collected by pytest, which runs a short one.
+Each process ("life") is forked from one that has imported everything but has not used JAX.
+The last line on standard output is the report, as JSON. The exit status is 1 if something
+was lost. pytest does not collect this file, but a test runs a short campaign.
 """
 
 from __future__ import annotations
@@ -56,58 +56,64 @@ NUM_EXAMPLES = 320  # ten steps an epoch: two whole chunks and a short one
 
 
 class Lost(Exception):
-  """Something is not as it was promised."""
+  """A saved state or a result differs from what it must be."""
 
 
 @dataclasses.dataclass
 class Life:
-  """A forked process and the lines that it has told."""
+  """A forked process and its output.
+
+  Attributes:
+    pid: id of the process.
+    pipe: file descriptor from which its lines are read.
+    output: all that has been read.
+  """
 
   pid: int
   pipe: int
-  told: str = ""
+  output: str = ""
 
   def wait_for(self, word: str) -> None:
     """Waits for a line that begins with a word, or for the end of the process."""
     while not any(line.startswith(word) for line in self.lines()):
-      got = os.read(self.pipe, 4096)
-      if not got:
+      part = os.read(self.pipe, 4096)
+      if not part:
         return
-      self.told += got.decode()
+      self.output += part.decode()
 
   def lines(self) -> list[str]:
-    """The whole lines."""
-    return self.told.split("\n")[:-1]
+    """All complete lines of the output."""
+    return self.output.split("\n")[:-1]
 
   def end(self) -> int:
-    """Waits for the end; the exit status, or minus the signal's number."""
-    while got := os.read(self.pipe, 4096):
-      self.told += got.decode()
+    """Waits for the end; returns the exit status, or the negative signal number."""
+    while part := os.read(self.pipe, 4096):
+      self.output += part.decode()
     os.close(self.pipe)
     return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def fork(body: Callable[[Callable[[str], None]], None]) -> Life:
-  """Starts a life, which calls `body` with a function that tells the parent a line."""
+  """Forks a process that calls `body` with a function that sends a line to the parent."""
   reader, writer = os.pipe()
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # JAX warns of forks; nothing has been computed yet
     pid = os.fork()
   if not pid:
     os.close(reader)
-    _live(body, lambda line: os.write(writer, f"{line}\n".encode()))
+    _run(body, lambda line: os.write(writer, f"{line}\n".encode()))
   os.close(writer)
   return Life(pid, reader)
 
 
-def _live(body: Callable[..., None], tell: Callable[[str], Any]) -> NoReturn:
+def _run(body: Callable[..., None], send: Callable[[str], Any]) -> NoReturn:
   try:
-    body(tell)
+    body(send)
     status = 0
   except Interrupted as interrupted:
     status = interrupted.status
   except BaseException:
-    tell("failed " + traceback.format_exc().replace("\n", " | "))
+    send("failed " + traceback.format_exc().replace("\n", " | "))
     status = 1
   os._exit(status)
 
@@ -122,7 +128,7 @@ def abstract_state() -> ramjax.TrainState:
 
 
 def state_of(step: int, like: ramjax.TrainState) -> ramjax.TrainState:
-  """A state that depends on the step alone, of incompressible numbers."""
+  """A state of random numbers that depends only on the step."""
   rng = np.random.default_rng(step)
 
   def fill(x: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -132,12 +138,12 @@ def state_of(step: int, like: ramjax.TrainState) -> ramjax.TrainState:
 
 
 def accuracy_of(step: int) -> float:
-  """Validation accuracies without any order; every seventh is not a number."""
+  """A random validation accuracy of a step; NaN at every seventh step."""
   return float("nan") if step % 7 == 0 else random.Random(step).random()
 
 
-def save_for_ever(folder: pathlib.Path, tell: Callable[[str], None]) -> None:
-  """Checks what an earlier life has left, then saves until it is killed."""
+def save_for_ever(folder: pathlib.Path, send: Callable[[str], None]) -> None:
+  """Checks the states of an earlier process, then saves states until it is killed."""
   like = abstract_state()
   with Checkpoints(folder) as checkpoints:
     step = 0
@@ -151,15 +157,15 @@ def save_for_ever(folder: pathlib.Path, tell: Callable[[str], None]) -> None:
         raise Lost(f"after step {step} the best is step {checkpoints.best_step}")
       if any(p.name.startswith("damaged") for p in folder.iterdir()):
         raise Lost(f"damaged after step {step}")
-    tell(f"found {step}")
+    send(f"found {step}")
     while True:
       step += 1
       checkpoints.save(state_of(step, like), accuracy=accuracy_of(step))
-      tell(f"saved {step}")
+      send(f"saved {step}")
 
 
 def mid_save(kills: int, seconds: float, rng: random.Random) -> dict[str, Any]:
-  """Kills a process that saves; stops early when the time is over."""
+  """Kills a process that saves, `kills` times or until the time is over."""
   began, done, saved, cut = time.monotonic(), 0, 0, {"save": 0, "deletion": 0}
   with tempfile.TemporaryDirectory(prefix="kill_campaign_") as parent:
     folder = pathlib.Path(parent) / "checkpoints"
@@ -169,18 +175,18 @@ def mid_save(kills: int, seconds: float, rng: random.Random) -> dict[str, Any]:
       time.sleep(rng.uniform(0, 0.25) if done < kills else 0)
       os.kill(life.pid, signal.SIGKILL)
       status = life.end()
-      told = life.lines()
-      if status != -signal.SIGKILL or not told[0].startswith("found"):
-        raise Lost(f"after {done} kills: {told[-1:]}")
-      found = int(told[0].split()[1])
+      lines = life.lines()
+      if status != -signal.SIGKILL or not lines[0].startswith("found"):
+        raise Lost(f"after {done} kills: {lines[-1:]}")
+      found = int(lines[0].split()[1])
       if found < saved:
         raise Lost(f"step {saved} was saved, step {found} was found")
-      saved = int(told[-1].split()[1])
+      saved = int(lines[-1].split()[1])
       names = [path.name for path in folder.iterdir()]
       cut["save"] += any("tmp" in name for name in names)
       cut["deletion"] += any("deleted" in name for name in names)
       done += 1
-  # The last life only looks at what the one before it has left.
+  # The last process only checks the states of the one before.
   return {
     "kills": done - 1,
     "saves_cut_short": cut["save"],
@@ -191,9 +197,9 @@ def mid_save(kills: int, seconds: float, rng: random.Random) -> dict[str, Any]:
 
 
 def train(
-  dataset: data.Dataset, folder: pathlib.Path, tell: Callable[[str], None]
+  dataset: data.Dataset, folder: pathlib.Path, send: Callable[[str], None]
 ) -> None:
-  """Trains to the end, and tells the digest of the last state."""
+  """Trains to the end, and sends the digest of the last state."""
   place = workdir_lib.Workdir(folder)
   with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
     workdir_lib.open_run(place, CONFIG)
@@ -205,27 +211,27 @@ def train(
   init = functools.partial(ramjax.init_train_state, config=CONFIG, optimizer=optimizer)
   with Checkpoints(place.checkpoints, read_only=True) as checkpoints:
     like = jax.eval_shape(lambda: init(jax.random.key(0)))
-    tell(f"digest {state_digest(checkpoints.restore(like))} {checkpoints.best_step}")
+    send(f"digest {state_digest(checkpoints.restore(like))} {checkpoints.best_step}")
 
 
 def metrics_of(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """The metrics of a run but for what a clock has measured."""
+  """The metrics of a run without the measured speed."""
   lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
   return [{k: v for k, v in x.items() if k != "examples_per_second"} for x in lines]
 
 
 def mid_training(kills: int, seconds: float, rng: random.Random) -> dict[str, Any]:
-  """Kills runs until there have been enough kills and the last run is at its end."""
+  """Kills and resumes runs until enough were killed and the last run is finished."""
   began, done, terminated, runs, within = time.monotonic(), 0, 0, 0, 0
   dataset = synthetic.make(NUM_EXAMPLES, 100, 100)
   with tempfile.TemporaryDirectory(prefix="kill_campaign_") as parent:
-    # A second run with what the first one has compiled has the duration of a life.
+    # The second run finds compiled programs, so it takes as long as a killed process.
     for name in ("whole", "again"):
       folder = pathlib.Path(parent) / name
       started = time.monotonic()
       reference = fork(functools.partial(train, dataset, folder))
       if reference.end():
-        raise Lost(f"the run that nobody touched: {reference.lines()[-1:]}")
+        raise Lost(f"the uninterrupted run: {reference.lines()[-1:]}")
       duration = time.monotonic() - started
     expected = reference.lines(), metrics_of(folder)
 
@@ -249,7 +255,7 @@ def mid_training(kills: int, seconds: float, rng: random.Random) -> dict[str, An
         terminated += status != -signal.SIGKILL
         within += status == 128 + signal.SIGTERM
       if (life.lines(), metrics_of(folder)) != expected:
-        raise Lost(f"after {done} kills a run has another end than the whole one")
+        raise Lost(f"after {done} kills a run differs from the uninterrupted one")
       shutil.rmtree(folder)
   return {
     "kills": done,
@@ -262,14 +268,14 @@ def mid_training(kills: int, seconds: float, rng: random.Random) -> dict[str, An
 
 
 def main() -> int:
-  """Does what the command line asks for, and reports; the exit status."""
+  """Runs the campaigns of the command line and prints a report; returns the status."""
   parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
   parser.add_argument("--mid_save", type=int, default=100, metavar="KILLS")
   parser.add_argument("--mid_training", type=int, default=10, metavar="KILLS")
   parser.add_argument(
-    "--max_seconds", type=float, default=3600, help="for each of both"
+    "--max_seconds", type=float, default=3600, help="for each campaign"
   )
-  parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+  parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
   options = parser.parse_args()
   rng = random.Random(options.seed)
   report: dict[str, Any] = {"seed": options.seed}
@@ -289,7 +295,7 @@ def main() -> int:
 
 if __name__ == "__main__":
   with tempfile.TemporaryDirectory(prefix="kill_campaign_") as cache:
-    # So that a life does not compile anew what the one before it has compiled.
+    # A process finds the programs that an earlier one has compiled.
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,4 +1,4 @@
-"""Trains and evaluates on the devices that the command line names; see test_parallel.py.
+"""Trains and evaluates on several devices or processes; a script of test_parallel.py.
 
 python tests/on_devices.py OUT NUM_DEVICES [ADDRESS NUM_PROCESSES PROCESS_ID]
 """
@@ -26,7 +26,7 @@ COLLECTIVES = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permut
 
 
 def train(mesh, dataset, *, accumulation_steps):
-  """Ten steps: the metrics of each, the parameters after them, what devices exchange."""
+  """Ten steps: the final state, metrics and parameters, and collective operations."""
   settings = dataclasses.replace(CONFIG.train, accumulation_steps=accumulation_steps)
   config = dataclasses.replace(CONFIG, train=settings)
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=100)
@@ -58,7 +58,7 @@ def train(mesh, dataset, *, accumulation_steps):
 
 
 def evaluate(mesh, dataset, params):
-  """Both evaluations of 70 images, which no number of devices here divides."""
+  """Both evaluations of 70 images, a number that the number of devices does not divide."""
   few = (array[:70] for array in dataset.test)
   images, labels = parallel.place(tuple(few), parallel.copied(mesh))
   options = {
@@ -85,7 +85,7 @@ def evaluate(mesh, dataset, params):
 
 
 def train_runs(mesh, dataset):
-  """Losses of a run for each device, on one device and shared, and what is exchanged."""
+  """Losses of one run for each device, on one device and on all; collective operations."""
   optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=100)
   keys = jax.random.split(jax.random.key(0), mesh.size)
   init = functools.partial(ramjax.init_train_states, config=CONFIG, optimizer=optimizer)
@@ -111,12 +111,12 @@ def train_runs(mesh, dataset):
 
 
 def exchanges(program):
-  """The operations by which the devices of a program talk to each other."""
+  """The collective operations of a program."""
   return set(re.findall(rf" ({COLLECTIVES})", program.as_text()))
 
 
 def agree():
-  """What processes tell each other."""
+  """Checks the communication of processes."""
   here = jax.process_index()
   own = {"key": jax.random.key(here), "number": jnp.int32(here)}
   shared = parallel.from_first_process(own)

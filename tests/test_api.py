@@ -1,4 +1,4 @@
-"""The public face: names, docstrings, signatures."""
+"""The public interface: names, docstrings, signatures."""
 
 import inspect
 
@@ -15,7 +15,7 @@ FUNCTIONS = [
 ]
 
 
-def test_the_names_that_others_rely_on():
+def test_names_that_users_rely_on_exist():
   assert set(ramjax.__all__) >= {
     "extract_glimpse",
     "reward",
@@ -36,7 +36,7 @@ def test_the_names_that_others_rely_on():
 
 
 @pytest.mark.parametrize("module", [ramjax, data])
-def test_all_is_sorted_complete_and_true(module):
+def test_all_lists_every_public_name_in_order(module):
   names = module.__all__
   assert len(set(names)) == len(names)
   assert names == sorted(names)
@@ -54,11 +54,11 @@ def test_every_public_name_is_documented(module, name):
   if isinstance(value, tuple):
     return
   first = (value.__doc__ or "").strip().splitlines()[0]
-  assert first.endswith((".", "?")), f"{name}: the first line says what it is"
+  assert first.endswith((".", "?")), f"{name}: the first line must be a sentence"
 
 
 @pytest.mark.parametrize(("name", "function"), FUNCTIONS)
-def test_docstrings_say_what_goes_in_and_comes_out(name, function):
+def test_docstrings_describe_arguments_and_results(name, function):
   parameters = inspect.signature(function).parameters
   text = inspect.getdoc(function)
   if len(parameters) > 1:
@@ -73,7 +73,7 @@ def test_key_comes_first_and_options_are_named(name, function):
   parameters = list(inspect.signature(function).parameters.values())
   names = [parameter.name for parameter in parameters]
   assert "key" not in names[1:]
-  if name == "intrinsic_loss":  # its prior is an array beside the logits
+  if name == "intrinsic_loss":  # its optional prior is an array, not an option
     return
   for parameter in parameters:
     if parameter.default is not inspect.Parameter.empty:

@@ -1,4 +1,4 @@
-"""The gradient written by hand is that of the plain scan, which an LSTM uses itself."""
+"""The hand-written gradient equals autodiff of the plain scan, which the LSTM uses."""
 
 import functools
 
@@ -27,7 +27,7 @@ def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
   params = ramjax.init_params(jax.random.key(0), model)
 
   def loss(params, images, first_location):
-    looked = ramjax.rollout(
+    result = ramjax.rollout(
       jax.random.key(2),
       params,
       images,
@@ -37,7 +37,7 @@ def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
       **options,
     )
     config = ramjax.ObjectiveConfig(name="both", lambda_uncertainty=1e-2)
-    return objective(params.error, looked, LABELS, objective_config=config)[0]
+    return objective(params.error, result, LABELS, objective_config=config)[0]
 
   return loss, params
 
@@ -45,8 +45,8 @@ def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
 @pytest.mark.parametrize(
   ("num_glimpses", "num_scales"), [(1, 1), (2, 2), (6, 1), (6, 4)]
 )
-def test_gradient_in_the_parameters_is_that_of_autodiff(num_glimpses, num_scales):
-  """Every layer's, also where the last glimpse is the first."""
+def test_parameter_gradient_equals_autodiff(num_glimpses, num_scales):
+  """In every layer, also for a single glimpse."""
   sizes = {"num_glimpses": num_glimpses, "num_scales": num_scales}
   by_hand, params = make_loss(**sizes)
   plain, _ = make_loss(**sizes, autodiff=True)
@@ -58,8 +58,8 @@ def test_gradient_in_the_parameters_is_that_of_autodiff(num_glimpses, num_scales
 
 
 @pytest.mark.parametrize("argument", [1, 2])
-def test_images_and_first_locations_can_be_differentiated(argument):
-  """A saliency map must not come out as silent zeros."""
+def test_gradient_in_images_and_first_locations_equals_autodiff(argument):
+  """A saliency map must not be zero without a warning."""
   by_hand, params = make_loss()
   plain, _ = make_loss(autodiff=True)
   inputs = params, IMAGES, jnp.full((5, 2), 0.1)
@@ -69,8 +69,7 @@ def test_images_and_first_locations_can_be_differentiated(argument):
   assert jnp.abs(found).max() > 1e-4
 
 
-def test_many_models_at_once():
-  """vmap over parameters gives the gradient of each."""
+def test_vmap_over_models_gives_the_gradient_of_each():
   by_hand, params = make_loss()
   gradient = functools.partial(jax.grad(by_hand), images=IMAGES)
   gradient = functools.partial(gradient, first_location=jnp.zeros((5, 2)))
@@ -80,11 +79,11 @@ def test_many_models_at_once():
   chex.assert_trees_all_close(both, expected, rtol=1e-4, atol=2e-6)
 
 
-def test_the_gradient_of_an_lstm_is_the_slope():
-  """Finite differences along a direction of its core, whose gates are smooth.
+def test_lstm_gradient_equals_finite_differences():
+  """Along one direction of the core's parameters, where all functions are smooth.
 
-  Locations that do not depend on the state stay where they are, and in the loss of the
-  classification nothing is stopped.
+  With a zero location network, locations do not depend on the parameters. The
+  classification loss has no stopped gradients.
   """
   model = ramjax.ModelConfig(
     image_shape=(20, 24, 1), hidden_size=32, branch_size=16, core="lstm"
@@ -95,14 +94,14 @@ def test_the_gradient_of_an_lstm_is_the_slope():
   @jax.jit
   def loss(core):
     ram = {**params.ram, "core": core, "location": blind}
-    looked = ramjax.rollout(
+    result = ramjax.rollout(
       jax.random.key(2),
       params._replace(ram=ram),
       IMAGES,
       model_config=model,
       num_glimpses=4,
     )
-    return ramjax.classification_loss(looked.logits_t[-1], LABELS).mean()
+    return ramjax.classification_loss(result.logits_t[-1], LABELS).mean()
 
   core = params.ram["core"]
   gradient = jax.jit(jax.grad(loss))(core)
@@ -115,8 +114,7 @@ def test_the_gradient_of_an_lstm_is_the_slope():
   np.testing.assert_allclose((ahead - behind) / 0.2, length, rtol=1e-2)
 
 
-def test_an_lstm_has_forward_mode_without_being_told():
-  """There is no gradient by hand in its way."""
+def test_lstm_supports_forward_mode():
   loss, params = make_loss(num_glimpses=2, core="lstm")
   tangent = jax.tree.map(jnp.ones_like, params)
   _, slope = jax.jvp(
@@ -125,8 +123,8 @@ def test_an_lstm_has_forward_mode_without_being_told():
   assert slope != 0
 
 
-def test_forward_mode_needs_autodiff():
-  """The plain scan has it, and the other says so."""
+def test_forward_mode_of_the_rnn_needs_autodiff():
+  """Without `autodiff=True`, JAX raises an error."""
   plain, params = make_loss(autodiff=True)
   by_hand, _ = make_loss()
   first = jnp.zeros((5, 2))

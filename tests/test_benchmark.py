@@ -1,4 +1,4 @@
-"""The benchmark: what it counts, how it compares, and that its cases run."""
+"""The benchmark: operation counts, ratios, tables, and running cases."""
 
 import itertools
 import json
@@ -18,8 +18,8 @@ from ramjax.config import ModelConfig
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def test_the_arithmetic_of_a_step_counted_by_hand():
-  """Every product of the paper's model, two operations a multiplication."""
+def test_operations_of_a_step_by_hand():
+  """All matrix products of the paper's model, two operations for each multiplication."""
   glimpse = 64 * 128 + 2 * 128 + 2 * 128 * 256
   core = 2 * 256 * 256
   heads = 256 * 2 + 256 * 1 + 256 * 10 + 266 * 10
@@ -37,12 +37,12 @@ def test_the_arithmetic_of_a_step_counted_by_hand():
 
 
 def counting_case(name, values, **options):
-  """A case whose measurements are known."""
+  """A case with given measurements."""
   measured = itertools.cycle(values)
   return Case(name, lambda: lambda: next(measured), **options)
 
 
-def test_measurements_are_summed_up_and_divided_in_the_same_round(monkeypatch):
+def test_ratios_and_shares_are_computed_within_each_round(monkeypatch):
   rates = itertools.chain([100.0], [100.0, 50.0, 200.0])
   monkeypatch.setattr(cases_lib, "MatrixRate", lambda: lambda: next(rates))
   next(rates)
@@ -59,7 +59,7 @@ def test_measurements_are_summed_up_and_divided_in_the_same_round(monkeypatch):
   assert first["minimum"] == 2.0
   assert first["median"] == 3.0
   assert first["spread"] == pytest.approx(4 / 3)
-  # 50 / 2 / 100, 50 / 6 / 50 and 50 / 3 / 200, of which the second is in the middle.
+  # 50 / 2 / 100 = 1/4, 50 / 6 / 50 = 1/6 and 50 / 3 / 200 = 1/12; the median is 1/6.
   assert first["share_of_matrix_rate"] == pytest.approx(1 / 6)
   assert "share_of_matrix_rate" not in second
   assert third["repeats"] == 1
@@ -68,7 +68,7 @@ def test_measurements_are_summed_up_and_divided_in_the_same_round(monkeypatch):
   assert results["matrix_rate_gflops"]["minimum"] == 50.0
 
 
-def test_runs_in_one_program_are_compared_with_as_many_single_ones():
+def test_joint_runs_are_compared_with_the_same_number_of_single_runs():
   single = counting_case(cases_lib.STEP.format(32), [1.0])
   runs = counting_case(cases_lib.RUNS.format(8, 32), [4.0], runs=8)
   [ratio] = cases_lib.ratios([single, runs])
@@ -99,7 +99,7 @@ RESULTS = {
 }
 
 
-def test_the_table():
+def test_table_of_measurements():
   assert benchmark.table(RESULTS).splitlines() == [
     "| what | minimum | median | spread | share of the matrix rate |",
     "| --- | --- | --- | --- | --- |",
@@ -113,7 +113,7 @@ def test_the_table_of_the_results_page_is_that_of_the_results():
   assert benchmark.table(results) in (ROOT / "experiments/README.md").read_text()
 
 
-def test_an_earlier_file_gives_ratios():
+def test_table_shows_ratios_to_earlier_results():
   earlier = {"measurements": [{"name": "step", "minimum": 0.0025}]}
   rows = benchmark.table(RESULTS, earlier).splitlines()
   assert rows[2].endswith("| 0.50 |")
@@ -123,7 +123,7 @@ def test_an_earlier_file_gives_ratios():
 @pytest.mark.parametrize(
   "text", ["{", "[]", '{"measurements": [{"name": "step", "minimum": 0}]}', "[" * 5000]
 )
-def test_what_is_not_an_output_is_named(tmp_path, text):
+def test_file_that_is_not_an_output_is_refused(tmp_path, text):
   path = tmp_path / "earlier.json"
   path.write_text(text)
   with pytest.raises(errors.RunError, match=r"earlier\.json is not an --output"):
@@ -157,7 +157,7 @@ def test_a_bad_command_line_is_one_line(argument, message):
 
 @pytest.mark.slow
 def test_cases_run_on_real_digits(tmp_path):
-  """A fixed and a dynamic evaluation, and a started training, on a slice of MNIST."""
+  """Fixed and dynamic evaluation, and memory of a training, on a part of MNIST."""
   output = tmp_path / "benchmark.json"
   ended = run(
     "--rounds=1",

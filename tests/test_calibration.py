@@ -1,4 +1,4 @@
-"""Calibration against NumPy and by hand: of p, and of the self-uncertainty u."""
+"""Calibration of p and of the self-uncertainty u, against NumPy and by hand."""
 
 import functools
 
@@ -16,7 +16,7 @@ HALVES = (slice(0, 123), slice(123, None))
 
 @pytest.fixture(scope="module")
 def predictions():
-  """Self-uncertainties, softmax outputs and classes; some predictions are right."""
+  """Self-uncertainties, softmax outputs and classes; some predictions are correct."""
   keys = jax.random.split(jax.random.key(0), 3)
   label = jax.random.randint(keys[0], (M,), 0, K)
   logits_t = jax.random.normal(keys[1], (T, M, K))
@@ -27,7 +27,7 @@ def predictions():
 
 
 def ece_in_numpy(probs, label, num_bins):
-  """Guo et al. (2017), bin for bin as it is written there."""
+  """The definition of Guo et al. (2017), bin by bin."""
   probs, label = np.asarray(probs), np.asarray(label)
   confidence, right = probs.max(-1), probs.argmax(-1) == label
   total = 0.0
@@ -40,7 +40,7 @@ def ece_in_numpy(probs, label, num_bins):
 
 
 @pytest.mark.parametrize("num_bins", [1, 7, 15])
-def test_calibration_error_is_that_of_numpy(num_bins, predictions):
+def test_calibration_error_equals_numpy(num_bins, predictions):
   _, probs_t, label = predictions
   error = functools.partial(ramjax.expected_calibration_error, num_bins=num_bins)
   found_t = jax.jit(jax.vmap(error, (0, None)))(probs_t, label)
@@ -51,7 +51,7 @@ def test_calibration_error_is_that_of_numpy(num_bins, predictions):
 
 
 def test_calibration_error_by_hand():
-  """Two bins: (0, 1/2] holds .5 right, (1/2, 1] holds .6 wrong, .8 and 1 right."""
+  """Bin (0, 1/2] has .5 (correct); bin (1/2, 1] has .6 (wrong), .8 and 1 (correct)."""
   confidence = np.array([0.5, 0.6, 0.8, 1.0], np.float32)
   probs = jnp.asarray(np.stack([confidence, 1 - confidence], axis=-1))
   label = jnp.array([0, 1, 0, 0])
@@ -64,8 +64,8 @@ def test_calibration_error_by_hand():
   np.testing.assert_allclose(found, 0.225, rtol=1e-5)
 
 
-def test_who_is_as_often_right_as_sure_is_calibrated():
-  """Classes are drawn from the very distribution that is predicted."""
+def test_labels_drawn_from_the_predictions_are_calibrated():
+  """The calibration error is near zero, and large for overconfident predictions."""
   count = 50_000
   logits = 2 * jax.random.normal(jax.random.key(1), (count, K))
   label = jax.random.categorical(jax.random.key(2), logits)
@@ -74,7 +74,7 @@ def test_who_is_as_often_right_as_sure_is_calibrated():
   assert error(jax.nn.softmax(3 * logits), label) > 0.1
 
 
-def test_the_bins_of_parts_add_up(predictions):
+def test_bins_of_batches_add_up(predictions):
   _, probs_t, label = predictions
   parts = [ramjax.reliability(probs_t[0][part], label[part]) for part in HALVES]
   together = jax.tree.map(jnp.add, *parts)
@@ -85,7 +85,7 @@ def test_the_bins_of_parts_add_up(predictions):
   assert whole.number.sum() == M
 
 
-def test_uncertainty_fit_is_that_of_numpy(predictions):
+def test_uncertainty_fit_equals_scipy(predictions):
   predicted_error_t, probs_t, label = predictions
   found = jax.jit(ramjax.uncertainty_fit)(predicted_error_t, probs_t, label)
   for t in range(T):
@@ -98,7 +98,7 @@ def test_uncertainty_fit_is_that_of_numpy(predictions):
 
 
 def test_uncertainty_fit_by_hand():
-  """p = (.7, .3) and (.4, .6), truth class 0: errors (.3, .3) and (.6, .6)."""
+  """p = (.7, .3) and (.4, .6), true class 0: errors (.3, .3) and (.6, .6)."""
   probs_t = jnp.array([[[0.7, 0.3], [0.4, 0.6]]])
   label = jnp.array([0, 0])
   twice = jnp.array([[[0.6, 0.6], [1.2, 1.2]]])  # u = twice the error
@@ -110,14 +110,14 @@ def test_uncertainty_fit_by_hand():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])
-def test_an_uncertainty_that_does_not_vary_has_no_correlation(value, predictions):
+def test_constant_uncertainty_has_no_correlation(value, predictions):
   _, probs_t, label = predictions
   found = ramjax.uncertainty_fit(jnp.full_like(probs_t, value), probs_t, label)
   assert np.isnan(found.correlation_t).all()
   assert np.isfinite(found.deviation_t).all()
 
 
-def test_many_models_at_once(predictions):
+def test_vmap_over_models_gives_the_fit_of_each(predictions):
   predicted_error_t, probs_t, label = predictions
   both = jax.tree.map(lambda x: jnp.stack([x, x[::-1]]), (predicted_error_t, probs_t))
   found = jax.vmap(ramjax.uncertainty_fit, (0, 0, None))(*both, label)

@@ -1,4 +1,4 @@
-"""Compiled programs are kept where they belong, or not at all."""
+"""The folder of the compilation cache."""
 
 import pathlib
 
@@ -13,14 +13,14 @@ NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 
 @pytest.fixture
 def updates(monkeypatch):
-  """What is asked of JAX, which is not told: the cache of a process is never replaced."""
+  """Settings passed to JAX, recorded instead of applied: a process has only one cache."""
   found = {}
   monkeypatch.setattr(jax.config, "update", found.__setitem__)
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
   return found
 
 
-def test_each_jaxlib_and_processor_has_a_folder(updates, tmp_path, monkeypatch):
+def test_each_jaxlib_and_processor_has_its_own_folder(updates, tmp_path, monkeypatch):
   monkeypatch.setenv("RAMJAX_CACHE_DIR", str(tmp_path))
   compilation_cache.enable()
   assert tuple(updates) == NAMES
@@ -41,7 +41,7 @@ def test_each_jaxlib_and_processor_has_a_folder(updates, tmp_path, monkeypatch):
   assert updates[NAMES[0]] != str(folder)
 
 
-def test_the_folder_of_the_user_is_left_alone(updates, tmp_path, monkeypatch):
+def test_cache_folder_of_the_user_takes_precedence(updates, tmp_path, monkeypatch):
   monkeypatch.setenv("RAMJAX_CACHE_DIR", str(tmp_path))
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
   compilation_cache.enable()
@@ -49,7 +49,7 @@ def test_the_folder_of_the_user_is_left_alone(updates, tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_does_without(updates, tmp_path, monkeypatch):
+def test_unwritable_folder_disables_the_cache(updates, tmp_path, monkeypatch):
   (tmp_path / "xla").write_text("a file, not a folder")
   monkeypatch.setenv("RAMJAX_CACHE_DIR", str(tmp_path))
   compilation_cache.enable()

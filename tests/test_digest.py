@@ -1,4 +1,4 @@
-"""Fingerprints: equal for equal states, wherever they are, and for no others."""
+"""Digests of states: equal exactly if the states are equal, on any device."""
 
 import collections
 
@@ -17,7 +17,7 @@ STATE = {
 }
 
 
-def test_the_same_on_a_device_and_on_the_host():
+def test_digest_is_the_same_on_device_and_host():
   state = {**STATE, "key": jax.random.key(0)}
   device = jax.tree.map(jnp.asarray, STATE) | {"key": jax.random.key(0)}
   assert state_digest(device) == state_digest(state) == state_digest(to_host(device))
@@ -25,13 +25,13 @@ def test_the_same_on_a_device_and_on_the_host():
   assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(to_host(device)))
 
 
-def test_a_view_with_other_strides_is_the_same_state():
+def test_strides_do_not_change_the_digest():
   turned = {**STATE, "kernel": np.asfortranarray(STATE["kernel"])}
   assert state_digest(turned) == state_digest(STATE)
 
 
-def test_names_decide_and_not_the_container():
-  """A dictionary's leaves come in alphabetical order, a tuple's in that of its fields."""
+def test_digest_depends_on_names_not_on_the_container():
+  """Leaves of a dictionary are sorted by name; leaves of a tuple are not."""
   state = collections.namedtuple("State", STATE)(**STATE)
   assert jax.tree.leaves(state)[0] is not jax.tree.leaves(STATE)[0]
   assert state_digest(state) == state_digest(STATE)
@@ -49,20 +49,20 @@ def test_names_decide_and_not_the_container():
     ("other", np.zeros((), np.float32)),
   ],
 )
-def test_any_difference_is_seen(name, value):
+def test_any_difference_changes_the_digest(name, value):
   assert state_digest({**STATE, name: value}) != state_digest(STATE)
 
 
-def test_the_sign_of_zero_is_a_difference():
+def test_sign_of_zero_changes_the_digest():
   zero = np.zeros(1, np.float32)
   assert state_digest([zero]) != state_digest([-zero])
 
 
-def test_the_layout_is_that_of_shapes_too():
+def test_layout_digest_accepts_shapes():
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), STATE)
   assert layout_digest(shapes) == layout_digest(STATE)
   assert layout_digest({**STATE, "step": np.float32(3)}) != layout_digest(STATE)
 
 
-def test_keys_differ_by_their_data():
+def test_different_keys_have_different_digests():
   assert state_digest(jax.random.key(0)) != state_digest(jax.random.key(1))

@@ -1,4 +1,4 @@
-"""Hostile files: only the documented error comes out, and no more memory goes in."""
+"""Damaged and hostile files: only documented errors, and no excessive memory."""
 
 import dataclasses
 import gzip
@@ -40,7 +40,7 @@ def folder():
 
 
 def mutated(content):
-  """Bytes like these: some replaced, some cut out, some put in."""
+  """Mutations of `content`: bytes replaced, removed and inserted."""
   edit = st.tuples(
     st.integers(0, len(content)), st.integers(0, 8), st.binary(max_size=8)
   )
@@ -72,7 +72,7 @@ def assert_one_line(error, name):
   ),
   suffix=st.sampled_from(["", ".gz"]),
 )
-def test_an_idx_file_is_read_whole_or_refused(content, suffix, folder):
+def test_idx_file_is_read_completely_or_refused(content, suffix, folder):
   path = folder / f"images{suffix}"
   path.write_bytes(content)
   try:
@@ -114,7 +114,7 @@ def npz(images, labels=LABELS):
     ),
   )
 )
-def test_an_npz_file_is_read_whole_or_refused(content, folder):
+def test_npz_file_is_read_completely_or_refused(content, folder):
   path = folder / "mine.npz"
   path.write_bytes(content)
   try:
@@ -128,8 +128,8 @@ def test_an_npz_file_is_read_whole_or_refused(content, folder):
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("kind", ["claims", "is empty", "bomb"])
-def test_reading_takes_no_more_memory_than_there_are_bytes(kind, suffix, tmp_path):
-  """Neither what a header claims nor what is expected is reserved beforehand."""
+def test_reading_allocates_no_memory_for_missing_bytes(kind, suffix, tmp_path):
+  """Neither for the size that a header claims nor for the expected size."""
   shape = (2**31, 28, 28)
   content = struct.pack(">HBB3I", 0, 8, 3, *shape) if kind == "claims" else b""
   if kind == "bomb":  # 64 MB, in 64 kB if compressed
@@ -192,7 +192,7 @@ def configs(draw):
     st.just(NESTED.encode()),
   )
 )
-def test_a_config_is_valid_or_refused(text, folder):
+def test_config_file_is_valid_or_refused(text, folder):
   workdir = workdir_lib.Workdir(folder)
   workdir.config.write_bytes(text)
   try:
@@ -234,7 +234,7 @@ numbers = st.sampled_from(
   ),
   value=json_values | numbers | st.lists(numbers, max_size=3),
 )
-def test_a_field_takes_a_value_or_raises_a_config_error(field, value):
+def test_field_accepts_a_value_or_raises_config_error(field, value):
   part, name = field
   try:
     config = part(**{name: value})
@@ -272,7 +272,7 @@ members = st.tuples(
     st.binary(max_size=32),
   )
 )
-def test_a_package_is_unpacked_or_refused(content, folder):
+def test_npm_archive_is_unpacked_or_refused(content, folder):
   archive = folder / "package.tgz"
   archive.write_bytes(content)
   target = folder / "unpacked"
@@ -292,7 +292,7 @@ def test_a_package_is_unpacked_or_refused(content, folder):
   ["", "3", "[]", "[3]", '{"0": 1}', '[{"filename": 3}]', "[" * 20_000],
   ids=lambda answer: answer[:20],
 )
-def test_an_answer_of_npm_that_is_none(answer, tmp_path, monkeypatch):
+def test_invalid_output_of_npm_is_refused(answer, tmp_path, monkeypatch):
   script = tmp_path / "npm"
   script.write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
   script.chmod(0o755)
@@ -344,7 +344,7 @@ def test_metrics_are_readable_or_refused(text, end, folder):
   except RunError as error:
     assert_one_line(error, "metrics.jsonl")
     return
-  # What was let through serves those who read it: the bar and the next start.
+  # Accepted metrics can be used by their readers: progress bar and resumed run.
   with Progress(TrainConfig(), 10, 0, silent=True) as bar:
     bar.resume([[line for line in lines if line["split"] == "train"]])
   with Metrics(workdir, step=2**62):

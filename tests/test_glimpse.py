@@ -1,4 +1,4 @@
-"""The sensor sees exactly what the definition says, at every edge and size."""
+"""The glimpse sensor equals its definition, at every border and size."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from ramjax import extract_glimpse, patch_origin
 
 
 def oracle(image, location, *, patch_size, num_scales, scale_factor, fill_value):
-  """The definition, pixel by pixel."""
+  """The definition of the glimpse, pixel by pixel in NumPy."""
   height, width, channels = image.shape
   centre_x = math.floor(np.float32(0.5) * ((location[0] + np.float32(1)) * width))
   centre_y = math.floor(np.float32(0.5) * ((location[1] + np.float32(1)) * height))
@@ -50,22 +50,24 @@ coordinates = st.one_of(
   locations=st.lists(st.tuples(coordinates, coordinates), min_size=5, max_size=5),
   seed=st.integers(0, 2**16),
 )
-def test_equals_the_definition(height, width, channels, locations, seed, **sizes):
+def test_glimpse_equals_its_definition_pixel_by_pixel(
+  height, width, channels, locations, seed, **sizes
+):
   image = np.random.RandomState(seed).randn(height, width, channels).astype(np.float32)
   locations = np.array(locations, np.float32)
-  look = functools.partial(extract_glimpse, **sizes)
-  seen = jax.jit(jax.vmap(look, in_axes=(None, 0)))(image, locations)
+  sensor = functools.partial(extract_glimpse, **sizes)
+  seen = jax.jit(jax.vmap(sensor, in_axes=(None, 0)))(image, locations)
   expected = np.stack([oracle(image, location, **sizes) for location in locations])
   np.testing.assert_allclose(seen, expected, atol=1e-6)
 
 
-def test_corners_of_an_image_that_is_not_square():
+def test_corners_of_a_rectangular_image():
   image = jnp.arange(12.0).reshape(3, 4, 1)
-  look = functools.partial(extract_glimpse, image, patch_size=2)
-  top_left = look(jnp.array([-1.0, -1.0]))[0, ..., 0]
-  top_right = look(jnp.array([1.0, -1.0]))[0, ..., 0]
-  bottom_left = look(jnp.array([-1.0, 1.0]))[0, ..., 0]
-  bottom_right = look(jnp.array([1.0, 1.0]))[0, ..., 0]
+  sensor = functools.partial(extract_glimpse, image, patch_size=2)
+  top_left = sensor(jnp.array([-1.0, -1.0]))[0, ..., 0]
+  top_right = sensor(jnp.array([1.0, -1.0]))[0, ..., 0]
+  bottom_left = sensor(jnp.array([-1.0, 1.0]))[0, ..., 0]
+  bottom_right = sensor(jnp.array([1.0, 1.0]))[0, ..., 0]
   assert top_left.tolist() == [[0, 0], [0, 0]]
   assert top_right.tolist() == [[0, 0], [3, 0]]
   assert bottom_left.tolist() == [[0, 8], [0, 0]]
@@ -73,14 +75,16 @@ def test_corners_of_an_image_that_is_not_square():
 
 
 @pytest.mark.parametrize("patch_size", [3, 8])
-def test_beyond_the_range_is_the_border(patch_size):
+def test_location_out_of_range_is_clipped_to_the_border(patch_size):
   image = jnp.arange(20.0).reshape(5, 4, 1)
-  look = functools.partial(extract_glimpse, image, patch_size=patch_size, num_scales=2)
+  sensor = functools.partial(
+    extract_glimpse, image, patch_size=patch_size, num_scales=2
+  )
   for beyond, border in (([1.7, -9.0], [1.0, -1.0]), ([-1.1, 0.2], [-1.0, 0.2])):
-    np.testing.assert_array_equal(look(jnp.array(beyond)), look(jnp.array(border)))
+    np.testing.assert_array_equal(sensor(jnp.array(beyond)), sensor(jnp.array(border)))
 
 
-def test_a_patch_larger_than_the_image_holds_all_of_it():
+def test_patch_larger_than_the_image_contains_the_image():
   image = jnp.arange(6.0).reshape(2, 3, 1)
   seen = extract_glimpse(image, jnp.zeros(2), patch_size=8, fill_value=-1.0)[0, ..., 0]
   # Centre pixel (row 1, column 1) is at row and column 4 of the patch.
@@ -88,7 +92,7 @@ def test_a_patch_larger_than_the_image_holds_all_of_it():
   assert (seen == -1.0).sum() == 64 - 6
 
 
-def test_scales_show_the_same_centre_at_growing_width():
+def test_scales_have_a_common_centre():
   image = jnp.ones((32, 32, 1)).at[16, 16].set(17.0)
   seen = extract_glimpse(image, jnp.zeros(2), patch_size=4, num_scales=3)
   assert seen.shape == (3, 4, 4, 1)
@@ -96,8 +100,8 @@ def test_scales_show_the_same_centre_at_growing_width():
 
 
 @pytest.mark.parametrize("location", [(-1.0, 1.0), (0.97, -0.4), (0.1, 0.2)])
-def test_four_scales_of_which_the_last_is_wider_than_the_image(location):
-  """The glimpse of the cluttered tasks, and one scale more: up to 96 of 60 pixels."""
+def test_last_of_four_scales_may_be_wider_than_the_image(location):
+  """The glimpse of the cluttered tasks with a fourth scale: 96 pixels of 60."""
   image = np.random.RandomState(0).randn(60, 52, 1).astype(np.float32)
   sizes = {"patch_size": 12, "num_scales": 4, "scale_factor": 2, "fill_value": -0.4}
   location = np.array(location, np.float32)
@@ -106,7 +110,7 @@ def test_four_scales_of_which_the_last_is_wider_than_the_image(location):
   np.testing.assert_allclose(seen, oracle(image, location, **sizes), atol=1e-6)
 
 
-def test_patch_origin_is_where_the_sensor_looks():
+def test_patch_origin_is_the_corner_of_the_glimpse():
   image = jnp.arange(20.0 * 30).reshape(20, 30, 1)
   location = jnp.array([0.13, -0.41])
   row, column = patch_origin(location, image_size=(20, 30), side=6)
@@ -115,18 +119,18 @@ def test_patch_origin_is_where_the_sensor_looks():
 
 
 @pytest.mark.parametrize("location", [(-1.0, 0.3), (0.2, 0.1), (1.0, 1.0)])
-def test_differentiable_in_the_image(location):
+def test_gradient_in_the_image(location):
   image = jax.random.normal(jax.random.key(0), (7, 9, 2))
-  look = functools.partial(extract_glimpse, patch_size=3, num_scales=2)
+  sensor = functools.partial(extract_glimpse, patch_size=3, num_scales=2)
   check_grads(
-    lambda image: look(image, jnp.array(location)), (image,), order=1, modes=["rev"]
+    lambda image: sensor(image, jnp.array(location)), (image,), order=1, modes=["rev"]
   )
 
 
-def test_work_does_not_grow_with_the_image():
-  """No intermediate value is larger than a few glimpses, however large the image."""
-  look = functools.partial(extract_glimpse, patch_size=8, num_scales=2)
-  jaxpr = jax.make_jaxpr(look)(jnp.zeros((1024, 1024, 1)), jnp.zeros(2))
+def test_cost_does_not_grow_with_the_image():
+  """For a large image, no intermediate array is larger than a few glimpses."""
+  sensor = functools.partial(extract_glimpse, patch_size=8, num_scales=2)
+  jaxpr = jax.make_jaxpr(sensor)(jnp.zeros((1024, 1024, 1)), jnp.zeros(2))
   sizes = [
     variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars
   ]
@@ -134,7 +138,7 @@ def test_work_does_not_grow_with_the_image():
 
 
 @pytest.mark.parametrize("name", ["patch_size", "num_scales", "scale_factor"])
-def test_a_size_of_zero_is_refused(name):
+def test_zero_sizes_are_refused(name):
   sizes = {"patch_size": 4, "num_scales": 1, "scale_factor": 2, name: 0}
   with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
     extract_glimpse(jnp.zeros((8, 8, 1)), jnp.zeros(2), **sizes)
@@ -148,6 +152,6 @@ def test_a_size_of_zero_is_refused(name):
     (jnp.zeros((8, 8, 1), jnp.uint8), jnp.zeros(2)),
   ],
 )
-def test_arrays_of_another_kind_are_refused(image, location):
+def test_wrong_ranks_and_dtypes_are_refused(image, location):
   with pytest.raises(AssertionError):
     extract_glimpse(image, location, patch_size=4)

@@ -1,4 +1,4 @@
-"""The house's order: imports only go down, and heavy packages wait until used."""
+"""Order of the modules: imports only go down, and heavy packages are imported late."""
 
 import ast
 import pathlib
@@ -45,12 +45,12 @@ ORDER = [
   "orbax_patches",
   "checkpoint",
 ]
-"""From the ground up: a module imports only what stands above it in this list."""
+"""A module may import only modules that stand above it in this list."""
 
 
 EXPERIMENTS = LIBRARY.parent / "experiments"
 FLOORS = {"cli": 0, "reporting": 1, "runs": 2, "studies": 3, "benchmarks": 3, "": 4}
-"""The rooms of experiments/ by their floor; at the top are the scripts."""
+"""The folders of experiments/ with their floors; the scripts are at the top."""
 
 
 def module_name(path):
@@ -59,7 +59,7 @@ def module_name(path):
 
 
 def imported_modules(path):
-  """Names, within the library, of the modules that a file imports anywhere."""
+  """Names of the library's modules that a file imports, also inside functions."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
       names = [alias.name for alias in node.names]
@@ -75,7 +75,7 @@ def imported_modules(path):
       assert package != "experiments", f"{path} imports a script"
 
 
-def test_every_module_has_its_place():
+def test_order_lists_every_module():
   found = {module_name(path) for path in LIBRARY.rglob("*.py")} - {""}
   assert found == set(ORDER)
 
@@ -86,21 +86,21 @@ def test_imports_only_go_down(name):
   path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
   above = ORDER[: ORDER.index(name)]
   own = {inside for inside in imported_modules(path) if inside != name}
-  # `from ramjax.data import idx` names the package on the way to its module.
+  # `from ramjax.data import idx` also names the package `data`.
   if name.startswith("data."):
     own.discard("data")
   assert own <= set(above)
 
 
 def room_of(module):
-  """The room of `experiments.runs.trainer` is `runs`, that of a script is empty."""
+  """The folder of a module: `runs` for `experiments.runs.trainer`, empty for a script."""
   parts = module.split(".")
   return parts[1] if len(parts) > 1 and parts[1] in FLOORS else ""
 
 
 @pytest.mark.parametrize("room", FLOORS)
 def test_experiments_import_from_their_own_floor_and_below(room):
-  """Rooms of one floor do not know each other, and nobody imports a script."""
+  """Folders on the same floor do not import each other, and no module imports a script."""
   paths = sorted((EXPERIMENTS / room).glob("*.py"))
   assert paths
   for path in paths:
@@ -119,7 +119,7 @@ def test_experiments_import_from_their_own_floor_and_below(room):
         assert other == room or FLOORS[other] < FLOORS[room], f"{path}: {module}"
 
 
-def test_what_stands_at_the_top_of_experiments_can_be_run():
+def test_every_file_at_the_top_of_experiments_is_a_script():
   for path in EXPERIMENTS.glob("*.py"):
     if path.stem != "__init__":
       assert '__name__ == "__main__"' in path.read_text(), path
@@ -128,14 +128,14 @@ def test_what_stands_at_the_top_of_experiments_can_be_run():
 @pytest.mark.parametrize(
   "package", ["absl.flags", "matplotlib", "rich", "tensorboardX"]
 )
-def test_the_library_holds_no_flags_and_no_screens(package):
+def test_library_imports_neither_flags_nor_display_packages(package):
   for path in LIBRARY.rglob("*.py"):
     assert f"import {package}" not in path.read_text()
     parent, _, child = package.rpartition(".")
     assert not child or f"from {parent} import {child}" not in path.read_text()
 
 
-def test_importing_the_library_is_light():
+def test_importing_the_library_does_not_import_heavy_packages():
   """TFDS, Orbax and matplotlib are imported when they are used, not before."""
   script = (
     "import sys, ramjax, ramjax.data, ramjax.checkpoint;"
@@ -148,7 +148,7 @@ def test_importing_the_library_is_light():
   assert found.stdout.strip() == "[]"
 
 
-def test_no_module_for_odds_and_ends():
+def test_no_module_has_a_catch_all_name():
   names = {path.stem for root in (LIBRARY, EXPERIMENTS) for path in root.rglob("*.py")}
   assert "train" in names
   assert not names & {"utils", "util", "common", "helpers", "misc"}

@@ -1,4 +1,4 @@
-"""Losses against values derived by hand, their gradients, and what they leave alone."""
+"""Losses: values derived by hand, gradients, and stopped gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +105,7 @@ def test_intrinsic_by_hand():
   np.testing.assert_allclose(ramjax.intrinsic_loss(logits, prior), expected, rtol=1e-6)
 
 
-def test_intrinsic_is_smallest_at_its_prior():
+def test_intrinsic_loss_is_minimal_at_its_prior():
   prior = jnp.array([0.2, 0.3, 0.5])
   slope = jax.grad(ramjax.intrinsic_loss)(jnp.log(prior), prior)
   np.testing.assert_allclose(slope, 0.0, atol=1e-7)
@@ -121,7 +121,7 @@ def test_a_uniform_prior_is_the_default(arrays):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_one_value_for_each_example_whatever_the_leading_axes(name, arrays):
+def test_losses_accept_any_leading_axes(name, arrays):
   loss = getattr(ramjax, name)
   inputs = [arrays[argument] for argument in LOSSES[name]]
   axes = [1 if argument.endswith("_t") else 0 for argument in LOSSES[name]]
@@ -132,7 +132,7 @@ def test_one_value_for_each_example_whatever_the_leading_axes(name, arrays):
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_gradients(name, arrays):
+def test_gradients_equal_finite_differences(name, arrays):
   learned = LEARNED[name]
 
   def loss(value):
@@ -143,7 +143,7 @@ def test_gradients(name, arrays):
 
 
 @pytest.mark.parametrize(("name", "argument"), STOPPED)
-def test_what_a_loss_leaves_alone(name, argument, arrays):
+def test_gradients_of_constants_are_stopped(name, argument, arrays):
   def loss(value):
     inputs = {**arrays, argument: value}
     return getattr(ramjax, name)(*(inputs[name_] for name_ in LOSSES[name])).sum()
@@ -151,11 +151,11 @@ def test_what_a_loss_leaves_alone(name, argument, arrays):
   assert not jax.grad(loss)(arrays[argument]).any()
 
 
-def test_reinforce_is_the_policy_gradient():
-  """Its mean gradient is that of the expected reward, which is known in closed form.
+def test_reinforce_gradient_is_the_policy_gradient():
+  """The mean gradient is the gradient of the expected reward.
 
-  One location of one dimension, reward 1 where it is positive:
-  d/dm P(m + s ε > 0) = φ(m / s) / s.
+  Here it has a closed form: for one location in one dimension, with reward 1 if the
+  location is positive, d/dm P(m + s ε > 0) = φ(m / s) / s.
   """
   mean, std, samples = 0.3, 0.5, 400_000
   location = mean + std * jax.random.normal(jax.random.key(0), (1, samples))
@@ -186,6 +186,6 @@ def test_reinforce_is_the_policy_gradient():
     ("intrinsic_loss", (jnp.zeros((4, K)), jnp.full(K + 1, 1 / (K + 1)))),
   ],
 )
-def test_shapes_and_types_that_do_not_fit_are_refused(name, inputs):
+def test_wrong_shapes_and_dtypes_are_refused(name, inputs):
   with pytest.raises(AssertionError):
     getattr(ramjax, name)(*inputs)

@@ -1,4 +1,4 @@
-"""The architecture: its size, its initialisation, and its arithmetic in NumPy."""
+"""The networks: number of parameters, initialisation, and one step in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,20 @@ def params():
   return init_params(jax.random.key(0), CONFIG)
 
 
-def test_number_of_parameters_is_that_of_the_released_code(params):
+def test_number_of_parameters_equals_the_released_code(params):
   assert num_parameters(params) == 212_347
 
 
 def test_parameters_are_counted_from_their_shapes(params):
   assert num_parameters(params.ram["location"]) == 256 * 2 + 2
   assert num_parameters({"scalar": jnp.float32(1), "none": None}) == 1
-  # An LSTM has four layers of g and h with one bias each, the RNN one with two.
+  # The LSTM has four layers of g and h with one bias each; the RNN has one with two.
   shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), LSTM))
   rnn, lstm = 2 * (256 * 256 + 256), 4 * (2 * 256 * 256 + 256)
   assert num_parameters(shapes) == 212_347 - rnn + lstm == 606_075
 
 
-def test_weights_and_biases_are_uniform_within_the_inverse_root_of_fan_in(params):
+def test_weights_and_biases_are_uniform_in_one_over_root_fan_in(params):
   layers = jax.tree.leaves(
     params, is_leaf=lambda node: isinstance(node, dict) and "kernel" in node
   )
@@ -50,7 +50,7 @@ def test_weights_and_biases_are_uniform_within_the_inverse_root_of_fan_in(params
   assert (all_biases != 0).all()
 
 
-def test_layers_do_not_share_their_randomness(params):
+def test_layers_start_with_different_weights(params):
   core = params.ram["core"]
   assert not np.allclose(core["glimpse"]["kernel"], core["hidden"]["kernel"])
 
@@ -69,7 +69,7 @@ def test_a_step_equals_its_definition_in_numpy(params):
   location = rng.uniform(-1, 1, (5, 2)).astype(np.float32)
   hidden = rng.rand(5, 256).astype(np.float32)
   value = params.ram["baseline"]["value"]
-  ram = {  # negative before the relu
+  ram = {  # with a baseline that is negative before the relu
     **params.ram,
     "baseline": {"value": {"kernel": -jnp.abs(value["kernel"]), "bias": value["bias"]}},
   }
@@ -106,7 +106,7 @@ def sigmoid(x):
 
 
 def test_a_step_of_the_lstm_equals_its_definition_in_numpy(lstm_params):
-  """Memory and state go in and come out; everything else reads the state."""
+  """All other networks read the hidden state, not the memory cell."""
   rng = np.random.RandomState(0)
   glimpse = rng.randn(5, 1, 8, 8, 1).astype(np.float32)
   location = rng.uniform(-1, 1, (5, 2)).astype(np.float32)
@@ -137,8 +137,8 @@ def test_a_step_of_the_lstm_equals_its_definition_in_numpy(lstm_params):
   np.testing.assert_allclose(baseline, expected, atol=2e-6)
 
 
-def test_the_lstm_begins_with_its_forget_gate_open(lstm_params):
-  """All uniform in ±1/sqrt(256), but the bias of the forget gate, which is round 1."""
+def test_lstm_starts_with_an_open_forget_gate(lstm_params):
+  """Parameters are uniform in ±1/sqrt(256); the bias of the forget gate is around 1."""
   layers = lstm_params.ram["core"]["lstm"]
   assert set(layers) == {f"{source}{gate}" for source in "ih" for gate in "ifgo"}
   for name, layer in layers.items():

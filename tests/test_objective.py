@@ -1,4 +1,4 @@
-"""The objectives: their units, and which parameters each part reaches."""
+"""The objectives: weights of the terms, and which networks each term trains."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ def look(params, images):
 
 
 def reached(grads):
-  """Names of the networks whose gradient is not zero."""
+  """Names of the networks with a nonzero gradient."""
   networks = {**grads.ram, "error": grads.error}
   return {
     name
@@ -64,7 +64,7 @@ def reached(grads):
     ("intrinsic", "all", SEEING),
   ],
 )
-def test_each_part_reaches_what_it_should_and_nothing_else(
+def test_each_term_reaches_only_its_networks(
   part, error_gradient, expected, params, batch
 ):
   images, labels = batch
@@ -79,8 +79,8 @@ def test_each_part_reaches_what_it_should_and_nothing_else(
   assert reached(jax.jit(jax.grad(loss))(params)) == expected
 
 
-def test_each_part_reaches_the_same_networks_with_an_lstm(batch):
-  """Its memory is a second way through time, and none round a stopped gradient."""
+def test_each_term_reaches_the_same_networks_with_an_lstm(batch):
+  """The memory cell is a second path through time; stopped gradients stay stopped."""
   images, labels = batch
   model = dataclasses.replace(MODEL, core="lstm")
   config = ObjectiveConfig()
@@ -102,7 +102,7 @@ def test_each_part_reaches_the_same_networks_with_an_lstm(batch):
     "uncertainty": SEEING | {"error"},
     "intrinsic": SEEING,
   }
-  # h_0 = 0, so that what the weights of h receive has come through time.
+  # h_0 = 0, so the weights of h get a gradient from later glimpses only.
   recurrent = slopes.classification.ram["core"]["lstm"]
   assert all(recurrent[f"h{gate}"]["kernel"].any() for gate in "ifgo")
 
@@ -114,7 +114,7 @@ def test_each_part_reaches_the_same_networks_with_an_lstm(batch):
     ("intrinsic", {"intrinsic_steps": "all"}, SEEING),
   ],
 )
-def test_settings_do_not_change_what_a_part_reaches(
+def test_settings_do_not_change_which_networks_a_term_reaches(
   part, setting, expected, params, batch
 ):
   images, labels = batch
@@ -130,13 +130,13 @@ def test_settings_do_not_change_what_a_part_reaches(
 
 
 def after_the_action(params, images, **fields):
-  """Two glimpses at one image, of which some fields are known."""
+  """A rollout of two glimpses at one image, with some fields replaced."""
   looked = jax.tree.map(lambda field: field[:2, :1], look(params, images))
   return looked._replace(**fields)
 
 
 @pytest.mark.parametrize(("credited", "expected"), [(True, 0.125), (False, -0.375)])
-def test_the_last_location_in_or_out_of_reinforce(credited, expected, params, batch):
+def test_credit_of_the_last_location_by_hand(credited, expected, params, batch):
   """-(0.5 (1 - 0.25) + (-2) (1 - 0.75)) = 0.125, and -0.5 (1 - 0.25) = -0.375."""
   looked = after_the_action(
     params,
@@ -153,7 +153,7 @@ def test_the_last_location_in_or_out_of_reinforce(credited, expected, params, ba
 
   found = parts(looked.log_prob_t)
   np.testing.assert_allclose(found.reinforce, [expected], rtol=1e-6)
-  # The baseline is fitted to all: ((0.25 - 1)² + (0.75 - 1)²) / 2.
+  # The baseline is fitted at both steps: ((0.25 - 1)² + (0.75 - 1)²) / 2.
   np.testing.assert_allclose(found.baseline, [0.3125], rtol=1e-6)
   slope = jax.grad(lambda log_prob_t: parts(log_prob_t).reinforce.sum())
   np.testing.assert_allclose(
@@ -161,7 +161,7 @@ def test_the_last_location_in_or_out_of_reinforce(credited, expected, params, ba
   )
 
 
-def test_a_single_glimpse_has_no_location_to_credit(params, batch):
+def test_without_last_credit_a_single_glimpse_has_no_reinforce_loss(params, batch):
   looked = jax.tree.map(lambda field: field[:1], look(params, batch[0]))
   config = ObjectiveConfig(credit_last_location=False)
   parts = loss_parts(params.error, looked, batch[1], objective_config=config)
@@ -169,8 +169,8 @@ def test_a_single_glimpse_has_no_location_to_credit(params, batch):
 
 
 @pytest.mark.parametrize("steps", ["last", "all"])
-def test_the_intrinsic_term_of_the_last_step_or_of_all(steps, params, batch):
-  """p = i / 55, i = 1…10, and then uniform: cross entropies log 55 - mean log i, log 10."""
+def test_intrinsic_steps_last_and_all_by_hand(steps, params, batch):
+  """p = i / 55 for i = 1…10: cross entropy log 55 - mean log i; then uniform: log 10."""
   logits_t = jnp.stack([jnp.log(jnp.arange(1.0, 11.0)), jnp.zeros(10)])[:, None]
   looked = after_the_action(params, batch[0], logits_t=logits_t)
   config = ObjectiveConfig(intrinsic_steps=steps)
@@ -184,7 +184,7 @@ def test_the_intrinsic_term_of_the_last_step_or_of_all(steps, params, batch):
   first = np.log(55) - np.log(np.arange(1, 11)).mean()
   expected = np.log(10) if steps == "last" else (first + np.log(10)) / 2
   np.testing.assert_allclose(intrinsic(logits_t), [expected], rtol=1e-6)
-  # d/dlogits of -mean log p is p - 1/K; at the uniform p it is 0.
+  # d/dlogits of -mean log p is p - 1/K, which is zero for a uniform p.
   slope_t = jax.grad(lambda logits_t: intrinsic(logits_t).sum())(logits_t)
   pull = np.arange(1, 11) / 55 - 0.1
   share = 0.0 if steps == "last" else 0.5
@@ -193,10 +193,10 @@ def test_the_intrinsic_term_of_the_last_step_or_of_all(steps, params, batch):
 
 
 @pytest.mark.parametrize("error_gradient", ["all", "state"])
-def test_the_uncertainty_reaches_the_state_and_the_prediction(
+def test_uncertainty_gradient_flows_through_state_and_prediction(
   error_gradient, params, batch
 ):
-  """Its gradient is that of sum |u(h, p)|, through h and through p."""
+  """It equals the gradient of sum |u(h, p)| through h and p."""
   images, labels = batch
   config = ObjectiveConfig(error_gradient=error_gradient)
 
@@ -224,8 +224,8 @@ def test_the_uncertainty_reaches_the_state_and_the_prediction(
 
 
 @pytest.mark.parametrize("part", ["uncertainty", "classification"])
-def test_later_glimpses_teach_the_earlier_ones(part, params, batch):
-  """The loss of a rollout reaches the weights through time: h_0 = 0 has no say."""
+def test_gradients_flow_through_time(part, params, batch):
+  """h_0 = 0, so the weights of h get a gradient from later glimpses only."""
   images, labels = batch
 
   def loss(params):
@@ -238,7 +238,7 @@ def test_later_glimpses_teach_the_earlier_ones(part, params, batch):
   assert recurrent.any()
 
 
-def test_the_rest_of_the_model_does_not_notice_the_error_network(params, batch):
+def test_error_network_does_not_change_the_gradient_of_the_rest(params, batch):
   images, labels = batch
   config = ObjectiveConfig(name="original")
 
@@ -257,7 +257,7 @@ def test_the_rest_of_the_model_does_not_notice_the_error_network(params, batch):
 
 @pytest.mark.parametrize("scale", [1.0, 32.0])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
+def test_loss_is_the_weighted_sum_of_its_terms(name, scale, params, batch):
   images, labels = batch
   config = ObjectiveConfig(
     name=name,
@@ -288,7 +288,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(name, scale, params, batch):
   np.testing.assert_allclose(again, expected, rtol=1e-5)
 
 
-def test_the_default_scale_is_the_released_sum_over_a_batch_of_32(params):
+def test_default_scale_equals_the_released_sum_over_a_batch_of_32(params):
   images = jax.random.normal(jax.random.key(1), (32, *MODEL.image_shape))
   labels = jnp.zeros(32, jnp.int32)
   looked = look(params, images)
@@ -301,7 +301,7 @@ def test_the_default_scale_is_the_released_sum_over_a_batch_of_32(params):
   np.testing.assert_allclose(both - original, released, rtol=1e-4)
 
 
-def test_the_loss_does_not_depend_on_the_batch_size(params, batch):
+def test_loss_does_not_depend_on_the_batch_size(params, batch):
   images, labels = batch
   config = ObjectiveConfig()
   looked = look(params, images)
@@ -313,7 +313,7 @@ def test_the_loss_does_not_depend_on_the_batch_size(params, batch):
   np.testing.assert_allclose(once, again, rtol=1e-5)
 
 
-def test_examples_of_weight_zero_do_not_count(params, batch):
+def test_examples_with_weight_zero_are_ignored(params, batch):
   images, labels = batch
   config = ObjectiveConfig()
   looked = look(params, images)
@@ -327,7 +327,7 @@ def test_examples_of_weight_zero_do_not_count(params, batch):
     np.testing.assert_allclose(masked[name], value, rtol=1e-5)
 
 
-def test_a_prior_moves_the_intrinsic_part(params, batch):
+def test_prior_changes_the_intrinsic_term(params, batch):
   images, labels = batch
   prior = (0.91, *[0.01] * 9)
   looked = look(params, images)

@@ -1,4 +1,4 @@
-"""One's own images, and sets that TFDS prepares: read right, or refused in one line."""
+"""User images and datasets prepared by TFDS: read correctly, or refused in one line."""
 
 import importlib.util
 import io
@@ -35,8 +35,8 @@ def npz(folder, name="mine.npz", **arrays):
   return path
 
 
-def test_an_npz_file_is_a_data_set(tmp_path):
-  """Shapes and classes, also those of the test set alone, are those of the arrays."""
+def test_npz_file_is_a_dataset(tmp_path):
+  """Shapes and classes come from the arrays; a class may occur in the test set only."""
   path = npz(tmp_path, **ARRAYS, **TEST)
   found = data.load_dataset(f"npz:{path}")
   assert found.image_shape == (9, 12, 3)
@@ -56,8 +56,8 @@ def test_images_of_one_channel_need_no_last_axis(tmp_path):
   assert data.load_dataset(f"npz:{path}").image_shape == (9, 12, 1)
 
 
-def test_images_are_divided_once_and_for_all(tmp_path):
-  """Each image is in one split, with its class, on every machine in the same one."""
+def test_splits_of_user_images_never_change(tmp_path):
+  """Each image is in exactly one split, with its class, the same on every machine."""
   images = np.arange(30, dtype=np.uint8).repeat(4).reshape(30, 2, 2)
   path = npz(tmp_path, images=images, labels=np.arange(30) % 7)
   found = data.load_dataset(f"npz:{path}")
@@ -69,8 +69,8 @@ def test_images_are_divided_once_and_for_all(tmp_path):
     assert part.labels.tolist() == [n % 7 for n in number]
 
 
-def test_a_file_is_found_where_it_has_gone(tmp_path, monkeypatch):
-  """By its name in --data_dir; a relative name is kept whole."""
+def test_data_dir_replaces_the_folder_of_a_file(tmp_path, monkeypatch):
+  """Without --data_dir, a relative path stays relative to the current folder."""
   (tmp_path / "new").mkdir()
   npz(tmp_path / "new", **ARRAYS)
   found = data.load_dataset("npz:/old/mine.npz", data_dir=str(tmp_path / "new"))
@@ -79,7 +79,7 @@ def test_a_file_is_found_where_it_has_gone(tmp_path, monkeypatch):
   assert data.load_dataset("npz:new/mine.npz").name == found.name
 
 
-def test_other_images_under_the_same_name_are_refused(tmp_path):
+def test_changed_data_under_the_same_name_is_refused(tmp_path):
   path = npz(tmp_path, **ARRAYS)
   found = data.load_dataset(f"npz:{path}")
   train = TrainConfig(dataset=found.name, data_sha256=found.sha256)
@@ -92,7 +92,7 @@ def test_other_images_under_the_same_name_are_refused(tmp_path):
     data.dataset_of(config)
 
 
-def test_the_fingerprint_tells_arrays_apart():
+def test_fingerprint_depends_on_shapes_and_splits():
   one = Split(np.zeros((2, 3, 4, 1), np.uint8), np.zeros(2, np.int32))
   other = Split(one.images.reshape(2, 4, 3, 1), one.labels)
   digests = [splits.fingerprint(split, None) for split in (one, other)]
@@ -118,7 +118,7 @@ BAD_NPZ = [
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD_NPZ)
-def test_arrays_that_are_no_data_set_are_named(changes, message, tmp_path):
+def test_invalid_npz_array_is_named(changes, message, tmp_path):
   arrays = {k: v for k, v in {**ARRAYS, **changes}.items() if v is not None}
   path = npz(tmp_path, **arrays)
   with pytest.raises(data.DataError, match=message) as caught:
@@ -128,7 +128,7 @@ def test_arrays_that_are_no_data_set_are_named(changes, message, tmp_path):
 
 
 def damaged_npz():
-  """Contents of files that are no sound .npz files, in many ways."""
+  """Contents of damaged .npz files."""
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **ARRAYS)
   whole = buffer.getvalue()
@@ -144,7 +144,7 @@ def damaged_npz():
 
 
 @pytest.mark.parametrize("content", damaged_npz())
-def test_a_damaged_npz_file_is_one_line(content, tmp_path):
+def test_damaged_npz_file_gives_one_line(content, tmp_path):
   path = tmp_path / "mine.npz"
   path.write_bytes(content)
   with pytest.raises(data.DataError, match="cannot be read as an") as caught:
@@ -152,7 +152,7 @@ def test_a_damaged_npz_file_is_one_line(content, tmp_path):
   assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_one_array_and_no_file_are_refused(tmp_path):
+def test_npy_file_and_missing_file_are_refused(tmp_path):
   path = tmp_path / "mine.npz"
   with pytest.raises(data.DataError, match="No such file"):
     read_npz(path)
@@ -172,8 +172,10 @@ def write_images(folder, images, labels, suffix=".png"):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("with_test", [False, True])
-def test_a_folder_of_folders_is_a_data_set(channels, with_test, tmp_path):
-  """Images in the order of classes and files; grey ones have one channel."""
+def test_folder_with_a_subfolder_for_each_class_is_a_dataset(
+  channels, with_test, tmp_path
+):
+  """Images are sorted by class and file name; grey images have one channel."""
   images, labels = ARRAYS["images"][..., :channels], ARRAYS["labels"]
   root = tmp_path / "train" if with_test else tmp_path
   write_images(root, images, labels)
@@ -192,7 +194,7 @@ def test_a_folder_of_folders_is_a_data_set(channels, with_test, tmp_path):
   assert dataset.num_classes == 3
 
 
-def test_grey_images_among_coloured_ones_have_three_channels(tmp_path):
+def test_grey_images_beside_colour_images_get_three_channels(tmp_path):
   write_images(tmp_path, ARRAYS["images"][:2], [0, 0])
   write_images(tmp_path, ARRAYS["images"][:2, ..., 0], [1, 1])
   found = read_folder(tmp_path).train.images
@@ -245,7 +247,7 @@ def spoil_by_folders(folder):
     (spoil_by_folders, "class 0/more cannot be read as an image"),
   ],
 )
-def test_a_folder_that_is_no_data_set_is_one_line(spoil, message, tmp_path):
+def test_invalid_folder_gives_one_line(spoil, message, tmp_path):
   write_images(tmp_path, ARRAYS["images"][:6], ARRAYS["labels"][:6])
   spoil(tmp_path)
   with pytest.raises(data.DataError, match=message) as caught:
@@ -253,7 +255,7 @@ def test_a_folder_that_is_no_data_set_is_one_line(spoil, message, tmp_path):
   assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_missing_folder_is_refused(tmp_path):
   with pytest.raises(data.DataError, match="nowhere cannot be read"):
     read_folder(tmp_path / "nowhere")
 
@@ -266,7 +268,7 @@ def test_too_few_images_to_divide(count, with_test):
     splits.divide(stored, name="mine")
 
 
-def test_a_channel_that_never_changes_can_be_divided_by():
+def test_constant_channel_has_deviation_one():
   images = np.zeros((3, 2, 2, 2), np.uint8)
   images[0, ..., 1] = 255
   assert splits.channel_statistics(images)[1] == (1.0, 0.4714)
@@ -287,12 +289,12 @@ BAD_CANVASES = [
 
 
 @pytest.mark.parametrize(("name", "options", "message"), BAD_CANVASES)
-def test_names_and_canvases_that_are_not_known(name, options, message):
+def test_unknown_name_or_invalid_canvas_is_refused(name, options, message):
   with pytest.raises(ConfigError, match=message):
     data.load_dataset(name, **options)
 
 
-def test_small_images_can_be_moved_and_not_cut_up(tmp_path):
+def test_small_images_can_be_translated_but_not_cluttered(tmp_path):
   path = npz(tmp_path, images=ARRAYS["images"][:, :7], labels=ARRAYS["labels"])
   found = data.load_dataset(f"npz:{path}", canvas_size=20)
   assert found.image_shape == (20, 20, 3)
@@ -300,7 +302,7 @@ def test_small_images_can_be_moved_and_not_cut_up(tmp_path):
     data.load_dataset(f"npz:{path}", canvas_size=20, num_clutter=1)
 
 
-def test_a_run_is_named_after_its_data():
+def test_label_of_a_run_names_its_data():
   def label(dataset, **options):
     return workdir_lib.data_label(TrainConfig(dataset=dataset, **options))
 
@@ -310,7 +312,7 @@ def test_a_run_is_named_after_its_data():
   assert label("folder:/somewhere/cells/", canvas_size=9) == "folder_cells_canvas9"
 
 
-def test_without_tensorflow_one_line_names_the_extra(monkeypatch):
+def test_missing_tensorflow_gives_one_line(monkeypatch):
   monkeypatch.setattr(prepared.importlib.util, "find_spec", lambda name: None)
   for name in (*prepared.KNOWN, "tfds:emnist/letters"):
     with pytest.raises(data.DataError, match=r"pip install 'ramjax\[tensorflow\]'"):
@@ -385,8 +387,8 @@ except data.DataError as error:
 @pytest.mark.skipif(
   importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is an extra"
 )
-def test_a_set_that_tfds_prepares(tmp_path):
-  """Three channels, through a builder that is defined and prepared here."""
+def test_dataset_prepared_by_tfds(tmp_path):
+  """With two small builders, defined in this test."""
   package = tmp_path / "tiny_builders"
   package.mkdir()
   (package / "__init__.py").write_text(TINY_BUILDERS)
@@ -398,7 +400,7 @@ def test_a_set_that_tfds_prepares(tmp_path):
     env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
   )
   assert done.returncode == 0, done.stderr
-  lines = done.stdout.splitlines()[-4:]  # TFDS tells of what it prepares before
+  lines = done.stdout.splitlines()[-4:]  # TFDS prints its progress before
   assert all(line.startswith("0 ") for line in lines)
   for line, expected in zip(
     lines, ["several sizes", "not known to TFDS", "images and classes", ""], strict=True

@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what the model was shown."""
+"""Figures: the seen pixels, and images with any number of channels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +12,15 @@ CONFIG = ModelConfig(patch_size=4, num_scales=2, scale_factor=3)
 IMAGE = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
 
 
-def looking_at(*locations):
-  """A rollout of one image, of which nothing is known but where it was looked at."""
+def rollout_at(*locations):
+  """A rollout of one image with given locations and no other fields."""
   location_t = jnp.array(locations)[:, None]
   return Rollout(*[None] * len(Rollout._fields))._replace(location_t=location_t)
 
 
-def test_what_was_seen_is_what_the_sensor_gave():
-  """Around the centre: 4 x 4 pixels in a frame of blocks of 3 x 3, the rest is grey."""
-  seen = plots.seen_pixels(IMAGE, looking_at([0.0, 0.0]), 0, CONFIG)
+def test_seen_pixels_equal_the_glimpse():
+  """At the centre 4 x 4 sharp pixels, around them blocks of 3 x 3, the rest grey."""
+  seen = plots.seen_pixels(IMAGE, rollout_at([0.0, 0.0]), 0, CONFIG)
   sharp, coarse = np.asarray(
     extract_glimpse(
       jnp.asarray(IMAGE, jnp.float32),
@@ -37,8 +37,8 @@ def test_what_was_seen_is_what_the_sensor_gave():
   np.testing.assert_allclose(seen, expected, atol=1)
 
 
-def test_a_sharp_look_is_not_blurred_by_a_later_one_beside_it():
-  seen = plots.seen_pixels(IMAGE, looking_at([0.0, 0.0], [0.2, 0.0]), 0, CONFIG)
+def test_later_glimpse_does_not_blur_a_sharp_one():
+  seen = plots.seen_pixels(IMAGE, rollout_at([0.0, 0.0], [0.2, 0.0]), 0, CONFIG)
   for column in (25, 30):
     inside = np.s_[18:22, column - 2 : column + 2]
     np.testing.assert_array_equal(seen[inside], IMAGE[inside])
@@ -46,17 +46,17 @@ def test_a_sharp_look_is_not_blurred_by_a_later_one_beside_it():
 
 @pytest.mark.parametrize("location", [[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
 @pytest.mark.parametrize("patch_size", [1, 4, 60])
-def test_glimpses_that_leave_the_image(location, patch_size):
-  """At the border a block is the mean of what is left of it."""
+def test_seen_pixels_of_glimpses_across_the_border(location, patch_size):
+  """At the border, a block is the mean of its pixels inside the image."""
   config = ModelConfig(patch_size=patch_size, num_scales=2, scale_factor=3)
   image = np.full((40, 50, 1), 7, np.uint8)
-  seen = plots.seen_pixels(image, looking_at(location), 0, config)
+  seen = plots.seen_pixels(image, rollout_at(location), 0, config)
   assert set(np.unique(seen)) <= {7, 90}
   assert (seen == 7).any()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_images_of_any_number_of_channels_can_be_drawn(channels):
+def test_images_with_any_number_of_channels_can_be_drawn(channels):
   axes = Figure().subplots()
   image = np.full((5, 6, channels), 40, np.uint8)
   plots._show_image(axes, image)

@@ -1,4 +1,4 @@
-"""The location policy: samples in the image, densities of a Gaussian."""
+"""The location policy: clipped samples, Gaussian densities, first locations."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_log_density_by_hand():
   )
 
 
-def test_gradient_of_the_log_density_points_to_the_sample():
+def test_gradient_of_the_log_density_by_hand():
   location, mean = jnp.array([0.1, -0.2]), jnp.array([0.05, 0.0])
   to_mean, to_location = jax.grad(
     lambda m, loc: location_log_prob(loc, m, std=0.1), argnums=(0, 1)

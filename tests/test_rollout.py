@@ -1,4 +1,4 @@
-"""The unroll: what each step sees, and what it does not depend on."""
+"""The rollout: its values at each glimpse, and its sources of randomness."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from ramjax import (
 )
 from ramjax.networks import RecurrentAttentionModel, initial_state
 
-CONFIG = ModelConfig(  # nothing at its default
+CONFIG = ModelConfig(  # no default values
   image_shape=(20, 30, 2),
   patch_size=5,
   num_scales=2,
@@ -65,10 +65,10 @@ def assert_same(left, right, **tolerance):
 
 
 @pytest.mark.parametrize("config", CORES.values(), ids=CORES)
-def test_equals_a_loop_over_its_parts(config, images):
-  """Given where it looked, everything else follows from sensor and networks."""
+def test_rollout_equals_a_loop_over_sensor_and_networks(config, images):
+  """Given the locations, sensor and networks determine everything else."""
   params = init_params(jax.random.key(0), config)
-  looked = unroll(params, images, model_config=config)
+  result = unroll(params, images, model_config=config)
   model = RecurrentAttentionModel(config)
   sizes = {"patch_size": 5, "num_scales": 2, "scale_factor": 3, "fill_value": -0.4}
   see = jax.vmap(functools.partial(extract_glimpse, **sizes))
@@ -76,31 +76,31 @@ def test_equals_a_loop_over_its_parts(config, images):
   assert state.hidden.shape == (4, 32)
   assert not any(leaf.any() for leaf in jax.tree.leaves(state))
   for t in range(6):
-    location = looked.location_t[t]
+    location = result.location_t[t]
     state, mean, logits, baseline = model.apply(
       {"params": params.ram}, state, see(images, location), location
     )
-    np.testing.assert_allclose(looked.hidden_t[t], state.hidden, atol=1e-5)
-    np.testing.assert_allclose(looked.logits_t[t], logits, atol=1e-5)
-    np.testing.assert_allclose(looked.baseline_t[t], baseline, atol=1e-5)
+    np.testing.assert_allclose(result.hidden_t[t], state.hidden, atol=1e-5)
+    np.testing.assert_allclose(result.logits_t[t], logits, atol=1e-5)
+    np.testing.assert_allclose(result.baseline_t[t], baseline, atol=1e-5)
     np.testing.assert_allclose(
-      looked.predicted_error_t[t],
+      result.predicted_error_t[t],
       predict_error(params.error, state.hidden, jax.nn.softmax(logits)),
       atol=1e-5,
     )
     np.testing.assert_allclose(
-      looked.log_prob_t[t],
-      location_log_prob(looked.next_location_t[t], mean, std=0.2),
+      result.log_prob_t[t],
+      location_log_prob(result.next_location_t[t], mean, std=0.2),
       atol=1e-3,
     )
     if t > 0:
-      np.testing.assert_array_equal(location, looked.next_location_t[t - 1])
-    assert 0.05 < jnp.abs(looked.next_location_t[t] - mean).max() < 1.2  # six std
-  assert jnp.abs(looked.location_t).max() <= 1.0
+      np.testing.assert_array_equal(location, result.next_location_t[t - 1])
+    assert 0.05 < jnp.abs(result.next_location_t[t] - mean).max() < 1.2  # 6 std
+  assert jnp.abs(result.location_t).max() <= 1.0
 
 
 @pytest.mark.parametrize("config", CORES.values(), ids=CORES)
-def test_few_glimpses_are_the_beginning_of_many(config, images):
+def test_short_rollout_is_the_beginning_of_a_long_one(config, images):
   params = init_params(jax.random.key(0), config)
   few, many = (
     unroll(params, images, model_config=config, num_glimpses=num) for num in (6, 50)
@@ -108,7 +108,7 @@ def test_few_glimpses_are_the_beginning_of_many(config, images):
   assert_same(few, jax.tree.map(lambda field: field[:6], many))
 
 
-def test_an_image_does_not_depend_on_the_others(params, images):
+def test_images_of_a_batch_are_independent(params, images):
   together = unroll(params, images)
   changed = unroll(params, images.at[1:].set(0.0))
   first = unroll(params, images[:1])
@@ -118,7 +118,7 @@ def test_an_image_does_not_depend_on_the_others(params, images):
   assert_same(jax.tree.map(lambda field: field[:, :1], together), first)
 
 
-def test_a_key_for_each_image(params, images):
+def test_key_for_each_image(params, images):
   keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
   expected = unroll(params, images)
   backwards = unroll(params, images[::-1], key=keys[::-1])
@@ -131,25 +131,26 @@ def test_randomness_comes_from_the_key_alone(params, images):
   assert not np.allclose(unroll(params, images).location_t, other.location_t)
 
 
-def test_steps_and_images_draw_different_noise(params):
-  """With a mean that is 0 everywhere, locations are the noise itself."""
+def test_noise_differs_between_glimpses_and_images(params):
+  """A zero location network has the mean 0, so the locations are the noise."""
   location = jax.tree.map(jnp.zeros_like, params.ram["location"])
   blind = params._replace(ram={**params.ram, "location": location})
-  looked = unroll(blind, jnp.zeros((64, *CONFIG.image_shape)), num_glimpses=30)
-  noise = np.asarray(looked.next_location_t).reshape(-1, 2)
+  result = unroll(blind, jnp.zeros((64, *CONFIG.image_shape)), num_glimpses=30)
+  noise = np.asarray(result.next_location_t).reshape(-1, 2)
   assert len(np.unique(noise, axis=0)) == 64 * 30
   np.testing.assert_allclose(noise.std(0), 0.2, rtol=0.05)
   np.testing.assert_allclose(noise.mean(0), 0.0, atol=0.02)
-  first = np.asarray(looked.location_t[0])
+  first = np.asarray(result.location_t[0])
   assert len(np.unique(first, axis=0)) == 64
   assert np.abs(first).max() > 0.9
 
 
 @pytest.mark.parametrize(("density", "expected"), [("clipped", -1.4317), ("raw", 0.0)])
-def test_the_mean_of_the_score(density, expected, params):
-  """That of a density is 0; a sample that was clipped at a = 0.25 std has another.
+def test_mean_score_of_clipped_and_raw_density(density, expected, params):
+  """The mean score of raw samples is 0. Clipping at 1 makes it biased.
 
-  With the mean at 0.95 and std 0.2: E min(ε, a) / std = (a (1 - Φ(a)) - φ(a)) / std
+  With mean 0.95 and std 0.2, samples are clipped at a = 0.25 std above the mean:
+  E min(ε, a) / std = (a (1 - Φ(a)) - φ(a)) / std
   = (0.25 · 0.4013 - 0.3867) / 0.2 = -1.4317 for each coordinate.
   """
   config = dataclasses.replace(CONFIG, location_density=density)
@@ -159,16 +160,16 @@ def test_the_mean_of_the_score(density, expected, params):
   def mean_log_prob(bias):
     location["mean"]["bias"] = bias
     blind = params._replace(ram={**params.ram, "location": location})
-    looked = rollout(KEY, blind, images, model_config=config, num_glimpses=50)
-    return looked.log_prob_t.mean()
+    result = rollout(KEY, blind, images, model_config=config, num_glimpses=50)
+    return result.log_prob_t.mean()
 
   score = jax.jit(jax.grad(mean_log_prob))(jnp.full(2, 0.95))
-  # Of 12,800 samples of deviation 1 / 0.2 at most, so that 0.15 are three of the mean's.
+  # The standard error is 5 / sqrt(12,800) = 0.044; 0.15 is more than three of it.
   np.testing.assert_allclose(score, [expected] * 2, atol=0.15)
 
 
-def test_the_density_changes_no_more_than_the_density(params, images):
-  """It is that of a Gaussian at a sample further from its mean, where it was clipped."""
+def test_location_density_changes_only_log_probs(params, images):
+  """Clipped samples have a lower density before clipping: they are further away."""
   config = dataclasses.replace(CONFIG, location_density="raw", location_std=0.8)
   wide = dataclasses.replace(CONFIG, location_std=0.8)
   raw, clipped = (
@@ -183,24 +184,24 @@ def test_the_density_changes_no_more_than_the_density(params, images):
   assert_same(raw._replace(log_prob_t=clipped.log_prob_t), clipped, atol=0)
 
 
-def test_mean_policy_looks_at_the_mean(params, images):
+def test_mean_policy_has_no_randomness(params, images):
   first = jnp.array([0.2, -0.3])
-  looked = unroll(params, images, location_policy="mean", first_location=first)
+  result = unroll(params, images, location_policy="mean", first_location=first)
   again = unroll(
     params, images, jax.random.key(9), location_policy="mean", first_location=first
   )
-  assert_same(looked, again, atol=0)
-  assert (np.asarray(looked.location_t[0]) == np.asarray(first)).all()
-  # At its mean the density of a Gaussian is 1 / (2 pi std²).
-  np.testing.assert_allclose(looked.log_prob_t, -np.log(2 * np.pi * 0.04), rtol=1e-5)
+  assert_same(result, again, atol=0)
+  assert (np.asarray(result.location_t[0]) == np.asarray(first)).all()
+  # The density of a Gaussian at its mean is 1 / (2 pi std²).
+  np.testing.assert_allclose(result.log_prob_t, -np.log(2 * np.pi * 0.04), rtol=1e-5)
 
 
-def test_the_first_glimpse_in_the_middle(params, images):
-  """Nothing else changes, and a first location that is given is taken."""
+def test_first_location_in_the_centre_or_given(params, images):
+  """The setting changes nothing else, and a given location takes precedence."""
   centred = dataclasses.replace(CONFIG, first_location="centre")
-  looked = unroll(params, images, model_config=centred)
-  assert not looked.location_t[0].any()
-  assert_same(looked, unroll(params, images, first_location=jnp.zeros(2)), atol=0)
+  result = unroll(params, images, model_config=centred)
+  assert not result.location_t[0].any()
+  assert_same(result, unroll(params, images, first_location=jnp.zeros(2)), atol=0)
   given = jnp.array([0.2, -0.3])
   assert_same(
     unroll(params, images, model_config=centred, first_location=given),
@@ -209,16 +210,15 @@ def test_the_first_glimpse_in_the_middle(params, images):
   )
 
 
-def test_jit_and_vmap_over_parameters(params, images):
-  """A stranger may vmap it over models."""
+def test_vmap_over_parameters(params, images):
   both = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
-  looked = jax.jit(jax.vmap(lambda p: unroll(p, images)))(both)
+  result = jax.jit(jax.vmap(lambda p: unroll(p, images)))(both)
   assert_same(
-    jax.tree.map(lambda field: field[0], looked), unroll(params, images), atol=1e-4
+    jax.tree.map(lambda field: field[0], result), unroll(params, images), atol=1e-4
   )
 
 
-def test_images_of_another_size_than_the_configured_one_will_do(params):
+def test_images_may_differ_from_the_configured_size(params):
   assert unroll(params, jnp.zeros((2, 64, 48, 2))).hidden_t.shape == (6, 2, 32)
 
 

@@ -1,4 +1,4 @@
-"""The stopping rule: the paper's, the first time that it holds."""
+"""The stopping rule of the paper, at the first glimpse where it holds."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def oracle(probs_t, predicted_error_t, beta):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 1.0, 3.0])
-def test_equals_the_rule_of_the_paper(beta):
+def test_stopping_time_equals_the_rule_of_the_paper(beta):
   rng = np.random.RandomState(0)
   probs_t = rng.dirichlet(np.full(10, 0.2), (12, 200)).astype(np.float32)
   errors_t = rng.uniform(0, 0.3, probs_t.shape).astype(np.float32)
@@ -39,20 +39,20 @@ def test_equals_the_rule_of_the_paper(beta):
     assert len(set(expected)) > 2
 
 
-def test_rivals_get_an_upper_bound():
-  """The released code subtracts β u for the rivals too, and would stop here."""
+def test_other_classes_get_an_upper_bound():
+  """The released code also subtracts β u from other classes, and would stop here."""
   probs, error = jnp.array([0.6, 0.4]), jnp.array([0.0, 0.3])
   assert not is_decided(probs, error, beta=1.0)
   assert is_decided(probs, error, beta=0.5)
 
 
-def test_the_first_time_counts():
-  """Decided, undecided, decided again: it stops at 1 and not at 3."""
+def test_first_decision_counts():
+  """Decided, undecided, decided again: the stopping time is 1, not 3."""
   probs_t = jnp.array([[0.9, 0.1], [0.5, 0.5], [0.9, 0.1]])
   assert stopping_time(probs_t, jnp.zeros((3, 2)), beta=1.0) == 1
 
 
-def test_a_tie_is_not_decided_and_the_last_glimpse_ends_it():
+def test_tie_is_not_a_decision():
   probs_t = jnp.full((4, 2), 0.5)
   assert not is_decided(probs_t[0], jnp.zeros(2), beta=0.0)
   assert stopping_time(probs_t, jnp.zeros((4, 2)), beta=0.0) == 4
@@ -63,7 +63,7 @@ def test_beta_zero_takes_one_glimpse():
   assert (stopping_time(probs_t, jnp.ones((6, 50, 10)), beta=0.0) == 1).all()
 
 
-def test_a_larger_beta_never_looks_shorter():
+def test_larger_beta_never_stops_earlier():
   keys = jax.random.split(jax.random.key(1))
   probs_t = jax.nn.softmax(3 * jax.random.normal(keys[0], (9, 100, 10)))
   errors_t = jax.random.uniform(keys[1], (9, 100, 10), maxval=0.2)

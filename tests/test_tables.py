@@ -1,4 +1,4 @@
-"""Tables: means, spreads and interpolations as by hand, and the documents have them."""
+"""Tables of results: values by hand, and the tables in the documents."""
 
 import json
 
@@ -37,7 +37,7 @@ def cells(table):
   return [line[2:-2].split(" | ") for line in table.splitlines()[2:]]
 
 
-def test_mean_and_standard_deviation():
+def test_spread_is_mean_and_standard_deviation():
   """.6 and .8: mean .7, standard deviation .2 / sqrt 2."""
   assert tables.spread(np.array([0.6, 0.8]), 3) == ".700 ± .141"
   assert tables.spread(np.array([0.6])) == ".6000"
@@ -58,21 +58,21 @@ def test_generalization_by_objective_in_the_order_of_the_paper():
   ]
 
 
-def test_accuracy_between_two_exploration_rates():
-  """4 of 3 to 5 glimpses is half way between .8 and .9; nobody took 6."""
+def test_dynamic_accuracy_is_interpolated_between_rates():
+  """4 glimpses are half way between 3 (.8) and 5 (.9); no rate takes 6 glimpses."""
   dynamic = [(0.0, 1.0, 0.2), (0.2, 5.0, 0.9), (0.1, 3.0, 0.8)]
   [row] = cells(tables.dynamic({"runs": [run(0, (0.9, 0.8), dynamic=dynamic)]}))
   assert row == ["both", ".8000", ".8500", ".9000", "–"]
 
 
-def test_only_the_rates_of_the_paper_are_beside_its_figures():
+def test_dynamic_table_has_only_rates_of_the_paper():
   dynamic = [(0.15, 3.0, 0.8), (0.16, 3.1, 0.81)]
   rows = cells(tables.dynamic_by_beta({"runs": [run(0, (0.9, 0.8), dynamic=dynamic)]}))
   assert rows == [["both, β = 0.15", "3.19 → .9368", "3.00 → .8000"]]
 
 
 def scored(seed, accuracy, *, dataset="mnist_translated_60", objective="both", n=8):
-  """A run as error_rates.json has it, M = 1 and 10; M adds to the accuracy."""
+  """A run as in error_rates.json, with M = 1 and 10; accuracy increases with M."""
   kinds = ((1, "sample"), (10, "mean"))
   return {
     "dataset": dataset,
@@ -89,8 +89,8 @@ def scored(seed, accuracy, *, dataset="mnist_translated_60", objective="both", n
   }
 
 
-def test_error_rates_stand_below_what_was_published():
-  """.98 and .99 are 1.5 % of errors, with a standard deviation of 1 / sqrt 2."""
+def test_error_rates_are_below_the_published_ones():
+  """Accuracies .98 and .99: the error is 1.5 %, its deviation 1 % / sqrt(2)."""
   runs = [scored(0, 0.979), scored(1, 0.989)]
   place = "mnist_translated_60"
   assert cells(tables.error_rates({"runs": runs})) == [
@@ -101,8 +101,8 @@ def test_error_rates_stand_below_what_was_published():
   ]
 
 
-def test_error_rates_of_data_sets_with_other_numbers_of_glimpses():
-  """What nobody scored is empty."""
+def test_error_rates_of_datasets_with_different_numbers_of_glimpses():
+  """Cells without a score are empty."""
   runs = [scored(0, 0.979), scored(0, 0.899, dataset="npz:x", n=6)]
   assert cells(tables.error_rates({"runs": runs}))[2:] == [
     ["mnist_translated_60", "`both`, M = 1", "", "2.00"],
@@ -112,8 +112,8 @@ def test_error_rates_of_data_sets_with_other_numbers_of_glimpses():
   ]
 
 
-def test_objectives_are_columns_and_data_sets_rows():
-  """M = 1 alone; 6 glimpses of one dataset, 8 of the other."""
+def test_objectives_are_columns_and_datasets_are_rows():
+  """With M = 1 only; one dataset has 6 glimpses, the other 8."""
   runs = [
     scored(0, 0.979),
     scored(1, 0.989),
@@ -128,7 +128,7 @@ def test_objectives_are_columns_and_data_sets_rows():
   ]
 
 
-def test_the_same_glimpses_are_a_row_a_number_and_a_column_an_m():
+def test_same_glimpses_has_a_row_for_each_n_and_a_column_for_each_m():
   def variant(num_glimpses, num_samples, accuracy):
     fixed = [{"num_glimpses": num_glimpses, "accuracy": accuracy}]
     return {"num_samples": num_samples, "runs": [{"seed": 0, "fixed": fixed}]}
@@ -144,13 +144,13 @@ def test_the_same_glimpses_are_a_row_a_number_and_a_column_an_m():
   table = tables.same_glimpses(results)
   assert table.splitlines()[0].count("M = 1 ") == table.count("M = 10") == 1
   assert cells(table) == [
-    ["5", "4.00", "2.00", ""],  # no figure of theirs
+    ["5", "4.00", "2.00", ""],  # nothing published
     ["6", "2.45", "1.00", "1.29 to 1.12"],
   ]
 
 
-def test_what_does_not_vary_has_no_correlation():
-  """A collapsed u: null in JSON."""
+def test_missing_correlation_is_a_dash():
+  """Null in JSON, from a self-uncertainty that has collapsed to zero."""
   one = run(0, (0.9, 0.8))
   for point in one["fixed"]:
     point["uncertainty_correlation"] = None
@@ -162,14 +162,14 @@ def test_what_does_not_vary_has_no_correlation():
   assert row == ["released", ".900", ".800", "", ".100", "–"]
 
 
-def test_the_documents_have_the_tables_of_the_results():
-  """`python -m experiments.report` puts them there."""
+def test_documents_agree_with_the_results():
+  """If this fails, run `python -m experiments.report`."""
   for name in report.DOCUMENTS:
     text = (report.ROOT / name).read_text()
     assert text == report.with_tables(text), name
 
 
-def test_a_table_is_put_between_its_marks(tmp_path, monkeypatch):
+def test_table_is_written_between_its_marks(tmp_path, monkeypatch):
   monkeypatch.setattr(report, "RESULTS", tmp_path)
   (tmp_path / "x.json").write_text(json.dumps({"runs": [run(0, (0.9, 0.8))]}))
   marks = "a\n<!-- table: generalization of x.json -->\n{}\n<!-- end of table -->\nb"
@@ -181,7 +181,7 @@ def test_a_table_is_put_between_its_marks(tmp_path, monkeypatch):
   assert report.with_tables(text) == text
 
 
-def test_a_table_of_several_files_has_all_their_runs(tmp_path, monkeypatch):
+def test_table_of_several_files_has_the_runs_of_all(tmp_path, monkeypatch):
   monkeypatch.setattr(report, "RESULTS", tmp_path)
   for name, accuracy in (("x", 0.9), ("y", 0.8)):
     (tmp_path / f"{name}.json").write_text(json.dumps({"runs": [scored(0, accuracy)]}))
@@ -200,7 +200,7 @@ def test_a_table_of_several_files_has_all_their_runs(tmp_path, monkeypatch):
     ("error_rates of no_runs.json + no_runs.json", "no_runs.json has no runs"),
   ],
 )
-def test_a_bad_mark_is_one_line(tmp_path, monkeypatch, mark, message):
+def test_invalid_mark_gives_one_line(tmp_path, monkeypatch, mark, message):
   monkeypatch.setattr(report, "RESULTS", tmp_path)
   (tmp_path / "no_runs.json").write_text("{}")
   with pytest.raises(errors.RunError, match=message) as caught:

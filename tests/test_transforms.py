@@ -1,4 +1,4 @@
-"""Transforms of images: where a digit is put, and which images a model is shown."""
+"""Transforms of images: canvases, clutter, and the images in training and evaluation."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ from ramjax.prediction import evaluation_images
 
 CANVAS = (60, 60)
 PLACES = [[30, 7], [9, 22], [13, 13], [0, 22], [32, 1]]
-"""Row and column of the first five digits of a test set; they never change."""
+"""Row and column of the first five digits of the translated test set."""
 
 SMALL = Config(
   model=ModelConfig(image_shape=(*CANVAS, 1), hidden_size=16, branch_size=8),
@@ -34,7 +34,7 @@ def translated():
 
 
 def places(shown, size=(28, 28)):
-  """Row and column of the images [B, H, W, 1] on canvases of 0; each is all 255."""
+  """Row and column of white images on black canvases [B, H, W, 1]."""
   found = []
   for one in np.asarray(shown)[..., 0]:
     rows, columns = (np.flatnonzero(one.any(axis)) for axis in (1, 0))
@@ -45,15 +45,15 @@ def places(shown, size=(28, 28)):
 
 
 def boxes(count):
-  """Images of 255 whose corner is 0, so that the canvas is."""
+  """White images with one black pixel, so that their canvas is black."""
   images = np.full((count, 28, 28, 1), 255, np.uint8)
   images[:, 5, 5] = 0
   return jnp.asarray(images)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_image_lies_whole_on_a_canvas_of_its_minimum(dtype):
-  """NumPy puts it where its brightest pixel was found; all pixels are different."""
+def test_image_is_complete_on_a_canvas_of_its_minimum(dtype):
+  """All pixels differ, so the brightest one shows the place; NumPy draws the rest."""
   image = np.random.RandomState(0).permutation(5 * 7 * 3).reshape(5, 7, 3) + 11
   put = jax.jit(functools.partial(data.translate, canvas_size=(9, 16)))
   found_at = set()
@@ -70,7 +70,7 @@ def test_the_image_lies_whole_on_a_canvas_of_its_minimum(dtype):
 
 
 def test_places_are_uniform_and_independent():
-  """All 33 x 33 places of a digit, the first and the last row and column too."""
+  """All 33 x 33 places of a digit occur, including the borders."""
   count = 20_000
   keys = jax.random.split(jax.random.key(7), count)
   found = jax.jit(jax.vmap(lambda key, image: data.translate(key, image)[..., 0] > 0))(
@@ -86,20 +86,20 @@ def test_places_are_uniform_and_independent():
   assert scipy.stats.chi2_contingency(table).pvalue > 0.001
 
 
-def test_an_image_as_large_as_the_canvas_stays():
+def test_image_as_large_as_the_canvas_is_unchanged():
   image = jax.random.uniform(jax.random.key(0), (6, 9, 2))
   found = data.translate(jax.random.key(1), image, canvas_size=(6, 9))
   np.testing.assert_array_equal(found, image)
 
 
 @pytest.mark.parametrize("canvas_size", [(27, 60), (60, 27)])
-def test_a_canvas_that_is_too_small_is_refused(canvas_size):
+def test_canvas_smaller_than_the_image_is_refused(canvas_size):
   with pytest.raises(ValueError, match=r"canvas_size must be at least \(28, 28\)"):
     data.translate(jax.random.key(0), boxes(1)[0], canvas_size=canvas_size)
 
 
-def strewn(count, pool, *, num_crops, canvas_size=(24, 20), image=None):
-  """Canvases [count, H, W] of crops and of `image`, which is empty by default."""
+def cluttered(count, pool, *, num_crops, canvas_size=(24, 20), image=None):
+  """Canvases [count, H, W] with crops of `pool` and with `image`, black by default."""
   image = jnp.zeros((12, 11, 1), jnp.uint8) if image is None else image
   put = functools.partial(data.clutter, canvas_size=canvas_size, num_crops=num_crops)
   keys = jax.random.split(jax.random.key(3), count)
@@ -107,18 +107,18 @@ def strewn(count, pool, *, num_crops, canvas_size=(24, 20), image=None):
   return np.asarray(show(keys, image, pool))[..., 0].astype(int)
 
 
-def test_a_crop_is_a_window_of_one_of_the_images():
-  """All 225 pixels differ, so that a canvas tells where its crop was, and from where."""
+def test_crops_are_windows_of_images_at_uniform_places():
+  """All pixels differ, so a canvas shows the place and the origin of its crop."""
   pool = np.arange(1, 1 + 3 * 9 * 9, dtype=np.uint8).reshape(3, 9, 9, 1)
   places, origins = [], []
-  for canvas in strewn(3000, jnp.asarray(pool), num_crops=1):
+  for canvas in cluttered(3000, jnp.asarray(pool), num_crops=1):
     row, column = np.argwhere(canvas)[0]
     crop = canvas[row : row + 8, column : column + 8]
-    which, top, left, _ = np.argwhere(pool == crop[0, 0])[0]
-    np.testing.assert_array_equal(crop, pool[which, top : top + 8, left : left + 8, 0])
+    index, top, left, _ = np.argwhere(pool == crop[0, 0])[0]
+    np.testing.assert_array_equal(crop, pool[index, top : top + 8, left : left + 8, 0])
     assert canvas.sum() == crop.sum()
     places.append((row, column))
-    origins.append(4 * which + 2 * top + left)
+    origins.append(4 * index + 2 * top + left)
   rows, columns = np.array(places).T
   for values, choices in ((rows, 17), (columns, 13), (origins, 12)):
     counts = np.bincount(values, minlength=choices)
@@ -128,19 +128,21 @@ def test_a_crop_is_a_window_of_one_of_the_images():
   assert scipy.stats.chi2_contingency(table).pvalue > 0.001
 
 
-def test_brightness_adds_up_to_white():
-  """Faint crops all show, and as often as they lie there; bright ones stay bytes."""
+def test_brightness_adds_and_saturates():
+  """Overlapping faint crops add up; overlapping bright crops stop at 255."""
   faint = jnp.full((2, 9, 9, 1), 3, jnp.uint8)
-  canvases = strewn(20, faint, num_crops=10, canvas_size=(12, 12))
+  canvases = cluttered(20, faint, num_crops=10, canvas_size=(12, 12))
   assert (canvases.sum(axis=(1, 2)) == 10 * 64 * 3).all()
   assert len(np.unique(canvases)) > 3
   image = jnp.full((9, 9, 1), 100, jnp.uint8).at[0, 0].set(0)
   bright = jnp.full((2, 9, 9, 1), 120, jnp.uint8)
-  seen = np.unique(strewn(20, bright, num_crops=3, canvas_size=(12, 12), image=image))
+  seen = np.unique(
+    cluttered(20, bright, num_crops=3, canvas_size=(12, 12), image=image)
+  )
   assert seen.tolist() == [0, 100, 120, 220, 240, 255]
 
 
-def test_images_and_crops_have_the_channels_of_the_data():
+def test_clutter_keeps_the_channels():
   image = jnp.zeros((9, 9, 3), jnp.uint8)
   pool = jnp.full((2, 9, 9, 3), jnp.array([10, 20, 30], jnp.uint8))
   found = data.clutter(jax.random.key(0), image, pool, canvas_size=(16, 20))
@@ -149,7 +151,7 @@ def test_images_and_crops_have_the_channels_of_the_data():
   assert found.max() >= 30
 
 
-def test_a_crop_larger_than_the_images_is_refused():
+def test_crop_larger_than_the_images_is_refused():
   image = jnp.zeros((7, 12, 1), jnp.uint8)
   with pytest.raises(ValueError, match="crop_size must be at most 7"):
     data.clutter(jax.random.key(0), image, image[None])
@@ -164,7 +166,7 @@ TEST_SETS = {
 
 
 @pytest.mark.parametrize("name", TEST_SETS)
-def test_the_test_sets_are_the_same_on_every_machine(name):
+def test_test_sets_are_the_same_on_every_machine(name):
   dataset = data.load_dataset(name)
   images = jnp.asarray(dataset.test.images)
   show = jax.jit(functools.partial(evaluation_images, preprocess=dataset.transform))
@@ -174,16 +176,15 @@ def test_the_test_sets_are_the_same_on_every_machine(name):
   assert sha256.hexdigest() == TEST_SETS[name]
 
 
-def test_clutter_does_not_depend_on_what_else_is_shown(mnist):
-  """The canvas of an image depends on the others that there are."""
+def test_clutter_does_not_depend_on_the_batch(mnist):
+  """Image 7 has the same canvas in two batches."""
   images = jnp.asarray(mnist.test.images[:40])
   show = jax.jit(functools.partial(evaluation_images, preprocess=data.clutter))
   first, second = (np.asarray(show(images, jnp.array(i))) for i in ([7, 3], [30, 7]))
   np.testing.assert_array_equal(first[0], second[1])
 
 
-def test_training_hands_over_all_training_images():
-  """To the preprocessing of each image, of which it need only be traced."""
+def test_training_passes_all_training_images_as_the_pool():
   optimizer = ramjax.make_optimizer(SMALL.train, steps_per_epoch=10)
   init = functools.partial(ramjax.init_train_state, config=SMALL, optimizer=optimizer)
   state = jax.eval_shape(init, jax.random.key(0))
@@ -206,8 +207,8 @@ def test_training_hands_over_all_training_images():
   assert set(shapes) == {((28, 28, 1), (64, 28, 28, 1))}
 
 
-def test_translated_mnist_is_mnist_on_a_canvas(translated, mnist):
-  """Stored as it is, normalised as it is, and 0 outside of the digit before that."""
+def test_translated_mnist_is_mnist_on_a_canvas_of_zeros(translated, mnist):
+  """It has the stored images and the normalisation of MNIST, on black canvases."""
   assert translated.name == "mnist_translated_60"
   assert translated.image_shape == (*CANVAS, 1)
   assert mnist.image_shape == (28, 28, 1)
@@ -225,8 +226,8 @@ def test_translated_mnist_is_mnist_on_a_canvas(translated, mnist):
 
 
 @pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
-def test_the_test_set_is_the_same_for_ever(generator, translated):
-  """Whatever the order in which it is shown and the generator of the runs."""
+def test_places_in_the_test_set_never_change(generator, translated):
+  """They depend neither on the order of the images nor on the random generator."""
   show = functools.partial(evaluation_images, preprocess=translated.transform)
   with jax.default_prng_impl(generator):
     assert places(show(boxes(5), jnp.arange(5))).tolist() == PLACES
@@ -234,15 +235,15 @@ def test_the_test_set_is_the_same_for_ever(generator, translated):
   assert some.tolist() == [PLACES[4], PLACES[2]]
 
 
-def telling(dataset, seen):
-  """The dataset, telling of each image its number and its place."""
+def recording(dataset, seen):
+  """The dataset; its transform appends number and place of each image to `seen`."""
 
   def transform(key, image, pool):
     shown = dataset.transform(key, image, pool)
     filled = shown[..., 0] > 0
     place = filled.any(1).argmax(), filled.any(0).argmax()
     jax.debug.callback(
-      lambda *told: seen.append([*map(int, told)]), image[6, 6, 0], *place
+      lambda *values: seen.append([*map(int, values)]), image[6, 6, 0], *place
     )
     return shown
 
@@ -250,18 +251,18 @@ def telling(dataset, seen):
 
 
 def numbered(count):
-  """Images whose place can be seen, and the number of each in a corner of its hole."""
+  """Images whose place can be seen, each with its number in one pixel."""
   return boxes(count).at[:, 6, 6, 0].set(jnp.arange(1, count + 1, dtype=jnp.uint8))
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "validate"])
 @pytest.mark.parametrize(("seed", "batch_size"), [(0, 20), (1, 7)])
-def test_evaluations_show_the_same_images(kind, seed, batch_size, translated):
-  """Neither the key nor the batch size of an evaluation changes the test set."""
+def test_evaluations_see_the_same_images(kind, seed, batch_size, translated):
+  """Neither the key nor the batch size of an evaluation changes its images."""
   params = ramjax.init_params(jax.random.key(0), SMALL.model)
   seen = []
   options = {
-    "preprocess": telling(translated, seen).preprocess,
+    "preprocess": recording(translated, seen).preprocess,
     "batch_size": batch_size,
   }
   inputs = jax.random.key(seed), params, numbered(20), jnp.arange(20) % 10
@@ -277,7 +278,7 @@ def test_evaluations_show_the_same_images(kind, seed, batch_size, translated):
   assert [place_of[number] for number in range(1, 6)] == PLACES
 
 
-def test_training_places_an_image_anew_at_each_step(translated):
+def test_training_draws_a_new_place_at_each_step(translated):
   optimizer = ramjax.make_optimizer(SMALL.train, steps_per_epoch=10)
   state = ramjax.init_train_state(jax.random.key(0), config=SMALL, optimizer=optimizer)
   seen = []
@@ -286,7 +287,7 @@ def test_training_places_an_image_anew_at_each_step(translated):
       ramjax.train_chunk,
       config=SMALL,
       optimizer=optimizer,
-      preprocess=telling(translated, seen).preprocess,
+      preprocess=recording(translated, seen).preprocess,
       max_steps=3,
     )
   )
@@ -297,7 +298,7 @@ def test_training_places_an_image_anew_at_each_step(translated):
   for number, *place in seen:
     places_of[number].append(tuple(place))
   assert all(len(places) == 3 for places in places_of.values())
-  # Of 1,089 places: that many images at the same one twice would be no chance.
+  # There are 1,089 places, so few of the 16 images get the same place twice.
   assert sum(len(set(places)) == 3 for places in places_of.values()) > 13
   assert len({place for places in places_of.values() for place in places}) > 42
 
