@@ -31,9 +31,8 @@ from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax import data
 from ramjax.config import TrainConfig
+from ramjax.data.batches import evaluation_images, preprocess_batch, take_images
 from ramjax.networks import num_parameters
-from ramjax.prediction import evaluation_images
-from ramjax.training import preprocess_batch, take_images
 
 Variables = Mapping[str, Any]
 

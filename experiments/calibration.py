@@ -1,9 +1,9 @@
-"""Whether trained models know what they know: `python -m experiments.calibration`.
+"""Calibration of trained models: `python -m experiments.calibration`.
 
 `--workdir=RUN[,RUN…]` names trained runs. For each number of glimpses up to
---max_glimpses, the expected calibration error of the belief p and how well the
-self-uncertainty u predicts the true error, on the test set: calibration.json and .png in
-the first folder.
+--max_glimpses, the script measures on the test set the expected calibration error of the
+probabilities p, and how well the self-uncertainty u predicts the true error. It writes
+calibration.json and .png into the first folder.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from experiments.reporting import plots, tables
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
+from ramjax.config import EvaluationConfig
 
 
 def define_flags() -> None:
@@ -26,9 +27,14 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  """Judges the runs that the flags name."""
+  """Evaluates the runs that the flags name."""
   options = flags.FLAGS
   flags.check_at_least_one("max_glimpses", "num_samples")
+  evaluation_config = EvaluationConfig(
+    num_glimpses=options.max_glimpses,
+    num_samples=options.num_samples,
+    location_policy=options.location_policy,
+  )
   runs = []
   opened = trained.open_runs()
   for run in opened:
@@ -36,9 +42,7 @@ def main() -> None:
       run.config,
       run.params,
       run.dataset,
-      glimpses=range(1, options.max_glimpses + 1),
-      num_samples=options.num_samples,
-      location_policy=options.location_policy,
+      evaluation_config=evaluation_config,
       seed=options.seed,
     )
     runs.append({**run.describe(), "fixed": scored["fixed"]})

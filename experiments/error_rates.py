@@ -1,8 +1,9 @@
 """Error rates of trained models: `python -m experiments.error_rates`.
 
-`--workdir=RUN[,RUN…]` names trained runs, on whatever images each was trained. For each
-of --glimpses, the test error with one rollout, M = 1, then averaged over more, with the
-policy sampled and at its mean: error_rates.json in the first folder.
+`--workdir=RUN[,RUN…]` names trained runs, each on its own dataset. For each number of
+--glimpses, the script measures the test error of a single rollout (M = 1) and of the
+average over M rollouts, with sampled locations and with the mean of the policy. It writes
+error_rates.json into the first folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from experiments.reporting import tables
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
-from ramjax.config import LOCATION_POLICIES
+from ramjax.config import LOCATION_POLICIES, EvaluationConfig
 
 
 def define_flags() -> None:
@@ -33,7 +34,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  """Judges the runs that the flags name."""
+  """Evaluates the runs that the flags name."""
   options = flags.FLAGS
   glimpses = _positive("glimpses")
   nums_samples = _positive("num_samples")
@@ -50,9 +51,10 @@ def main() -> None:
           run.config,
           run.params,
           run.dataset,
+          evaluation_config=EvaluationConfig(
+            num_glimpses=glimpses[-1], num_samples=num_samples, location_policy=policy
+          ),
           glimpses=glimpses,
-          num_samples=num_samples,
-          location_policy=policy,
           split=options.split,
           seed=options.seed,
         )["fixed"],

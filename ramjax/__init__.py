@@ -11,15 +11,17 @@ from ramjax.calibration import (
   reliability,
   uncertainty_fit,
 )
-from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
-from ramjax.dynamic import Decision, look_until_decided
-from ramjax.evaluation import (
-  DynamicEvaluation,
-  Evaluation,
-  evaluate,
-  evaluate_dynamic,
-  validate,
+from ramjax.config import (
+  Config,
+  ConfigError,
+  EvaluationConfig,
+  ModelConfig,
+  ObjectiveConfig,
+  TrainConfig,
 )
+from ramjax.data.batches import epoch_order, epoch_orders
+from ramjax.dynamic import Decision, look_until_decided
+from ramjax.evaluation import Evaluation, evaluate, summarize, validate
 from ramjax.glimpse import extract_glimpse, patch_origin
 from ramjax.losses import (
   baseline_loss,
@@ -30,7 +32,7 @@ from ramjax.losses import (
   reward,
   uncertainty_loss,
 )
-from ramjax.many import epoch_orders, init_train_states, train_chunks
+from ramjax.many import init_train_states, train_chunks
 from ramjax.networks import Params, init_params, num_parameters, predict_error
 from ramjax.objectives import LossParts, TermWeights, loss_parts, objective
 from ramjax.optimizer import make_optimizer, make_schedule
@@ -40,7 +42,6 @@ from ramjax.rollouts import Rollout, rollout
 from ramjax.stopping import at_stop, is_decided, stopping_time
 from ramjax.training import (
   TrainState,
-  epoch_order,
   init_train_state,
   train_chunk,
   train_step,
@@ -52,8 +53,8 @@ __all__ = [
   "Config",
   "ConfigError",
   "Decision",
-  "DynamicEvaluation",
   "Evaluation",
+  "EvaluationConfig",
   "LossParts",
   "ModelConfig",
   "ObjectiveConfig",
@@ -72,7 +73,6 @@ __all__ = [
   "epoch_orders",
   "error_fit_loss",
   "evaluate",
-  "evaluate_dynamic",
   "expected_calibration_error",
   "extract_glimpse",
   "init_params",
@@ -96,6 +96,7 @@ __all__ = [
   "rollout",
   "sample_location",
   "stopping_time",
+  "summarize",
   "train_chunk",
   "train_chunks",
   "train_step",

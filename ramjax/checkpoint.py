@@ -1,26 +1,22 @@
-"""Checkpoints: a training state on disk, whole or not at all, by Orbax.
+"""Checkpoints: a training state on disk, either complete or absent, written with Orbax.
 
-Orbax writes a step under another name and renames it when it is complete. Here is what
-that leaves open: one writer at a time, deletion that is never seen half done, and a
-digest of the state, so that what is read is what was written, bit for bit, or an older
-step, or one clear line.
+Orbax writes a step under a temporary name and renames it when it is complete. This
+module adds three things: one writer at a time; deletion that never leaves half a
+checkpoint; and a digest, so that a restored state is the saved one bit for bit. A damaged
+checkpoint is never used: an older one takes its place, or a `CheckpointError` is raised.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import fcntl
-import gc
 import hashlib
 import math
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Collection, Coroutine, Iterator
-from logging import LogRecord, getLogger
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -28,34 +24,35 @@ import jax
 import numpy as np
 from absl import logging
 
-from ramjax import digest
+from ramjax import digest, orbax_patches
 from ramjax.training import TrainState
 
-_KEPT = 2
+_NUM_LATEST = 2
+"""How many of the newest checkpoints are kept."""
+
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _LEFTOVER = re.compile(r"[0-9]+\.(deleted|orbax-checkpoint-tmp.*)")
 _SET_ASIDE = re.compile(r"damaged-[0-9]+(-[0-9]+)?")
-_PATIENCE = 60.0
-"""Seconds that a failed save or load waits for what it has begun to end."""
-_NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors in reading that are the machine's, or its owner's, and not the checkpoint's."""
+
+_NO_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors in reading that are due to permissions or the machine, not to the files."""
 
 
 class CheckpointError(RuntimeError):
-  """A checkpoint that cannot be written or read; the message is one line."""
+  """A checkpoint cannot be written or read; the message is one line."""
 
 
-class _Damaged(Exception):
-  """A step that does not hold what was written; the message says why."""
+class _DamageError(Exception):
+  """A checkpoint does not hold the saved state; the message says why."""
 
 
 class _Record(NamedTuple):
-  """What is written beside a state, and known of it without reading it.
+  """Metadata of a checkpoint, which can be read without the state.
 
   Attributes:
-    layout: SHA-256 of names, types and shapes.
-    state: SHA-256 of all that and of the bytes.
-    accuracy: the validation accuracy; None if there is none, or it is not finite.
+    layout: SHA-256 of names, types and shapes of the state.
+    state: SHA-256 of names, types, shapes and bytes.
+    accuracy: validation accuracy; None if it is unknown or not finite.
   """
 
   layout: str
@@ -71,16 +68,16 @@ class _Record(NamedTuple):
 class Checkpoints:
   """The checkpoints of one run, named by their step; a context manager.
 
-  The latest two are kept, and the one with the best validation accuracy. There is one
-  writer at a time; readers may look on while it writes.
+  The latest two are kept, and the one with the best validation accuracy. One process
+  writes at a time; others may read meanwhile.
 
   Args:
-    directory: where they are; made, with its parents, if it does not exist.
-    read_only: whether nothing may be made, moved or removed, so that a run that is
-      still being trained can be read.
+    directory: folder of the checkpoints; created with its parents if it is missing.
+    read_only: whether nothing may be created, moved or removed. A run can then be read
+      while it is being trained.
 
   Raises:
-    CheckpointError: if the directory cannot be used, or another writer is using it.
+    CheckpointError: if the directory cannot be used, or another process writes there.
   """
 
   def __init__(self, directory: str | pathlib.Path, *, read_only: bool = False) -> None:
@@ -104,7 +101,7 @@ class Checkpoints:
       raise CheckpointError(
         f"{directory} cannot hold checkpoints: {error.strerror}"
       ) from error
-    self._sweep()
+    self._remove_leftovers()
 
   def __enter__(self) -> Self:
     return self
@@ -118,14 +115,14 @@ class Checkpoints:
     self.close()
 
   def close(self) -> None:
-    """Lets another writer in."""
+    """Releases the folder, so that another process can write."""
     if self._lock is not None:
       os.close(self._lock)
       self._lock = None
 
   @property
   def steps(self) -> list[int]:
-    """Steps of the checkpoints, in rising order; not yet read, so perhaps damaged."""
+    """Steps of the checkpoints, in rising order; damaged ones may be among them."""
     names = (path.name for path in self._directory.iterdir() if path.is_dir())
     return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
@@ -136,8 +133,8 @@ class Checkpoints:
 
   @property
   def best_step(self) -> int | None:
-    """Step of the best validation accuracy, the newest of equals; None if none has one."""
-    return next(iter(self._ranked(best=True)), None)
+    """Step with the best validation accuracy, the newest in a tie; None if unknown."""
+    return next(iter(self._candidates(best=True)), None)
 
   def save(
     self,
@@ -146,19 +143,20 @@ class Checkpoints:
     accuracy: float | None = None,
     keep: Collection[int] = (),
   ) -> None:
-    """Writes a state; the same state of the same step is left as it is.
+    """Writes a state; does nothing if the same state is saved already.
 
-    When it returns, the checkpoint is complete, and older ones that are not kept are
-    gone. When it fails, the checkpoints are those from before.
+    On return the checkpoint is complete, and older ones that need not be kept are
+    removed. After a failure the checkpoints are the same as before.
 
     Args:
-      state: the state, on one device, or the same on each of several.
+      state: the state, on one device or replicated on several.
       accuracy: its validation accuracy; one that is not finite is never the best.
-      keep: steps that are not removed this time, though they are neither among the
+      keep: steps that this call does not remove, even if they are neither among the
         latest nor the best.
 
     Raises:
-      CheckpointError: if it cannot be written, or the step is there with another state.
+      CheckpointError: if the state cannot be written, or the step is saved already with
+        another state.
     """
     if self._lock is None:
       raise CheckpointError(f"{self._directory} is not open for writing")
@@ -168,8 +166,8 @@ class Checkpoints:
       accuracy = None
     record = _Record(digest.layout_digest(host), digest.state_digest(host), accuracy)
     if self._path(step).exists():
-      found = self._record(step)
-      if found is not None and found.state == record.state:
+      saved = self._record(step)
+      if saved is not None and saved.state == record.state:
         return
       raise CheckpointError(
         f"{self._path(step)} is there already, with another state; give another folder"
@@ -180,39 +178,40 @@ class Checkpoints:
   def restore(
     self, like: TrainState, *, best: bool = False, step: int | None = None
   ) -> TrainState:
-    """Reads the newest state that is whole, the best, or the one of a step.
+    """Reads the newest state, the best, or the state of a given step.
 
-    A damaged one is passed over with a warning. A writer sets it aside, as
-    `damaged-<step>`, so that it is never in the way again.
+    A damaged checkpoint is skipped with a warning, and the next older (or next best) one
+    is read instead, unless a step is given. If this process may write, it renames the
+    damaged one to `damaged-<step>`, so that the step can be saved again.
 
     Args:
-      like: a state, or `jax.ShapeDtypeStruct`s, of the same structure and shapes; the
-        result is placed as it is.
+      like: a state of the same structure and shapes, of arrays or of
+        `jax.ShapeDtypeStruct`; the result gets its sharding.
       best: whether to read the state with the best validation accuracy.
-      step: the step to read, and no other; None is the newest or the best.
+      step: the only step to read; None for the newest or the best.
 
     Returns:
       The state.
 
     Raises:
-      CheckpointError: if there is none, or none that can be read.
+      CheckpointError: if there is no such checkpoint, or none that can be read.
     """
     damaged: dict[int, str] = {}
-    # Looked at anew each time: a run that is being trained removes old steps.
+    # The folder is listed anew each time, since a run in training removes old steps.
     while steps := [
-      s for s in self._ranked(best=best) if s not in damaged and step in (None, s)
+      s for s in self._candidates(best=best) if s not in damaged and step in (None, s)
     ]:
-      newest = steps[0]
+      first = steps[0]
       try:
-        return self._read(newest, like)
-      except _Damaged as error:
-        why = str(error)
-      _forget_failures()
-      if self._path(newest).exists():
-        damaged[newest] = why
-        self._pass_over(newest, why)
+        return self._read(first, like)
+      except _DamageError as error:
+        reason = str(error)
+      orbax_patches.discard_failed_tasks()
+      if self._path(first).exists():
+        damaged[first] = reason
+        self._set_aside(first, reason)
     if damaged:
-      reasons = "; ".join(f"{step}: {why}" for step, why in damaged.items())
+      reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
       raise CheckpointError(
         f"{self._directory} holds no checkpoint that can be read ({reasons})"
         + ("" if self._read_only else "; what was damaged is set aside there")
@@ -225,84 +224,84 @@ class Checkpoints:
   def _path(self, step: int) -> pathlib.Path:
     return self._directory / str(step)
 
-  def _rank(self, step: int) -> tuple[float, int]:
-    record = self._record(step)
-    accuracy = None if record is None else record.accuracy
-    return (-math.inf if accuracy is None else accuracy, step)
-
-  def _ranked(self, *, best: bool) -> list[int]:
-    """Steps, the one to be read first in front."""
+  def _candidates(self, *, best: bool) -> list[int]:
+    """Steps in the order of preference: the newest first, or the best first."""
+    steps = self.steps[::-1]
     if not best:
-      return self.steps[::-1]
-    rated = [s for s in self.steps if self._rank(s)[0] > -math.inf]
-    return sorted(rated, key=self._rank, reverse=True)
+      return steps
+    records = ((step, self._record(step)) for step in steps)
+    accuracies = {
+      step: record.accuracy
+      for step, record in records
+      if record is not None and record.accuracy is not None
+    }
+    return sorted(accuracies, key=accuracies.__getitem__, reverse=True)
 
   def _write(self, step: int, host: TrainState, record: _Record, *, lock: int) -> None:
-    from orbax.checkpoint import v1 as ocp
-
-    note = {**record._asdict(), "seal": record.seal}
+    metadata = {**record._asdict(), "seal": record.seal}
     try:
-      with _alone():
-        ocp.save(self._path(step), host, custom_metadata=note)
-      os.fsync(lock)  # the folder's entry, so that it outlives a power failure
+      with orbax_patches.local_orbax() as orbax:
+        orbax.save(self._path(step), host, custom_metadata=metadata)
+      os.fsync(lock)  # the folder's entry, so that it survives a power failure
     except Exception as error:
-      self._sweep()  # a full disk is not left fuller than it was
+      self._remove_leftovers()  # so that a full disk has its space back
+      reason = orbax_patches.reason(error)
       raise CheckpointError(
-        f"checkpoint {step} cannot be written to {self._directory}: {_cause(error)}"
+        f"checkpoint {step} cannot be written to {self._directory}: {reason}"
       ) from error
     self._records[step] = record
 
   def _read(self, step: int, like: TrainState) -> TrainState:
-    from orbax.checkpoint import v1 as ocp
-
     record = self._record(step)
     if record is None:
-      raise _Damaged("its record of what was written is damaged")
+      raise _DamageError("its metadata is damaged")
     target = jax.tree.map(_empty, like)
     if digest.layout_digest(target) != record.layout:
       raise CheckpointError(
         f"checkpoint {self._path(step)} cannot be read: it is of another model"
       )
     try:
-      with _alone():
-        host = ocp.load(self._path(step), target)
+      with orbax_patches.local_orbax() as orbax:
+        host = orbax.load(self._path(step), target)
       found = digest.state_digest(host)
     except Exception as error:
-      raise self._unreadable(step, error) from error
+      self._raise_unless_damaged(step, error)
+      raise _DamageError(orbax_patches.reason(error)) from error
     if found != record.state:
-      raise _Damaged(f"its SHA-256 is {found[:8]}…, not {record.state[:8]}…")
+      raise _DamageError(f"its SHA-256 is {found[:8]}…, not {record.state[:8]}…")
     if int(host.step) != step:
-      raise _Damaged(f"it is of step {int(host.step)}")
+      raise _DamageError(f"it is of step {int(host.step)}")
     return jax.tree.map(_place, host, like)
 
   def _record(self, step: int) -> _Record | None:
-    """The record of a step; None if it is damaged."""
-    from orbax.checkpoint import v1 as ocp
-
+    """The metadata of a step; None if it is damaged."""
     if step in self._records:
       return self._records[step]
     try:
-      with _alone():
-        note = ocp.metadata(self._path(step)).custom_metadata
-      record = _Record(*(note[name] for name in _Record._fields))
-      if note["seal"] == record.seal:
+      with orbax_patches.local_orbax() as orbax:
+        metadata = orbax.metadata(self._path(step)).custom_metadata
+      record = _Record(*(metadata[name] for name in _Record._fields))
+      if metadata["seal"] == record.seal:
         self._records[step] = record
     except Exception as error:
-      self._unreadable(step, error)
+      self._raise_unless_damaged(step, error)
     return self._records.get(step)
 
-  def _unreadable(self, step: int, error: Exception) -> Exception:
-    """Damage, to be returned; what is the machine's failure instead is raised."""
-    if isinstance(error, MemoryError) or _errno(error) in _NOT_DAMAGE:
+  def _raise_unless_damaged(self, step: int, error: Exception) -> None:
+    """Raises a `CheckpointError` if reading failed for a reason other than damage."""
+    if isinstance(error, MemoryError) or (
+      orbax_patches.error_number(error) in _NO_DAMAGE
+    ):
+      reason = orbax_patches.reason(error)
       raise CheckpointError(
-        f"checkpoint {self._path(step)} cannot be read: {_cause(error)}"
+        f"checkpoint {self._path(step)} cannot be read: {reason}"
       ) from error
-    return _Damaged(_cause(error))
 
-  def _pass_over(self, step: int, why: str) -> None:
+  def _set_aside(self, step: int, reason: str) -> None:
+    """Renames a damaged checkpoint, if this process may write, and warns."""
     path = self._path(step)
     if self._lock is None:
-      logging.warning("checkpoint %s is damaged and passed over: %s", path, why)
+      logging.warning("checkpoint %s is damaged and skipped: %s", path, reason)
       return
     name, number = f"damaged-{step}", 1
     while (self._directory / name).exists():
@@ -310,21 +309,21 @@ class Checkpoints:
       name = f"damaged-{step}-{number}"
     path.rename(self._directory / name)
     self._records.pop(step, None)
-    logging.warning("checkpoint %s is damaged, set aside as %s: %s", path, name, why)
+    logging.warning("checkpoint %s is damaged, set aside as %s: %s", path, name, reason)
 
   def _prune(self, keep: Collection[int]) -> None:
-    """Removes what is not kept; only what this class has written is ever removed."""
-    known = [step for step in self.steps if self._record(step) is not None]
-    kept = {*known[-_KEPT:], self.best_step, *keep}
-    for step in known:
+    """Removes old checkpoints; folders that this class has not written are left."""
+    own = [step for step in self.steps if self._record(step) is not None]
+    kept = {*own[-_NUM_LATEST:], self.best_step, *keep}
+    for step in own:
       if step not in kept:
-        # Renamed first: a deletion that is cut short leaves nothing named like a step.
+        # Renamed first: an interrupted deletion leaves no folder that is named as a step.
         self._path(step).rename(self._directory / f"{step}.deleted")
         del self._records[step]
-    self._sweep()
+    self._remove_leftovers()
 
-  def _sweep(self) -> None:
-    """Removes what an interrupted save or deletion has left."""
+  def _remove_leftovers(self) -> None:
+    """Removes the files of interrupted saves and deletions."""
     for path in self._directory.iterdir():
       if _LEFTOVER.fullmatch(path.name):
         shutil.rmtree(path, ignore_errors=True)
@@ -339,7 +338,7 @@ class Checkpoints:
 
 
 def _lock(directory: pathlib.Path) -> int:
-  """Takes the lock of a folder, which ends with the process at the latest."""
+  """Locks a folder until the returned descriptor is closed, or the process ends."""
   descriptor = os.open(directory, os.O_RDONLY)
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -356,106 +355,17 @@ def _lock(directory: pathlib.Path) -> int:
   return descriptor
 
 
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-  """A save or load by this process, whatever others do; failures are raised, not logged."""
-  from orbax.checkpoint import v1 as ocp
-  from orbax.checkpoint._src import asyncio_utils
-  from orbax.checkpoint.experimental.v1._src.saving import execution
-
-  process = jax.process_index()
-  context = ocp.Context()
-  context.multiprocessing.primary_host = process
-  context.multiprocessing.active_processes = {process}
-  context.multiprocessing.barrier_sync_key_prefix = f"process_{process}"
-  # Orbax 0.12 compares the folder's name among all processes, also where one alone is
-  # active, and would wait for them.
-  compare = execution._check_directory_consistency
-  execution._check_directory_consistency = lambda directory: None
-  run_sync = asyncio_utils.run_sync
-  asyncio_utils.run_sync = lambda coroutine: run_sync(_to_the_end(coroutine))
-  logger = logging.get_absl_logger()
-  logger.addFilter(_is_not_of_orbax)
-  try:
-    with context:
-      yield
-  finally:
-    execution._check_directory_consistency = compare
-    asyncio_utils.run_sync = run_sync
-    logger.removeFilter(_is_not_of_orbax)
-
-
-async def _to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
-  """The result of a coroutine; its failure only when all that it has begun has ended.
-
-  Orbax 0.12 writes all arrays at once and closes the event loop at the first failure, but
-  TensorStore's threads go on: they would put files back into a folder that is removed,
-  and report to a loop that is gone, with a traceback each.
-  """
-  try:
-    return await coroutine
-  except Exception:
-    begun = asyncio.all_tasks() - {asyncio.current_task()}
-    ended = asyncio.gather(*begun, return_exceptions=True)
-    await asyncio.wait({ended}, timeout=_PATIENCE)
-    raise
-
-
-def _forget_failures() -> None:
-  """Collects the tasks of a failed read, each of which would tell its failure once more."""
-  logger = getLogger("asyncio")
-  logger.addFilter(_nothing)
-  try:
-    gc.collect()
-  finally:
-    logger.removeFilter(_nothing)
-
-
-def _nothing(record: LogRecord) -> bool:
-  del record
-  return False
-
-
-def _is_not_of_orbax(record: LogRecord) -> bool:
-  return f"{os.sep}orbax{os.sep}" not in record.pathname
-
-
 def _empty(like: Any) -> np.ndarray:
-  """An array of NumPy in the shape that a leaf, or the data of a key, has on disk."""
+  """A NumPy array of the shape and type that a leaf has on disk: of a key, its data."""
   if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
     like = jax.eval_shape(jax.random.key_data, like)
   return np.empty(like.shape, like.dtype)
 
 
 def _place(host: np.ndarray, like: Any) -> jax.Array:
-  """An array where another one is, as a key if that is one."""
+  """A NumPy array on the devices of `like`; a typed key if `like` is one."""
   array = jax.device_put(host, getattr(like, "sharding", None))
   if not jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
     return array
   impl = jax.random.key_impl(like) if isinstance(like, jax.Array) else None
   return jax.random.wrap_key_data(array, impl=impl)
-
-
-def _innermost(error: BaseException) -> BaseException:
-  """The innermost cause: Orbax wraps what really happened."""
-  while error.__cause__ is not None:
-    error = error.__cause__
-  return error
-
-
-def _errno(error: BaseException) -> int | None:
-  """The number of the system's error that is behind another one, if there is one."""
-  cause = _innermost(error)
-  if isinstance(cause, OSError):
-    return cause.errno
-  told = re.search(r"os_error_code='(\d+)'", str(cause))  # TensorStore's way
-  return int(told[1]) if told else None
-
-
-def _cause(error: BaseException) -> str:
-  """The innermost cause, in a line."""
-  number = _errno(error)
-  if number is not None:
-    return os.strerror(number)
-  cause = _innermost(error)
-  return (str(cause) or type(cause).__name__).splitlines()[0]

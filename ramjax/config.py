@@ -297,6 +297,22 @@ class Config:
     return cls(**parts)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(fields.Checked):
+  """How a trained model is evaluated.
+
+  With several rollouts of each image (M > 1), probabilities and self-uncertainties are
+  averaged glimpse by glimpse before any decision (Ba et al., 2014,
+  https://arxiv.org/abs/1412.7755). State M with each result.
+  """
+
+  num_glimpses: int = fields.integer(6, "Number of glimpses T.", low=1)
+  num_samples: int = fields.integer(1, "Rollouts of each image, M.", low=1)
+  location_policy: str = fields.choice(
+    "sample", LOCATION_POLICIES, "How the next location is chosen."
+  )
+
+
 def differing_fields(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
   """The fields in which two configurations differ: `{"train.seed": (0, 1)}`."""
   left, right = ours.to_dict(), theirs.to_dict()

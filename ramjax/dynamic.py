@@ -1,32 +1,31 @@
-"""Looking that costs what it uses: what is decided is not looked at any more.
+"""Dynamic looking at the cost of the glimpses taken: decided images get no more.
 
-`ramjax.evaluate` gets every exploration rate from one unroll of all glimpses. For one
-rate that is waste: with four glimpses on average out of fifty, most of the work is for
-images that were decided before. Here all images go on together, glimpse by glimpse,
-and at each glimpse those that are undecided are worked on in blocks, large ones first
-and small ones for the rest, so that nothing is compiled for the number that is left.
+`ramjax.evaluate` serves all exploration rates with one rollout of all glimpses. For a
+single rate this is wasteful: with 4 of 50 glimpses on average, most of the work is for
+images that are decided already. Here all images advance together, one glimpse at a time,
+and only undecided images are computed, in blocks of fixed sizes: large blocks first, small
+ones for the remainder. The program is therefore compiled once, for any number of them.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
 from ramjax import networks, stopping
 from ramjax.config import ConfigError, ModelConfig
+from ramjax.data.batches import take_images
 from ramjax.rollouts import begin, policy_noise
-from ramjax.training import take_images
 from ramjax.unroll import take_glimpse
 
 _BLOCK_SIZES = (512, 128, 32)
-"""Large blocks make large matrix products, small ones waste little on the rest."""
+"""Large blocks make large matrix products, small ones waste little on the remainder."""
 
 
 class Decision(NamedTuple):
-  """What a model made of B images when it stopped by itself.
+  """The predictions for B images by a model that stops by itself.
 
   Attributes:
     probs: softmax outputs p after the last glimpse taken.
@@ -39,12 +38,13 @@ class Decision(NamedTuple):
   num_glimpses: jax.Array  # [B]
 
 
-class _Looking(NamedTuple):
+class _Progress(NamedTuple):
   """B images between two glimpses."""
 
   state: networks.CoreState  # [B, hidden_size]
   location: jax.Array  # [B, 2], of the next glimpse
   decided: jax.Array  # [B]
+  num_glimpses: jax.Array  # [B]
 
 
 def look_until_decided(
@@ -57,22 +57,22 @@ def look_until_decided(
   max_glimpses: int,
   location_policy: str = "sample",
 ) -> Decision:
-  """Looks at each image until the stopping rule holds (paper, section 3).
+  """Takes glimpses at each image until the stopping rule holds (paper, section 3).
 
-  The answers are those of `ramjax.rollout` with `ramjax.stopping_time` and
-  `ramjax.at_stop`, from the same glimpses if the key is the same. Not differentiable.
+  With the same key, glimpses and decisions are those of `ramjax.rollout`,
+  `ramjax.stopping_time` and `ramjax.at_stop`. Not differentiable.
 
   Args:
     key: typed PRNG key: one [], from which each image gets its own, or one for each
       image [B]; see `ramjax.rollout`.
     params: parameters of the model.
     images: images [B, H, W, C], float, normalised; any height and width.
-    beta: exploration rate of the stopping rule [], at least 0; the larger, the longer
-      it looks.
+    beta: exploration rate of the stopping rule [], at least 0; a larger rate takes more
+      glimpses.
     model_config: the shape of the model.
     max_glimpses: number of glimpses after which it stops in any case.
-    location_policy: `sample` draws the next location from the policy, `mean` looks
-      where its mean is.
+    location_policy: `sample` draws the next location from the policy, `mean` takes its
+      mean.
 
   Returns:
     The decisions.
@@ -89,8 +89,8 @@ def look_until_decided(
   )
   block_sizes = [size for size in _BLOCK_SIZES if size <= batch] or [batch]
 
-  def read(hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Probabilities and self-uncertainties [..., K] of states."""
+  def predict(hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Probabilities and self-uncertainties [..., K] of internal states."""
     model = networks.RecurrentAttentionModel(model_config)
     logits, _ = cast(
       tuple[jax.Array, jax.Array],
@@ -99,69 +99,64 @@ def look_until_decided(
     probs = jax.nn.softmax(logits)
     return probs, networks.predict_error(params.error, hidden, probs)
 
-  def look_at_block(
-    size: int, t: jax.Array, index: jax.Array, looking: _Looking
-  ) -> _Looking:
-    """Glimpse t at `size` images; those whose index is B are not there."""
-    there = jnp.minimum(index, batch - 1)
-    noise_t = policy_noise(policy_key[there], t[None], location_policy=location_policy)
+  def advance_block(t: jax.Array, index: jax.Array, progress: _Progress) -> _Progress:
+    """Takes glimpse t at the images `index`; an index of B stands for no image."""
+    valid = jnp.minimum(index, batch - 1)
+    noise_t = policy_noise(policy_key[valid], t[None], location_policy=location_policy)
     state, location, _, _ = take_glimpse(
       params.ram,
-      take_images(images, there),
-      jax.tree.map(lambda all_of_them: all_of_them[there], looking.state),
-      looking.location[there],
+      take_images(images, valid),
+      jax.tree.map(lambda leaf: leaf[valid], progress.state),
+      progress.location[valid],
       noise_t[0],
       model_config=model_config,
     )
-    decided = stopping.is_decided(*read(state.hidden), beta=beta)
-    return jax.tree.map(
-      lambda all_of_them, block: all_of_them.at[index].set(block),  # B is dropped
-      looking,
-      _Looking(state, location, decided),
-    )
+    decided = stopping.is_decided(*predict(state.hidden), beta=beta)
+    block = _Progress(state, location, decided, jnp.full(index.shape, t + 1))
+    # JAX drops updates that are out of bounds, here those of index B.
+    return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), progress, block)
 
-  def look(
-    carry: tuple[jax.Array, jax.Array, _Looking],
-  ) -> tuple[jax.Array, jax.Array, _Looking]:
-    """One more glimpse at all that are undecided."""
-    t, num_glimpses, looking = carry
-    num_glimpses += (~looking.decided).astype(jnp.int32)
-    num_undecided = jnp.sum(~looking.decided)
-    undecided = jnp.nonzero(
-      ~looking.decided, size=batch + block_sizes[0], fill_value=batch
-    )[0]
+  def advance(carry: tuple[jax.Array, _Progress]) -> tuple[jax.Array, _Progress]:
+    """Takes one more glimpse at all undecided images, block by block."""
+    t, progress = carry
+    undecided = ~progress.decided
+    num_undecided = jnp.sum(undecided)
+    (indices,) = jnp.nonzero(undecided, size=batch + block_sizes[0], fill_value=batch)
 
-    def next_block(size: int, progress: tuple[jax.Array, _Looking]) -> Any:
-      done, looking = progress
-      index = jax.lax.dynamic_slice(undecided, (done,), (size,))
-      return done + size, look_at_block(size, t, index, looking)
-
-    def is_left(least: int, progress: tuple[jax.Array, _Looking]) -> jax.Array:
-      return progress[0] + least <= num_undecided
-
-    progress = jnp.int32(0), looking
-    for size in block_sizes:
-      # Blocks of the smallest size may be filled up, the others are whole.
+    def take_blocks(
+      size: int, carry: tuple[jax.Array, _Progress]
+    ) -> tuple[jax.Array, _Progress]:
+      # Only blocks of the smallest size may be padded.
       least = 1 if size == block_sizes[-1] else size
-      progress = jax.lax.while_loop(
-        functools.partial(is_left, least),
-        functools.partial(next_block, size),
-        progress,
-      )
-    _, looking = progress
-    return t + 1, num_glimpses, looking
 
-  def goes_on(carry: tuple[jax.Array, jax.Array, _Looking]) -> jax.Array:
-    t, _, looking = carry
-    return (t < max_glimpses) & ~jnp.all(looking.decided)
+      def has_block(carry: tuple[jax.Array, _Progress]) -> jax.Array:
+        num_done, _ = carry
+        return num_done + least <= num_undecided
 
-  start = _Looking(
+      def take_block(
+        carry: tuple[jax.Array, _Progress],
+      ) -> tuple[jax.Array, _Progress]:
+        num_done, progress = carry
+        index = jax.lax.dynamic_slice(indices, (num_done,), (size,))
+        return num_done + size, advance_block(t, index, progress)
+
+      return jax.lax.while_loop(has_block, take_block, carry)
+
+    num_done = jnp.int32(0)
+    for size in block_sizes:
+      num_done, progress = take_blocks(size, (num_done, progress))
+    return t + 1, progress
+
+  def is_unfinished(carry: tuple[jax.Array, _Progress]) -> jax.Array:
+    t, progress = carry
+    return (t < max_glimpses) & ~jnp.all(progress.decided)
+
+  start = _Progress(
     state=networks.initial_state(model_config, batch=(batch,)),
     location=first_location,
     decided=jnp.zeros(batch, jnp.bool_),
+    num_glimpses=jnp.zeros(batch, jnp.int32),
   )
-  _, num_glimpses, looking = jax.lax.while_loop(
-    goes_on, look, (jnp.int32(0), jnp.zeros(batch, jnp.int32), start)
-  )
-  # States stay as they were when the image was decided, so that they are read again.
-  return Decision(*read(looking.state.hidden), num_glimpses)
+  _, end = jax.lax.while_loop(is_unfinished, advance, (jnp.int32(0), start))
+  # A decided image keeps its state, so its prediction is computed again from it.
+  return Decision(*predict(end.state.hidden), end.num_glimpses)

@@ -1,22 +1,21 @@
-"""Evaluation: accuracy by number of glimpses, fixed and dynamic, from ONE unroll."""
+"""Evaluation: accuracy by number of glimpses, fixed and dynamic, and calibration."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from ramjax import losses, networks, stopping
-from ramjax.config import Config, ConfigError, ModelConfig
-from ramjax.dynamic import look_until_decided
-from ramjax.objectives import TermWeights, objective
-from ramjax.prediction import evaluation_images, look
-from ramjax.rollouts import Rollout, image_keys, rollout
-from ramjax.training import Preprocess
+from ramjax import calibration, losses, networks, stopping
+from ramjax.config import Config, EvaluationConfig, ModelConfig
+from ramjax.data.batches import Preprocess, evaluation_images, map_batches
+from ramjax.keys import image_keys
+from ramjax.objectives import LossParts, TermWeights, loss_parts, mean_objective
+from ramjax.prediction import Prediction, predict
+from ramjax.rollouts import Rollout, rollout
 
 
 class Evaluation(NamedTuple):
@@ -25,24 +24,74 @@ class Evaluation(NamedTuple):
   Attributes:
     accuracy_t: accuracy when all images get t glimpses.
     hidden_norm_t: mean l2 norm of the internal state after t glimpses.
+    calibration_error_t: see `ramjax.expected_calibration_error`.
+    uncertainty_correlation_t: see `ramjax.uncertainty_fit`.
+    uncertainty_deviation_t: see `ramjax.uncertainty_fit`.
     dynamic_accuracy: accuracy under the stopping rule, for each beta.
     mean_glimpses: mean number of glimpses taken then, for each beta.
   """
 
   accuracy_t: jax.Array  # [T]
   hidden_norm_t: jax.Array  # [T]
+  calibration_error_t: jax.Array  # [T]
+  uncertainty_correlation_t: jax.Array  # [T]
+  uncertainty_deviation_t: jax.Array  # [T]
   dynamic_accuracy: jax.Array  # [num_betas]
   mean_glimpses: jax.Array  # [num_betas]
+
+
+def summarize(
+  prediction: Prediction, labels: jax.Array, betas: jax.Array
+) -> Evaluation:
+  """The summaries of the predictions for M images.
+
+  Args:
+    prediction: predictions after each of T glimpses.
+    labels: true classes [M], integer in [0, K).
+    betas: exploration rates of the stopping rule [num_betas]; may be empty.
+
+  Returns:
+    The summaries, float32.
+
+  Raises:
+    AssertionError: if an array has another rank, shape or type.
+  """
+  chex.assert_rank([labels, betas], 1)
+  probs_t, predicted_error_t, hidden_norm_t = prediction
+  correct_t = losses.reward(probs_t, jnp.broadcast_to(labels, probs_t.shape[:-1]))
+
+  def calibrate(
+    after_a_glimpse: tuple[jax.Array, jax.Array],
+  ) -> tuple[jax.Array, calibration.UncertaintyFit]:
+    probs, predicted_error = after_a_glimpse
+    error = calibration.expected_calibration_error(probs, labels)
+    fit = calibration.uncertainty_fit(predicted_error[None], probs[None], labels)
+    return error, jax.tree.map(jnp.squeeze, fit)
+
+  def stop(beta: jax.Array) -> tuple[jax.Array, jax.Array]:
+    num_glimpses = stopping.stopping_time(probs_t, predicted_error_t, beta=beta)
+    correct = stopping.at_stop(correct_t, num_glimpses)
+    return correct.mean(), num_glimpses.mean(dtype=jnp.float32)
+
+  calibration_error_t, fit = jax.lax.map(calibrate, (probs_t, predicted_error_t))
+  dynamic_accuracy, mean_glimpses = jax.lax.map(stop, betas)
+  return Evaluation(
+    accuracy_t=correct_t.mean(axis=-1),
+    hidden_norm_t=hidden_norm_t.mean(axis=-1),
+    calibration_error_t=calibration_error_t,
+    uncertainty_correlation_t=fit.correlation_t,
+    uncertainty_deviation_t=fit.deviation_t,
+    dynamic_accuracy=dynamic_accuracy,
+    mean_glimpses=mean_glimpses,
+  )
 
 
 @functools.partial(
   jax.jit,
   static_argnames=(
     "model_config",
-    "num_glimpses",
+    "evaluation_config",
     "preprocess",
-    "num_samples",
-    "location_policy",
     "batch_size",
     "sharding",
   ),
@@ -55,166 +104,45 @@ def evaluate(
   betas: jax.Array,
   *,
   model_config: ModelConfig,
-  num_glimpses: int,
+  evaluation_config: EvaluationConfig,
   preprocess: Preprocess,
-  num_samples: int = 1,
-  location_policy: str = "sample",
   batch_size: int = 1000,
   sharding: jax.sharding.NamedSharding | None = None,
 ) -> Evaluation:
-  """Accuracy of a model for every number of glimpses up to `num_glimpses`.
-
-  With `num_samples` M > 1, each image is looked at M times and the probabilities
-  and self-uncertainties of the M rollouts are averaged glimpse by glimpse before
-  anything is decided (Ba et al., 2014, https://arxiv.org/abs/1412.7755). A report of
-  such a figure has to state M.
+  """The summaries of a model's predictions: `summarize` of `ramjax.predict`.
 
   Args:
-    key: typed PRNG key of first locations and policy; each rollout of each image
-      gets its own from it, so that results do not depend on `batch_size`. What a
-      random `preprocess` draws does not depend on it, see `evaluation_images`.
+    key: typed PRNG key, see `ramjax.predict`.
     params: parameters of the model.
-    images: images [M, H, W, C], as `preprocess` takes them.
+    images: images [M, H, W, C], stored.
     labels: true classes [M], integer in [0, K).
     betas: exploration rates of the stopping rule [num_betas]; may be empty.
     model_config: the shape of the model.
-    num_glimpses: number of glimpses T.
-    preprocess: from a stored image to what the model sees, see
-      `ramjax.training.Preprocess`.
-    num_samples: number of rollouts averaged, M.
-    location_policy: `sample` or `mean`, see `ramjax.rollout`.
-    batch_size: images at a time; bounds the memory.
+    evaluation_config: numbers of glimpses and of rollouts, and the location policy.
+    preprocess: from a stored image to a model's input, see `ramjax.predict`.
+    batch_size: images at a time; bounds the memory of the rollouts.
     sharding: how devices divide the images of a batch, see `ramjax.parallel.divided`;
-      None leaves them on one.
+      every device then gets the result. None is for a single device.
 
   Returns:
-    The evaluation, float32.
+    The summaries, float32.
 
   Raises:
-    ConfigError: if `num_glimpses`, `num_samples`, `location_policy` or `batch_size` is
-      out of range.
+    ConfigError: if `batch_size` is less than 1.
     AssertionError: if an array has another rank, shape or type.
   """
-  if batch_size < 1:
-    raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-  chex.assert_rank([images, betas], [4, 1])
   chex.assert_shape(labels, images.shape[:1])
-
-  def evaluate_batch(index: jax.Array, weight: jax.Array) -> Evaluation:
-    label = labels[index]
-    shown = evaluation_images(images, index, preprocess=preprocess)
-
-    probs_t, predicted_error_t, norm_t = look(
-      key,
-      params,
-      shown,
-      index,
-      model_config=model_config,
-      num_glimpses=num_glimpses,
-      num_samples=num_samples,
-      location_policy=location_policy,
-    )
-    correct_t = losses.reward(probs_t, jnp.broadcast_to(label, probs_t.shape[:-1]))
-
-    def stop(beta: jax.Array) -> tuple[jax.Array, jax.Array]:
-      taken = stopping.stopping_time(probs_t, predicted_error_t, beta=beta)
-      return stopping.at_stop(correct_t, taken), taken.astype(jnp.float32)
-
-    dynamic_correct, glimpses = jax.lax.map(stop, betas)
-    return Evaluation(
-      *(
-        jnp.matmul(values, weight, precision="highest")
-        for values in (correct_t, norm_t, dynamic_correct, glimpses)
-      )
-    )
-
-  return _mean_over_batches(evaluate_batch, images.shape[0], batch_size, sharding)
-
-
-class DynamicEvaluation(NamedTuple):
-  """How a model does when it stops by itself.
-
-  Attributes:
-    accuracy: accuracy of its decisions.
-    mean_glimpses: mean number of glimpses that it took.
-  """
-
-  accuracy: jax.Array  # []
-  mean_glimpses: jax.Array  # []
-
-
-@functools.partial(
-  jax.jit,
-  static_argnames=(
-    "model_config",
-    "max_glimpses",
-    "preprocess",
-    "location_policy",
-    "batch_size",
-  ),
-)
-def evaluate_dynamic(
-  key: jax.Array,
-  params: networks.Params,
-  images: jax.Array,
-  labels: jax.Array,
-  beta: float | jax.Array,
-  *,
-  model_config: ModelConfig,
-  max_glimpses: int,
-  preprocess: Preprocess,
-  location_policy: str = "sample",
-  batch_size: int = 10_000,
-) -> DynamicEvaluation:
-  """Accuracy under the stopping rule for one exploration rate, at the cost of its glimpses.
-
-  The figures are those that `evaluate` has for that rate with M = 1 and the same key,
-  but for rounding: `ramjax.look_until_decided` does the looking.
-
-  Args:
-    key: typed PRNG key of first locations and policy; each image gets its own.
-    params: parameters of the model.
-    images: images [M, H, W, C], as `preprocess` takes them.
-    labels: true classes [M], integer in [0, K).
-    beta: exploration rate of the stopping rule [], at least 0.
-    model_config: the shape of the model.
-    max_glimpses: number of glimpses after which it stops in any case.
-    preprocess: from a stored image to what the model sees, see
-      `ramjax.training.Preprocess`.
-    location_policy: `sample` or `mean`, see `ramjax.rollout`.
-    batch_size: images at a time; bounds the memory. The more, the fewer small
-      products for the last ones that are undecided.
-
-  Returns:
-    The evaluation, float32.
-
-  Raises:
-    ConfigError: if `max_glimpses`, `location_policy` or `batch_size` is out of range.
-    AssertionError: if an array has another rank, shape or type.
-  """
-  if batch_size < 1:
-    raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-  chex.assert_rank([images, beta], [4, 0])
-  chex.assert_shape(labels, images.shape[:1])
-  _, rollout_key = jax.random.split(key)
-
-  def evaluate_batch(index: jax.Array, weight: jax.Array) -> DynamicEvaluation:
-    decision = look_until_decided(
-      image_keys(jax.random.fold_in(rollout_key, 0), index),
-      params,
-      evaluation_images(images, index, preprocess=preprocess),
-      beta=beta,
-      model_config=model_config,
-      max_glimpses=max_glimpses,
-      location_policy=location_policy,
-    )
-    correct = losses.reward(decision.probs, labels[index])
-    glimpses = decision.num_glimpses.astype(jnp.float32)
-    return DynamicEvaluation(
-      *(jnp.matmul(x, weight, precision="highest") for x in (correct, glimpses))
-    )
-
-  return _mean_over_batches(evaluate_batch, images.shape[0], batch_size, None)
+  prediction = predict(
+    key,
+    params,
+    images,
+    model_config=model_config,
+    evaluation_config=evaluation_config,
+    preprocess=preprocess,
+    batch_size=batch_size,
+    sharding=sharding,
+  )
+  return summarize(prediction, labels, betas)
 
 
 def validation_rollout(
@@ -226,19 +154,18 @@ def validation_rollout(
   config: Config,
   preprocess: Preprocess,
 ) -> Rollout:
-  """The rollout that `validate` judges, of some of the images.
+  """The rollout of some images that `validate` evaluates.
 
   Args:
     key: the key given to `validate`.
     params: parameters of the model.
-    images: all images [M, H, W, C], as `preprocess` takes them.
-    index: numbers of the images to look at [B].
+    images: all images [M, H, W, C], stored.
+    index: numbers of the images [B].
     config: the run.
-    preprocess: from a stored image to what the model sees, see
-      `ramjax.training.Preprocess`.
+    preprocess: from a stored image to a model's input, see `ramjax.predict`.
 
   Returns:
-    The rollout, with the number of glimpses of the training.
+    The rollout, with as many glimpses as in training.
   """
   _, rollout_key = jax.random.split(key)
   return rollout(
@@ -265,70 +192,43 @@ def validate(
   batch_size: int = 1000,
   sharding: jax.sharding.NamedSharding | None = None,
 ) -> dict[str, jax.Array]:
-  """Loss, its parts and accuracy with the number of glimpses of the training.
+  """Loss, its terms and accuracy with the number of glimpses of training.
 
   Args:
-    key: typed PRNG key of first locations and policy; each image gets its own.
+    key: typed PRNG key of first locations and policy; each image gets its own from it.
     params: parameters of the model.
-    images: images [M, H, W, C], as `preprocess` takes them.
+    images: images [M, H, W, C], stored.
     labels: true classes [M], integer in [0, K).
     config: the run.
-    preprocess: from a stored image to what the model sees, see
-      `ramjax.training.Preprocess`.
-    term_weights: what the extra terms count; None is what the objective gives them.
-    batch_size: images at a time; bounds the memory.
+    preprocess: from a stored image to a model's input, see `ramjax.predict`.
+    term_weights: weights of the extra terms; None for those of `config.objective`.
+    batch_size: images at a time; bounds the memory of the rollouts.
     sharding: how devices divide the images of a batch, see `ramjax.parallel.divided`;
-      None leaves them on one.
+      every device then gets the result. None is for a single device.
 
   Returns:
-    The metrics of `ramjax.objective`, averaged over all images.
+    The metrics of `ramjax.objective`, over all images.
+
+  Raises:
+    ConfigError: if `batch_size` is less than 1.
+    AssertionError: if an array has another rank, shape or type.
   """
   chex.assert_rank(images, 4)
   chex.assert_shape(labels, images.shape[:1])
 
-  def validate_batch(index: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
-    looked = validation_rollout(
+  def validate_batch(index: jax.Array) -> tuple[LossParts, jax.Array]:
+    unrolled = validation_rollout(
       key, params, images, index, config=config, preprocess=preprocess
     )
-    _, metrics = objective(
-      params.error,
-      looked,
-      labels[index],
-      objective_config=config.objective,
-      weight=weight,
-      term_weights=term_weights,
+    parts = loss_parts(
+      params.error, unrolled, labels[index], objective_config=config.objective
     )
-    return jax.tree.map(lambda mean: mean * weight.sum(), metrics)
+    return parts, losses.reward(unrolled.logits_t[-1], labels[index])
 
-  return _mean_over_batches(validate_batch, images.shape[0], batch_size, sharding)
-
-
-def _mean_over_batches(
-  weighted_sums: Callable[[jax.Array, jax.Array], Any],
-  num_examples: int,
-  batch_size: int,
-  sharding: jax.sharding.NamedSharding | None,
-) -> Any:
-  """Mean over all examples of what `weighted_sums(index [B], weight [B])` sums up.
-
-  The last batch is filled up with examples of weight 0, as is each batch that the
-  devices of `sharding` do not divide.
-  """
-  num_devices = 1 if sharding is None else sharding.num_devices
-  batch_size = -(-min(batch_size, num_examples) // num_devices) * num_devices
-  num_batches = -(-num_examples // batch_size)
-  index = jnp.arange(num_batches * batch_size).reshape(num_batches, batch_size)
-  weight = (index < num_examples).astype(jnp.float32)
-  index = jnp.minimum(index, num_examples - 1)
-
-  def sums_of(batch: tuple[jax.Array, jax.Array]) -> Any:
-    if sharding is not None:
-      batch = jax.lax.with_sharding_constraint(batch, sharding)
-    return weighted_sums(*batch)
-
-  sums = jax.lax.map(sums_of, (index, weight))
-  means = jax.tree.map(lambda parts: parts.sum(axis=0) / num_examples, sums)
-  if sharding is not None:  # every process can read what each of its devices has whole
-    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-    means = jax.lax.with_sharding_constraint(means, whole)
-  return means
+  parts, reward = map_batches(
+    validate_batch, images.shape[0], batch_size=batch_size, sharding=sharding
+  )
+  _, metrics = mean_objective(
+    parts, reward, objective_config=config.objective, term_weights=term_weights
+  )
+  return metrics

@@ -1,13 +1,13 @@
-"""Many runs in one program: training vmapped over seeds, and over the two lambdas.
+"""Many runs in one program: training vmapped over seeds and over the two lambdas.
 
-Each run draws the numbers that it draws alone, so that it is the same run up to the
-order in which sums are rounded (which a model with hard attention amplifies: after some
-tens of steps its runs diverge, as those of two machines do). What the runs have in
-common is whatever fixes a shape or a choice of the program: sizes, numbers of glimpses
-and of examples a step. The images are there once.
+Each run draws the same random numbers as a single run, so both are the same up to
+rounding in sums. Hard attention amplifies rounding: after some tens of steps they
+diverge, as the same run does on two machines. The runs share everything that fixes a
+shape or a branch of the program: sizes, number of glimpses, batch size. The images are in
+memory once.
 
-Devices share the runs and not the batches, and have nothing to tell each other. That pays
-on the cores of a CPU, too: the products of a batch of 32 keep one core busy.
+Devices share the runs, not the batches, and exchange nothing. This is faster on the cores
+of a CPU, too: the matrix products of a batch of 32 keep only one core busy.
 """
 
 from __future__ import annotations
@@ -20,15 +20,9 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from ramjax.config import Config, ConfigError
+from ramjax.data.batches import Preprocess
 from ramjax.objectives import TermWeights
-from ramjax.training import (
-  Metrics,
-  Preprocess,
-  TrainState,
-  epoch_order,
-  init_train_state,
-  train_chunk,
-)
+from ramjax.training import Metrics, TrainState, init_train_state, train_chunk
 
 
 def init_train_states(
@@ -38,37 +32,14 @@ def init_train_states(
 
   Args:
     keys: typed PRNG keys of the runs [R].
-    config: what the runs have in common.
+    config: the settings that the runs share.
     optimizer: any Optax optimiser.
 
   Returns:
-    A state whose every array has a first axis [R].
+    A state whose arrays have a first axis [R].
   """
   init = functools.partial(init_train_state, config=config, optimizer=optimizer)
   return jax.vmap(init)(keys)
-
-
-def epoch_orders(
-  keys: jax.Array, epoch: int | jax.Array, *, num_examples: int, batch_size: int
-) -> jax.Array:
-  """The batches of an epoch of R runs, see `ramjax.epoch_order`.
-
-  Args:
-    keys: typed PRNG keys [R], the same in each epoch.
-    epoch: number of the epoch.
-    num_examples: number of training images.
-    batch_size: examples a step of one run.
-
-  Returns:
-    Indices [R, num_examples // batch_size, batch_size], int32.
-
-  Raises:
-    ConfigError: if there is not one whole batch.
-  """
-  order = functools.partial(
-    epoch_order, num_examples=num_examples, batch_size=batch_size
-  )
-  return jax.vmap(order, in_axes=(0, None))(keys, epoch)
 
 
 def train_chunks(
@@ -88,57 +59,49 @@ def train_chunks(
 ) -> tuple[TrainState, Metrics]:
   """Steps `start` to `stop` of an epoch of R runs, in one call.
 
-  To be jitted as `ramjax.train_chunk`, with the keyword arguments bound and `states`
-  donated.
+  Jit it like `ramjax.train_chunk`, with the keyword arguments bound and `states` donated.
 
   Args:
-    states: the states before, every array with a first axis [R].
+    states: the states before, whose arrays have a first axis [R].
     images: all training images [M, H, W, C], uint8.
     labels: their classes [M], int32.
     orders: the batches of the epoch of each run [R, steps, B].
     start: first row of `orders` to train on.
     stop: row after the last one; at most `start + max_steps`.
-    term_weights: what the extra terms count in each run, [R] each; with
-      `config.objective.name` of `both` or another: the weights alone decide.
-    config: what the runs have in common.
+    term_weights: weights of the extra terms in each run, [R] each. They replace those of
+      `config.objective`, whose name has no effect.
+    config: the settings that the runs share.
     optimizer: the optimiser that the states were made for.
-    preprocess: from a stored image to what the model sees, see
-      `ramjax.training.Preprocess`.
+    preprocess: from a stored image to a model's input, see
+      `ramjax.data.batches.Preprocess`.
     max_steps: the length of the longest chunk.
     mesh: devices that share the runs, see `ramjax.parallel.make_mesh`; their number
-      divides R. None leaves them on one.
+      divides R. None is for a single device.
 
   Returns:
     The states after, and the metrics of each step of each run, [R, max_steps] each.
 
   Raises:
-    ConfigError: if the number of devices does not divide R.
+    ConfigError: if the number of devices does not divide R, or `accumulation_steps` does
+      not divide the batch.
   """
+  chunk = functools.partial(
+    train_chunk,
+    config=config,
+    optimizer=optimizer,
+    preprocess=preprocess,
+    max_steps=max_steps,
+  )
 
-  def one_run(
-    state: TrainState,
-    order: jax.Array,
-    weights: TermWeights,
-    images: jax.Array,
-    labels: jax.Array,
-    start: jax.Array,
-    stop: jax.Array,
+  def chunks(
+    states: TrainState, orders: jax.Array, term_weights: TermWeights, *shared: jax.Array
   ) -> tuple[TrainState, Metrics]:
-    return train_chunk(
-      state,
-      images,
-      labels,
-      order,
-      start,
-      stop,
-      config=config,
-      optimizer=optimizer,
-      preprocess=preprocess,
-      max_steps=max_steps,
-      term_weights=weights,
-    )
+    images, labels, start, stop = shared
+    runs = jax.vmap(
+      chunk, in_axes=(0, None, None, 0, None, None)
+    )  # and keywords over 0
+    return runs(states, images, labels, orders, start, stop, term_weights=term_weights)
 
-  runs = jax.vmap(one_run, in_axes=(0, 0, 0, None, None, None, None))
   if mesh is not None:
     num_runs = orders.shape[0]
     if num_runs % mesh.size:
@@ -146,13 +109,13 @@ def train_chunks(
         f"num_devices must divide the number of runs, {num_runs}, not be {mesh.size}"
       )
     divided, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
-    runs = jax.shard_map(
-      runs,
+    chunks = jax.shard_map(
+      chunks,
       mesh=mesh,
       in_specs=(divided, divided, divided, whole, whole, whole, whole),
       out_specs=divided,
-      check_vma=False,  # it asks for annotations in every loop that starts from zeros
+      check_vma=False,  # it requires annotations in every loop that starts from zeros
     )
-  return runs(
+  return chunks(
     states, orders, term_weights, images, labels, jnp.asarray(start), jnp.asarray(stop)
   )

@@ -131,7 +131,6 @@ def objective(
   label: jax.Array,
   *,
   objective_config: ObjectiveConfig,
-  weight: jax.Array | None = None,
   term_weights: TermWeights | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss of a rollout under one of the four objectives, and metrics.
@@ -142,17 +141,39 @@ def objective(
     rollout: T glimpses at each of B images.
     label: true classes [B], integer in [0, K).
     objective_config: the objective.
-    weight: weight of each example in the means [B], not all zero; None weights all
-      equally.
     term_weights: weights of the two extra terms; None uses those of `objective_config`.
 
   Returns:
     The loss [], and metrics: `loss`, `accuracy` after the last glimpse, and
     `loss/<term>` for each term of `LossParts`, unweighted.
   """
-  parts = loss_parts(error_params, rollout, label, objective_config=objective_config)
-  accuracy = losses.reward(rollout.logits_t[-1], label)
-  means = jax.tree.map(lambda values: jnp.average(values, weights=weight), parts)
+  return mean_objective(
+    loss_parts(error_params, rollout, label, objective_config=objective_config),
+    losses.reward(rollout.logits_t[-1], label),
+    objective_config=objective_config,
+    term_weights=term_weights,
+  )
+
+
+def mean_objective(
+  parts: LossParts,
+  reward: jax.Array,
+  *,
+  objective_config: ObjectiveConfig,
+  term_weights: TermWeights | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The loss of examples, and its metrics, from the terms of each example.
+
+  Args:
+    parts: the terms [B] each, see `loss_parts`.
+    reward: 1 where the prediction after the last glimpse is correct, else 0 [B].
+    objective_config: the objective.
+    term_weights: weights of the two extra terms; None uses those of `objective_config`.
+
+  Returns:
+    The loss [] and the metrics of `objective`.
+  """
+  means = jax.tree.map(jnp.mean, parts)
   loss = means.classification + means.reinforce
   loss += means.baseline + means.error_fit
   extra = means.uncertainty, means.intrinsic
@@ -161,6 +182,6 @@ def objective(
   ):
     if isinstance(factor, jax.Array) or factor != 0.0:  # an absent term costs nothing
       loss += factor * mean
-  metrics = {"loss": loss, "accuracy": jnp.average(accuracy, weights=weight)}
+  metrics = {"loss": loss, "accuracy": jnp.mean(reward)}
   metrics |= {f"loss/{name}": value for name, value in means._asdict().items()}
   return loss, metrics

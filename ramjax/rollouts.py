@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ramjax import networks, policy
 from ramjax.backprop import unroll_by_hand
 from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
+from ramjax.keys import image_keys
 from ramjax.unroll import unroll
 
 
@@ -42,19 +43,6 @@ class Rollout(NamedTuple):
   def probs_t(self) -> jax.Array:
     """Softmax outputs p after each glimpse, [T, B, K]."""
     return jax.nn.softmax(self.logits_t)
-
-
-def image_keys(key: jax.Array, index: jax.Array) -> jax.Array:
-  """One key for each image: image number i gets `fold_in(key, i)`.
-
-  Args:
-    key: typed PRNG key [].
-    index: number of each image [B], integer.
-
-  Returns:
-    Typed PRNG keys [B].
-  """
-  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
 def begin(

@@ -28,9 +28,13 @@ def is_decided(
   chex.assert_equal_shape([probs, predicted_error])
   chex.assert_type([probs, predicted_error], float)
   best = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=jnp.bool_)
-  lower = jnp.where(best, probs - beta * predicted_error, -jnp.inf)
-  upper = jnp.where(best, -jnp.inf, probs + beta * predicted_error)
-  return jnp.max(lower, axis=-1) > jnp.max(upper, axis=-1)
+  # All but the last two lines is independent of beta, and XLA computes it only once for
+  # all of several rates.
+  best_prob = jnp.max(probs, axis=-1)
+  best_error = jnp.sum(jnp.where(best, predicted_error, 0.0), axis=-1)
+  other_probs = jnp.where(best, -jnp.inf, probs)
+  upper = jnp.max(other_probs + beta * predicted_error, axis=-1)
+  return best_prob - beta * best_error > upper
 
 
 def stopping_time(

@@ -21,7 +21,8 @@ import numpy as np
 import ramjax
 from experiments.cli.errors import RunError
 from ramjax import data, parallel
-from ramjax.config import Config, ModelConfig
+from ramjax.config import Config, EvaluationConfig, ModelConfig
+from ramjax.data.batches import evaluation_images
 
 Program = Callable[[], Any]
 """Starts a program on the device and returns its outputs, which may not be ready."""
@@ -204,7 +205,7 @@ def all_cases(
     ),
     Case(
       DYNAMIC,
-      lambda: _timed(setup.dynamic_evaluation()),
+      lambda: _timed(setup.decisions()),
       gflop=evaluated(num_glimpses=_MEAN_GLIMPSES),
     ),
     _sensor(side=SMALL, patch_size=8, num_scales=1),
@@ -283,32 +284,37 @@ class _Setup:
       *self.test,
       jnp.asarray(betas),
       model_config=_CONFIG.model,
-      num_glimpses=num_glimpses,
+      evaluation_config=EvaluationConfig(num_glimpses=num_glimpses),
       preprocess=self.preprocess,
     )
 
-  def dynamic_evaluation(self) -> Program:
-    """The dynamic evaluation of the test set, with `_MEAN_GLIMPSES` on average."""
+  def decisions(self) -> Program:
+    """Decisions on the test set, at the exploration rate that gives the mean number."""
+    images, _ = self.test
 
-    def evaluate(beta: float) -> ramjax.DynamicEvaluation:
-      return ramjax.evaluate_dynamic(
+    @jax.jit
+    def decide(
+      params: ramjax.Params, images: jax.Array, beta: float
+    ) -> ramjax.Decision:
+      index = jnp.arange(images.shape[0])
+      return ramjax.look_until_decided(
         jax.random.key(2),
-        self.trained,
-        *self.test,
-        beta,
+        params,
+        evaluation_images(images, index, preprocess=self.preprocess),
+        beta=beta,
         model_config=_CONFIG.model,
         max_glimpses=_SWEEP_GLIMPSES,
-        preprocess=self.preprocess,
       )
 
     low, high = 0.0, 100.0
     for _ in range(20):  # bisection, since the mean increases with beta
       middle = (low + high) / 2
-      if float(evaluate(middle).mean_glimpses) < _MEAN_GLIMPSES:
+      decision = decide(self.trained, images, middle)
+      if float(decision.num_glimpses.mean(dtype=jnp.float32)) < _MEAN_GLIMPSES:
         low = middle
       else:
         high = middle
-    return functools.partial(evaluate, high)
+    return functools.partial(decide, self.trained, images, high)
 
   def compilation(self) -> float:
     """Seconds for tracing and compiling the train chunk, without a cache."""

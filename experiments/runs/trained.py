@@ -36,7 +36,7 @@ class TrainedRun(NamedTuple):
   dataset: data.Dataset
 
   def describe(self) -> dict[str, Any]:
-    """What results on disk say of it."""
+    """The entry of this run in a result file, without the results."""
     return {
       "workdir": str(self.workdir.path),
       "dataset": workdir_lib.data_label(self.config.train),
@@ -45,6 +45,7 @@ class TrainedRun(NamedTuple):
       "train_num_glimpses": self.config.train.num_glimpses,
       "num_epochs": self.config.train.num_epochs,
       "train_seconds": train_seconds(self.workdir, self.config),
+      "config": self.config.to_dict(),
     }
 
 

@@ -29,9 +29,10 @@ from experiments.runs.program import Program, chunks, run_keys, step_of
 from experiments.runs.progress import Progress
 from experiments.runs.run import Run, finished_accuracy, opened
 from experiments.runs.skipped import chunk_means
-from ramjax import data, evaluation, parallel, prediction
+from ramjax import data, evaluation, parallel
 from ramjax.checkpoint import CheckpointError
 from ramjax.config import Config
+from ramjax.data.batches import evaluation_images
 from ramjax.networks import Params, num_parameters
 
 _NUM_DRAWN = 8
@@ -318,7 +319,7 @@ def _draw(
     config=config,
     preprocess=dataset.preprocess,
   )
-  shown = prediction.evaluation_images(images, index, preprocess=dataset.transform)
+  shown = evaluation_images(images, index, preprocess=dataset.transform)
   plots.glimpses(
     np.asarray(shown), labels, rollout, config.model, workdir.figures / "glimpses.png"
   )

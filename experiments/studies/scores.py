@@ -1,18 +1,18 @@
-"""What is measured of a trained model: fixed and dynamic accuracy, norms, calibration."""
+"""Scores of a trained model: accuracy, norm of the state and calibration, as JSON."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 import ramjax
 from experiments.runs.program import run_keys
-from ramjax import data
-from ramjax.config import Config
+from ramjax import data, parallel
+from ramjax.config import Config, EvaluationConfig
 from ramjax.networks import Params
 
 
@@ -21,90 +21,90 @@ def score(
   params: Params,
   dataset: data.Dataset,
   *,
-  glimpses: Sequence[int],
+  evaluation_config: EvaluationConfig,
+  glimpses: Sequence[int] | None = None,
   betas: Sequence[float] = (),
-  num_samples: int = 1,
-  location_policy: str = "sample",
   split: str = "test",
   seed: int = 0,
+  mesh: Mesh | None = None,
 ) -> dict[str, Any]:
-  """How a trained model does on its images, in the form that results have on disk.
+  """Evaluates a trained model on its dataset.
 
   Args:
     config: the run.
     params: its parameters.
     dataset: its data.
-    glimpses: numbers of glimpses to tell of, each at least 1.
-    betas: exploration rates of the stopping rule, which looks on to the largest of
-      `glimpses`.
-    num_samples: rollouts averaged, M.
-    location_policy: `sample` or `mean`.
+    evaluation_config: how it is evaluated.
+    glimpses: numbers of glimpses to report, each from 1 to that of `evaluation_config`;
+      None for all of them.
+    betas: exploration rates of the stopping rule.
     split: `test`, or `validation` to choose among runs.
     seed: seed of first locations and policy.
+    mesh: devices that divide the images; None for one device.
 
   Returns:
-    `fixed`, an entry for each number of glimpses, and `dynamic`, one for each beta.
+    The scores, see `to_json`.
   """
   images, labels = getattr(dataset, split)
-  prediction = ramjax.predict(
+  sharding = None
+  if mesh is not None:
+    everywhere = parallel.copied(mesh)
+    params, images, labels = parallel.place((params, images, labels), everywhere)
+    sharding = parallel.divided(mesh)
+  evaluation = ramjax.evaluate(
     run_keys(seed).generalization,
     params,
-    jnp.asarray(images),
+    images,
+    labels,
+    np.array(betas, np.float32),
     model_config=config.model,
-    num_glimpses=max(glimpses),
+    evaluation_config=evaluation_config,
     preprocess=dataset.preprocess,
-    num_samples=num_samples,
-    location_policy=location_policy,
+    sharding=sharding,
   )
-  told = jnp.array(glimpses) - 1
-  fixed, dynamic = jax.device_get(
-    _summaries(prediction, jnp.asarray(labels), told, jnp.array(betas, jnp.float32))
-  )
+  return to_json(evaluation, glimpses=glimpses, betas=betas)
+
+
+def to_json(
+  evaluation: ramjax.Evaluation,
+  *,
+  glimpses: Sequence[int] | None = None,
+  betas: Sequence[float] = (),
+) -> dict[str, Any]:
+  """An evaluation in the form of the result files.
+
+  Args:
+    evaluation: the summaries of `ramjax.evaluate`.
+    glimpses: numbers of glimpses to report; None for 1…T.
+    betas: the exploration rates of the evaluation.
+
+  Returns:
+    `fixed`, an entry for each number of glimpses, and `dynamic`, an entry for each beta.
+    Numbers have six digits.
+  """
+  evaluation = jax.device_get(evaluation)
+  fixed = {
+    name.removesuffix("_t"): values
+    for name, values in evaluation._asdict().items()
+    if name.endswith("_t")
+  }
   return {
     "fixed": [
       {
         "num_glimpses": n,
-        **{name: rounded(values[i]) for name, values in fixed.items()},
+        **{name: rounded(values[n - 1]) for name, values in fixed.items()},
       }
-      for i, n in enumerate(glimpses)
+      for n in glimpses or range(1, len(evaluation.accuracy_t) + 1)
     ],
     "dynamic": [
-      {
-        "beta": beta,
-        **{name: rounded(values[i]) for name, values in dynamic.items()},
-      }
-      for i, beta in enumerate(betas)
+      {"beta": beta, "mean_glimpses": rounded(mean), "accuracy": rounded(accuracy)}
+      for beta, mean, accuracy in zip(
+        betas, evaluation.mean_glimpses, evaluation.dynamic_accuracy, strict=True
+      )
     ],
   }
 
 
 def rounded(value: Any) -> float:
-  """A float32 as a number of six digits, which is what it holds."""
+  """A float32 with six digits, which is its precision."""
   return float(f"{float(value):.6g}")
-
-
-@jax.jit
-def _summaries(
-  prediction: ramjax.Prediction, labels: jax.Array, told: jax.Array, betas: jax.Array
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  """What there is to say of predictions, after the glimpses `told` and for each beta."""
-  probs_t, predicted_error_t, norm_t = prediction
-  correct_t = (probs_t.argmax(-1) == labels[None]).astype(jnp.float32)
-  fit = ramjax.uncertainty_fit(predicted_error_t[told], probs_t[told], labels)
-  calibration_error = functools.partial(ramjax.expected_calibration_error, label=labels)
-  fixed = {
-    "accuracy": correct_t[told].mean(-1),
-    "hidden_norm": norm_t[told].mean(-1),
-    "calibration_error": jax.lax.map(calibration_error, probs_t[told]),
-    "uncertainty_correlation": fit.correlation_t,
-    "uncertainty_deviation": fit.deviation_t,
-  }
-
-  def stop(beta: jax.Array) -> dict[str, jax.Array]:
-    taken = ramjax.stopping_time(probs_t, predicted_error_t, beta=beta)
-    return {
-      "mean_glimpses": taken.mean(dtype=jnp.float32),
-      "accuracy": ramjax.at_stop(correct_t, taken).mean(),
-    }
-
-  return fixed, jax.lax.map(stop, betas)

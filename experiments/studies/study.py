@@ -24,7 +24,7 @@ from experiments.runs.provenance import provenance
 from experiments.runs.trained import restore_params
 from experiments.studies import scores
 from ramjax import data
-from ramjax.config import Config, differing_fields
+from ramjax.config import Config, EvaluationConfig, differing_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,10 +252,13 @@ def score(
             member.config,
             restore_params(member.workdir, member.config),
             dataset,
+            evaluation_config=EvaluationConfig(
+              num_glimpses=max(variant.glimpses),
+              num_samples=variant.num_samples,
+              location_policy=variant.location_policy,
+            ),
             glimpses=variant.glimpses,
             betas=variant.betas,
-            num_samples=variant.num_samples,
-            location_policy=variant.location_policy,
           ),
         }
         for member in members
