@@ -35,6 +35,8 @@ def main() -> None:
     num_samples=options.num_samples,
     location_policy=options.location_policy,
   )
+  flags.check_seed()
+  flags.set_up_jax()
   runs = []
   opened = trained.open_runs()
   for run in opened:

@@ -38,6 +38,8 @@ def main() -> None:
   options = flags.FLAGS
   glimpses = _positive("glimpses")
   nums_samples = _positive("num_samples")
+  flags.check_seed()
+  flags.set_up_jax()
   runs = []
   opened = trained.open_runs()
   for run in opened:

@@ -313,6 +313,15 @@ def seeds() -> list[int]:
   return list(found)
 
 
+def check_seed() -> None:
+  """Checks the range of `--seed`.
+
+  Raises:
+    ConfigError: if it is out of range.
+  """
+  TrainConfig(seed=FLAGS.seed)
+
+
 def load_run() -> tuple[Config, data.Dataset]:
   """The configuration that the flags describe, and its dataset.
 
