@@ -23,7 +23,7 @@ import optax
 from absl import flags as absl_flags
 
 import ramjax
-from experiments.cli import app, errors, flags
+from experiments.cli import app, devices, errors, flags
 from experiments.reporting import tables
 from experiments.runs import files
 from experiments.runs import workdir as workdir_lib
@@ -93,7 +93,7 @@ def define_flags() -> None:
     batch_size=128,
     learning_rate=1e-3,
   )
-  flags.define_jax_flags()
+  devices.define_jax_flags()
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def main() -> None:
     flags.config_from_flags().train, learning_rate_schedule="cosine"
   )
   seeds = flags.seeds()
-  flags.set_up_jax()
+  devices.set_up_jax()
   dataset = data.load_dataset(
     config.dataset,
     data_dir=options.data_dir,

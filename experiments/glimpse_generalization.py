@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.cli import app, errors, flags
+from experiments.cli import app, devices, errors, flags
 from experiments.reporting import plots
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
@@ -44,7 +44,7 @@ def define_flags() -> None:
   )
   flags.define_split_flag()
   flags.define_evaluation_flags()
-  flags.define_device_flags()
+  devices.define_device_flags()
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     location_policy=options.location_policy,
   )
   betas = _parse_betas()
-  mesh = flags.open_mesh()
+  mesh = devices.open_mesh()
   is_first = parallel.is_first_process()
   runs = trained.open_runs(best=options.checkpoint == "best")
   if is_first:

@@ -31,7 +31,7 @@ def main() -> None:
   if len(seeds) > 1:
     devices.start_for_runs()
   else:
-    mesh = flags.open_mesh(checked.train)
+    mesh = devices.open_mesh(checked.train)
 
   def make_mesh(num_runs: int) -> Mesh:
     return mesh or devices.mesh_for_runs(num_runs)
