@@ -1,9 +1,9 @@
-"""Networks that see the whole image, to compare with: `python -m experiments.baselines`.
+"""Baselines that see the whole image: `python -m experiments.baselines`.
 
-Two kinds, as Mnih et al. (2014) compare with: two fully connected layers, and a small
-convolutional network. They are trained with cross entropy on any dataset, --num_seeds runs
-of each, with Adam, whose learning rate falls along a cosine to 0. Writes baselines.json
-into --workdir.
+There are two networks, as in Mnih et al. (2014): a fully connected one with two hidden
+layers, and a small convolutional one. Both are trained on any dataset with cross entropy
+and Adam, --num_seeds runs of each; the learning rate falls along a cosine to 0. Writes
+baselines.json into --workdir.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import optax
 from absl import flags as absl_flags
 
 import ramjax
-from experiments.cli import app, errors, flags
+from experiments.cli import app, devices, errors, flags
 from experiments.reporting import tables
 from experiments.runs import files
 from experiments.runs import workdir as workdir_lib
@@ -93,7 +93,7 @@ def define_flags() -> None:
     batch_size=128,
     learning_rate=1e-3,
   )
-  flags.define_jax_flags()
+  devices.define_jax_flags()
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def main() -> None:
     flags.config_from_flags().train, learning_rate_schedule="cosine"
   )
   seeds = flags.seeds()
-  flags.set_up_jax()
+  devices.set_up_jax()
   dataset = data.load_dataset(
     config.dataset,
     data_dir=options.data_dir,
@@ -117,7 +117,7 @@ def main() -> None:
   )
   label = workdir_lib.data_label(config)
   print(f"{dataset.name} from {dataset.source}", flush=True)
-  found = []
+  models = []
   for name in options.models:
     model = MODELS[name](dataset.num_classes)
     runs = []
@@ -131,12 +131,14 @@ def main() -> None:
         f"  {time.perf_counter() - began:.0f} s",
         flush=True,
       )
-    found.append({"name": name, "num_parameters": num_parameters(params), "runs": runs})
+    models.append(
+      {"name": name, "num_parameters": num_parameters(params), "runs": runs}
+    )
   results = {
     "dataset": label,
     "config": config.to_dict(),
     **provenance(),
-    "models": found,
+    "models": models,
   }
   folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
   folder.mkdir(parents=True, exist_ok=True)
@@ -151,13 +153,14 @@ def train(
   """Trains a network.
 
   Args:
-    model: from images [B, H, W, C] to logits [B, K].
-    dataset: what it is trained on.
-    config: batch size, epochs, rate; nothing else of it is used.
-    seed: seed of all randomness.
+    model: a network from images [B, H, W, C] to logits [B, K].
+    dataset: the dataset.
+    config: settings of the optimiser, batch size and number of epochs; other settings are
+      ignored.
+    seed: seed of initialisation, batches and transforms.
 
   Returns:
-    Its variables.
+    The trained variables of the network.
   """
   init_key, order_key, run_key = jax.random.split(jax.random.key(seed), 3)
   images, labels = map(jnp.asarray, dataset.train)

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from experiments.benchmarks import cases as cases_lib
-from experiments.cli import app, errors, flags
+from experiments.cli import app, devices, errors, flags
 from experiments.runs import files
 from experiments.runs.provenance import provenance
 from ramjax import data, parallel
@@ -38,7 +38,7 @@ def define_flags() -> None:
   absl_flags.DEFINE_string("data_dir", None, "Folder with MNIST's four IDX files.")
   absl_flags.DEFINE_string("output", None, "Where to write the figures, as JSON.")
   absl_flags.DEFINE_string("compare", None, "An earlier --output to show ratios to.")
-  flags.define_precision_flag()
+  devices.define_precision_flag()
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
   batch_sizes = _parse_counts("batch_sizes", options.batch_sizes)
   num_runs = _parse_counts("num_runs", options.num_runs)
   earlier = read_results(pathlib.Path(options.compare)) if options.compare else None
-  flags.set_precision()
+  devices.set_precision()
   num_cpus = len(os.sched_getaffinity(0))
   parallel.start(num_devices=num_cpus)  # runs in one program share the cores
   dataset = data.load_dataset(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments.cli import app, flags
+from experiments.cli import app, devices, flags
 from experiments.reporting import plots, tables
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
@@ -23,7 +23,7 @@ def define_flags() -> None:
   absl_flags.DEFINE_integer("max_glimpses", 20, "Largest number of glimpses.")
   flags.define_rollout_flags()
   flags.define_evaluation_flags()
-  flags.define_jax_flags()
+  devices.define_jax_flags()
 
 
 def main() -> None:
@@ -35,6 +35,8 @@ def main() -> None:
     num_samples=options.num_samples,
     location_policy=options.location_policy,
   )
+  flags.check_seed()
+  devices.set_up_jax()
   runs = []
   opened = trained.open_runs()
   for run in opened:

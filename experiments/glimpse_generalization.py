@@ -14,14 +14,13 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.cli import app, errors, flags
+from experiments.cli import app, devices, errors, flags
 from experiments.reporting import plots
 from experiments.runs import files, trained
-from experiments.runs import workdir as workdir_lib
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax import parallel
-from ramjax.config import EvaluationConfig, TrainConfig
+from ramjax.config import EvaluationConfig
 
 _BETAS = (
   "0,0.01,0.02,0.03,0.05,0.07,0.1,0.12,0.15,0.2,0.25,0.3,0.35,0.4,0.45,0.5,0.6,0.8,"
@@ -45,14 +44,14 @@ def define_flags() -> None:
   )
   flags.define_split_flag()
   flags.define_evaluation_flags()
-  flags.define_device_flags()
+  devices.define_device_flags()
 
 
 def main() -> None:
   """Evaluates the runs that the flags name."""
   options = flags.FLAGS
-  workdirs = trained.workdirs()
-  TrainConfig(seed=options.seed)  # checks its range
+  trained.workdirs()  # before devices are started
+  flags.check_seed()
   flags.check_at_least_one("max_glimpses", "num_samples")
   evaluation_config = EvaluationConfig(
     num_glimpses=options.max_glimpses,
@@ -60,23 +59,16 @@ def main() -> None:
     location_policy=options.location_policy,
   )
   betas = _parse_betas()
-  mesh = flags.open_mesh()
+  mesh = devices.open_mesh()
   is_first = parallel.is_first_process()
-  with parallel.together():
-    configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
-    params = [
-      trained.restore_params(workdir, config, best=options.checkpoint == "best")
-      for workdir, config in zip(workdirs, configs, strict=True)
-    ]
-    datasets = trained.datasets_of(configs, data_dir=options.data_dir)
-  # Processes may have read different checkpoints of a run that is still being trained.
-  params = parallel.from_first_process(params)
+  runs = trained.open_runs(best=options.checkpoint == "best")
   if is_first:
-    for source in dict.fromkeys(f"{d.name} from {d.source}" for d in datasets):
+    sources = (f"{run.dataset.name} from {run.dataset.source}" for run in runs)
+    for source in dict.fromkeys(sources):
       print(source, flush=True)
 
   results = []
-  for run in map(trained.TrainedRun, workdirs, configs, params, datasets):
+  for run in runs:
     began = time.perf_counter()
     scored = scores.score(
       run.config,
@@ -97,7 +89,7 @@ def main() -> None:
       )
       _print_table(results[-1])
   if is_first:
-    _write(workdirs[0].path / "glimpse_generalization.json", results)
+    _write(runs[0].workdir.path / "glimpse_generalization.json", results)
 
 
 def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """ramjax: the Recurrent Attention Model as active sampling of information, in JAX.
 
-Arrays in, arrays out: the sensor, the unroll, the losses and the stopping rule are
-pure functions that can be jitted, vmapped and differentiated in other JAX code.
+Arrays in, arrays out: the sensor, the rollout, the losses and the stopping rule are pure
+functions. Use them with `jax.jit`, `jax.vmap` and `jax.grad` in other JAX code.
 """
 
 from ramjax.calibration import (

@@ -20,11 +20,12 @@ import numpy as np
 
 import ramjax
 from experiments.cli.errors import RunError
+from experiments.runs.program import Program, chunks
 from ramjax import data, parallel
 from ramjax.config import Config, EvaluationConfig, ModelConfig
 from ramjax.data.batches import evaluation_images
 
-Program = Callable[[], Any]
+Computation = Callable[[], Any]
 """Starts a program on the device and returns its outputs, which may not be ready."""
 
 _CONFIG = Config()
@@ -190,7 +191,7 @@ def all_cases(
   num_train, num_test = len(dataset.train.labels), len(dataset.test.labels)
   evaluated = functools.partial(gflop, _CONFIG.model, examples=num_test)
   cases = [_steps(setup, size) for size in batch_sizes]
-  cases += [_steps_of_runs(setup, runs) for runs in num_runs]
+  cases += [_steps(setup, _BATCH, runs=runs) for runs in num_runs]
   cases += [
     _epoch(setup),
     Case(
@@ -210,9 +211,9 @@ def all_cases(
     ),
     _sensor(side=SMALL, patch_size=8, num_scales=1),
     _sensor(side=60, patch_size=12, num_scales=3),
-    _unroll(setup, SMALL),
-    _unroll(setup, LARGE),
-    Case("compilation of the train chunk", lambda: setup.compilation, most_rounds=3),
+    _unroll(SMALL),
+    _unroll(LARGE),
+    _compilation(setup),
   ]
   if starts:
     command = _Command(num_examples=num_train)
@@ -225,72 +226,39 @@ def all_cases(
 
 
 class _Setup:
-  """Images on the device and programs, shared by the cases.
+  """A trained model and the test images, shared by the cases.
 
   Args:
     dataset: MNIST, or a part of it.
   """
 
   def __init__(self, dataset: data.Dataset) -> None:
-    self.preprocess = dataset.preprocess
-    self.train, self.test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
-    self.optimizer = ramjax.make_optimizer(
-      _CONFIG.train, steps_per_epoch=len(self.train.labels) // _BATCH
-    )
-    self.bound = {
-      "config": _CONFIG,
-      "optimizer": self.optimizer,
-      "preprocess": self.preprocess,
-    }
-
-  def order(self, epoch: int = 0, *, batch_size: int = _BATCH) -> jax.Array:
-    """The batches of an epoch."""
-    return ramjax.epoch_order(
-      jax.random.key(1),
-      epoch,
-      num_examples=len(self.train.labels),
-      batch_size=batch_size,
-    )
-
-  @functools.cached_property
-  def state(self) -> ramjax.TrainState:
-    """The state before the first step."""
-    init = functools.partial(
-      ramjax.init_train_state, config=_CONFIG, optimizer=self.optimizer
-    )
-    return jax.jit(init)(jax.random.key(0))
+    self.dataset = dataset
+    self._test = jax.tree.map(jnp.asarray, dataset.test)
 
   @functools.cached_property
   def trained(self) -> ramjax.Params:
     """Parameters after a short training, so that stopping times differ."""
-    order = self.order()
-    chunk = self.chunk(len(order))
-    state = self.state
+    training = _Training(self.dataset)
     for epoch in range(_TRAINED_EPOCHS):
-      state, _ = chunk(state, *self.train, self.order(epoch), 0, len(order))
-    return state.params
+      training.take_epoch(epoch)
+    return training.state.params
 
-  def chunk(self, max_steps: int) -> Any:
-    """A program that trains for at most `max_steps` steps."""
-    return jax.jit(
-      functools.partial(ramjax.train_chunk, **self.bound, max_steps=max_steps)
-    )
-
-  def evaluation(self, num_glimpses: int, betas: np.ndarray) -> Program:
+  def evaluation(self, num_glimpses: int, betas: np.ndarray) -> Computation:
     """The evaluation of the test set with a fixed number of glimpses."""
     return lambda: ramjax.evaluate(
       jax.random.key(2),
       self.trained,
-      *self.test,
+      *self._test,
       jnp.asarray(betas),
       model_config=_CONFIG.model,
       evaluation_config=EvaluationConfig(num_glimpses=num_glimpses),
-      preprocess=self.preprocess,
+      preprocess=self.dataset.preprocess,
     )
 
-  def decisions(self) -> Program:
+  def decisions(self) -> Computation:
     """Decisions on the test set, at the exploration rate that gives the mean number."""
-    images, _ = self.test
+    images, _ = self._test
 
     @jax.jit
     def decide(
@@ -300,7 +268,7 @@ class _Setup:
       return ramjax.look_until_decided(
         jax.random.key(2),
         params,
-        evaluation_images(images, index, preprocess=self.preprocess),
+        evaluation_images(images, index, preprocess=self.dataset.preprocess),
         beta=beta,
         model_config=_CONFIG.model,
         max_glimpses=_SWEEP_GLIMPSES,
@@ -316,78 +284,91 @@ class _Setup:
         high = middle
     return functools.partial(decide, self.trained, images, high)
 
-  def compilation(self) -> float:
-    """Seconds for tracing and compiling the train chunk, without a cache."""
-    chunk = self.chunk(100)
-    arguments = (self.state, *self.train, self.order(), 0, 100)
-    began = time.perf_counter()
-    chunk.lower(*arguments).compile()
-    return time.perf_counter() - began
+
+class _Training:
+  """A training of one run or of several, step by step, as `experiments.train` does it.
+
+  Args:
+    dataset: MNIST, or a part of it.
+    runs: number of runs, of seeds from 0 on.
+    batch_size: examples a step of one run.
+    steps: steps in a chunk, at most.
+  """
+
+  def __init__(
+    self,
+    dataset: data.Dataset,
+    *,
+    runs: int = 1,
+    batch_size: int = _BATCH,
+    steps: int = 100,
+  ) -> None:
+    train = [
+      dataclasses.replace(_CONFIG.train, seed=seed, batch_size=batch_size)
+      for seed in range(runs)
+    ]
+    self.program = Program(
+      [dataclasses.replace(_CONFIG, train=one) for one in train],
+      dataset,
+      parallel.make_mesh(num_devices=math.gcd(runs, jax.device_count())),
+      steps_per_call=steps,
+    )
+    self.state = self.program.place(self.program.init())
+    self.order = self.program.epoch_order(0)
+
+  def take(self, start: int, stop: int) -> Any:
+    """Takes some steps of the epoch; returns their metrics."""
+    self.state, metrics = self.program.train_chunk(self.state, self.order, start, stop)
+    return metrics
+
+  def take_epoch(self, epoch: int) -> Any:
+    """Takes all steps of an epoch."""
+    self.order = self.program.epoch_order(epoch)
+    steps = self.program.steps_per_epoch, self.program.steps_per_call
+    for start, stop in chunks(0, *steps):
+      jax.block_until_ready(self.take(start, stop))
+    return self.state
 
 
-def _steps(setup: _Setup, batch_size: int) -> Case:
-  steps = min(max(1, 6400 // batch_size), len(setup.train.labels) // batch_size)
+def _steps(setup: _Setup, batch_size: int, *, runs: int = 1) -> Case:
+  """A chunk of steps; of several runs in one program."""
+  steps = min(
+    max(1, 6400 // batch_size if runs == 1 else 400 // runs),
+    len(setup.dataset.train.labels) // batch_size,
+  )
 
   def prepare() -> Callable[[], float]:
-    order = setup.order(batch_size=batch_size)
-    chunk = setup.chunk(steps)
-    arguments = (setup.state, *setup.train, order, 0, steps)
-    return _timed(lambda: chunk(*arguments), parts=steps)
+    training = _Training(setup.dataset, runs=runs, batch_size=batch_size, steps=steps)
+    return _timed(lambda: training.take(0, steps), parts=steps)
 
-  work = gflop(_CONFIG.model, examples=batch_size, num_glimpses=6, backward=True)
-  return Case(STEP.format(batch_size), prepare, gflop=work)
-
-
-def _steps_of_runs(setup: _Setup, runs: int) -> Case:
-  steps = min(max(1, 400 // runs), len(setup.train.labels) // _BATCH)
-
-  def prepare() -> Callable[[], float]:
-    mesh = parallel.make_mesh(num_devices=math.gcd(runs, jax.device_count()))
-    keys = jax.random.split(jax.random.key(0), runs)
-    weights = jax.tree.map(
-      lambda weight: jnp.full(runs, weight), ramjax.TermWeights.of(_CONFIG.objective)
-    )
-    init = functools.partial(
-      ramjax.init_train_states, config=_CONFIG, optimizer=setup.optimizer
-    )
-    program = jax.jit(
-      functools.partial(ramjax.train_chunks, **setup.bound, max_steps=steps, mesh=mesh)
-    )
-    orders = ramjax.epoch_orders(
-      keys, 0, num_examples=len(setup.train.labels), batch_size=_BATCH
-    )
-    states, orders, weights = parallel.place(
-      (jax.jit(init)(keys), orders, weights), parallel.divided(mesh)
-    )
-    examples = parallel.place(setup.train, parallel.copied(mesh))
-    arguments = (states, *examples, orders, 0, steps, weights)
-    return _timed(lambda: program(*arguments), parts=steps)
-
-  work = gflop(_CONFIG.model, examples=_BATCH * runs, num_glimpses=6, backward=True)
-  return Case(RUNS.format(runs, _BATCH), prepare, gflop=work, runs=runs)
+  name = STEP.format(batch_size) if runs == 1 else RUNS.format(runs, batch_size)
+  examples = batch_size * runs
+  work = gflop(_CONFIG.model, examples=examples, num_glimpses=6, backward=True)
+  return Case(name, prepare, gflop=work, runs=runs)
 
 
 def _epoch(setup: _Setup) -> Case:
   """One epoch in chunks of 100 steps, as in `experiments.train`."""
-  steps = len(setup.train.labels) // _BATCH
+  examples = len(setup.dataset.train.labels) // _BATCH * _BATCH
 
   def prepare() -> Callable[[], float]:
-    chunk = setup.chunk(100)
+    training = _Training(setup.dataset)
+    return _timed(lambda: training.take_epoch(1))
 
-    def epoch() -> Any:
-      state, order = setup.state, setup.order(1)
-      for start in range(0, steps, 100):
-        stop = min(start + 100, steps)
-        state, metrics = chunk(state, *setup.train, order, start, stop)
-        jax.block_until_ready(metrics)
-      return state
+  work = gflop(_CONFIG.model, examples=examples, num_glimpses=6, backward=True)
+  return Case(f"epoch of {examples:,} images, batch {_BATCH}", prepare, gflop=work)
 
-    return _timed(epoch)
 
-  work = gflop(_CONFIG.model, examples=steps * _BATCH, num_glimpses=6, backward=True)
-  return Case(
-    f"epoch of {steps * _BATCH:,} images, batch {_BATCH}", prepare, gflop=work
-  )
+def _compilation(setup: _Setup) -> Case:
+  """Tracing and compiling the train chunk, without a cache."""
+
+  def compile_chunk() -> float:
+    training = _Training(setup.dataset)
+    began = time.perf_counter()
+    training.program.compile(training.state, training.order)
+    return time.perf_counter() - began
+
+  return Case("compilation of the train chunk", lambda: compile_chunk, most_rounds=3)
 
 
 def _sensor(*, side: int, patch_size: int, num_scales: int) -> Case:
@@ -414,18 +395,19 @@ def _sensor(*, side: int, patch_size: int, num_scales: int) -> Case:
   return Case(name, prepare)
 
 
-def _unroll(setup: _Setup, side: int) -> Case:
+def _unroll(side: int) -> Case:
   repeats = 20
 
   def prepare() -> Callable[[], float]:
-    image_key, key = jax.random.split(jax.random.key(0))
+    params_key, image_key, key = jax.random.split(jax.random.key(0), 3)
+    params = ramjax.init_params(params_key, _CONFIG.model)
     images = jax.random.normal(image_key, (_BATCH, side, side, 1))
 
     @jax.jit
     def program(keys: jax.Array, images: jax.Array) -> Any:
       def unroll(key: jax.Array) -> jax.Array:
         rollout = ramjax.rollout(
-          key, setup.state.params, images, model_config=_CONFIG.model, num_glimpses=6
+          key, params, images, model_config=_CONFIG.model, num_glimpses=6
         )
         return rollout.logits_t
 
@@ -507,13 +489,13 @@ class _Command:
     )
 
 
-def _timed(program: Program, *, parts: int = 1) -> Callable[[], float]:
+def _timed(program: Computation, *, parts: int = 1) -> Callable[[], float]:
   """Warms up a program; returns a function that measures seconds for each part."""
   jax.block_until_ready(program())
   return lambda: _seconds(program) / parts
 
 
-def _seconds(program: Program) -> float:
+def _seconds(program: Computation) -> float:
   began = time.perf_counter()
   jax.block_until_ready(program())
   return time.perf_counter() - began

@@ -10,21 +10,17 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 from absl import flags
-from jax.sharding import Mesh
 
-from experiments.cli import compilation_cache, help_text, signals
+from experiments.cli import devices, help_text
 from experiments.cli.errors import UsageError
 from experiments.cli.recipes import RECIPES
-from ramjax import data, parallel
+from ramjax import data
 from ramjax.config import LOCATION_POLICIES, Config, ConfigError, TrainConfig
 
 FLAGS = flags.FLAGS
 
 PRIORS = ("uniform", "train")
-
-MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 _SETTINGS = Config.settings()
 
@@ -85,7 +81,7 @@ def define_train_flags(*, num_seeds: int = 1, **defaults: Any) -> None:
     "Stop after so many steps in a row whose loss or gradient was not finite.",
   )
   help_text.RARE.add("max_skipped_steps")
-  define_device_flags()
+  devices.define_device_flags()
   _set_defaults(defaults)
 
 
@@ -173,82 +169,6 @@ def define_split_flag() -> None:
   )
 
 
-def define_device_flags() -> None:
-  """Defines the flags that say which devices and processes share the work."""
-  flags.DEFINE_integer(
-    "num_devices",
-    None,
-    "Devices of all processes together; by default as many as divide the work evenly.",
-  )
-  flags.DEFINE_string(
-    "coordinator_address",
-    None,
-    "host:port of the first process; auto on Slurm, Open MPI, Kubernetes, Cloud TPU.",
-  )
-  flags.DEFINE_integer("num_processes", None, "Number of processes that work together.")
-  flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-  help_text.RARE.update(
-    ("num_devices", "coordinator_address", "num_processes", "process_id")
-  )
-  define_jax_flags()
-
-
-def define_jax_flags() -> None:
-  """Defines the flags that `set_up_jax` obeys."""
-  flags.DEFINE_boolean(
-    "compilation_cache", True, "Keep compiled programs for the next start."
-  )
-  help_text.RARE.add("compilation_cache")
-  define_precision_flag()
-
-
-def define_precision_flag() -> None:
-  """Defines the flag that `set_precision` obeys."""
-  flags.DEFINE_enum(
-    "matmul_precision",
-    "float32",
-    MATMUL_PRECISIONS,
-    "Type to which GPUs and TPUs round the factors of matrix products; CPUs use float32.",
-  )
-  help_text.RARE.add("matmul_precision")
-
-
-def set_precision() -> None:
-  """Has matrix products computed as `--matmul_precision` says."""
-  jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
-
-
-def set_up_jax() -> None:
-  """Obeys the flags that say how JAX computes and compiles; before it is used."""
-  set_precision()
-  if FLAGS.compilation_cache:
-    compilation_cache.enable()
-
-
-def open_mesh(train: TrainConfig | None = None) -> Mesh:
-  """The devices, as the flags of `define_device_flags` say; before JAX is used.
-
-  Args:
-    train: the training whose batches they divide; None if there is none.
-
-  Returns:
-    The devices.
-
-  Raises:
-    ConfigError: if there are fewer, or they do not divide the batch.
-    ParallelError: if the other processes are not found.
-  """
-  set_up_jax()
-  parallel.start(
-    num_devices=FLAGS.num_devices,
-    coordinator_address=FLAGS.coordinator_address,
-    num_processes=FLAGS.num_processes,
-    process_id=FLAGS.process_id,
-  )
-  signals.raise_on_signals()  # with several processes, JAX has taken SIGTERM for itself
-  return parallel.make_mesh(num_devices=FLAGS.num_devices, train=train)
-
-
 def config_from_flags() -> Config:
   """The configuration that the flags describe, but for what the data say.
 
@@ -311,6 +231,15 @@ def seeds() -> list[int]:
   for seed in (found[0], found[-1]):
     TrainConfig(seed=seed)
   return list(found)
+
+
+def check_seed() -> None:
+  """Checks the range of `--seed`.
+
+  Raises:
+    ConfigError: if it is out of range.
+  """
+  TrainConfig(seed=FLAGS.seed)
 
 
 def load_run() -> tuple[Config, data.Dataset]:

@@ -39,8 +39,8 @@ DYNAMIC: Mapping[str, Mapping[float, tuple[float, float]]] = {
   },
 }
 """Mean number of glimpses and accuracy by beta: the notebook of the released code. Its
-stopping rule differs from the paper: it also subtracts beta u from the other classes, and
-a later decision overwrites an earlier one."""
+stopping rule differs from the paper: it subtracts beta u for all classes, and a later
+decision overwrites an earlier one."""
 
 ERROR_RATES: Mapping[str, Mapping[str, Mapping[int, str]]] = {
   "mnist": {

@@ -184,6 +184,10 @@ class Program:
     """
     return self._train_chunk(state, *self._train, order, start, stop, *self._weights)
 
+  def compile(self, state: ramjax.TrainState, order: jax.Array) -> None:
+    """Traces and compiles `train_chunk`; for benchmarks."""
+    self._train_chunk.lower(state, *self._train, order, 0, 1, *self._weights).compile()
+
   def validate(self, params: Params) -> list[dict[str, float]]:
     """Metrics of each run on the validation split."""
     return self._floats(self._keys.validation, params, self._validation)

@@ -14,9 +14,9 @@ import ramjax
 from experiments.cli import errors, flags
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
-from ramjax import data
+from ramjax import data, parallel
 from ramjax.checkpoint import Checkpoints
-from ramjax.config import Config, TrainConfig
+from ramjax.config import Config
 from ramjax.networks import Params
 
 
@@ -62,25 +62,31 @@ def workdirs() -> list[workdir_lib.Workdir]:
   return [workdir_lib.Workdir(pathlib.Path(path)) for path in flags.FLAGS.workdir]
 
 
-def open_runs() -> list[TrainedRun]:
+def open_runs(*, best: bool = False) -> list[TrainedRun]:
   """The runs that the flags of `flags.define_evaluation_flags` name.
+
+  Several processes get the parameters that the first one has read, since a run may still
+  be training.
+
+  Args:
+    best: whether to take the state with the best validation accuracy, not the newest.
 
   Raises:
     UsageError: if they name none.
     RunError: if one is no run.
     CheckpointError: if one has no checkpoint, or it cannot be read.
-    ConfigError: if `--seed` is out of range, or one has data that are not its own.
+    ConfigError: if one has data that are not its own.
     DataError: if the data of one cannot be found.
   """
   folders = workdirs()
-  TrainConfig(seed=flags.FLAGS.seed)  # checks its range
-  flags.set_up_jax()
-  configs = [workdir_lib.read_config(folder) for folder in folders]
-  params = [
-    restore_params(folder, config)
-    for folder, config in zip(folders, configs, strict=True)
-  ]
-  datasets = datasets_of(configs, data_dir=flags.FLAGS.data_dir)
+  with parallel.together():
+    configs = [workdir_lib.read_config(folder) for folder in folders]
+    params = [
+      restore_params(folder, config, best=best)
+      for folder, config in zip(folders, configs, strict=True)
+    ]
+    datasets = datasets_of(configs, data_dir=flags.FLAGS.data_dir)
+  params = parallel.from_first_process(params)
   return list(map(TrainedRun, folders, configs, params, datasets))
 
 

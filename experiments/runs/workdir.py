@@ -28,25 +28,11 @@ class Workdir:
 
   path: pathlib.Path
 
-  @property
-  def config(self) -> pathlib.Path:
-    return self.path / "config.json"
-
-  @property
-  def metrics(self) -> pathlib.Path:
-    return self.path / "metrics.jsonl"
-
-  @property
-  def checkpoints(self) -> pathlib.Path:
-    return self.path / "checkpoints"
-
-  @property
-  def tensorboard(self) -> pathlib.Path:
-    return self.path / "tensorboard"
-
-  @property
-  def figures(self) -> pathlib.Path:
-    return self.path / "figures"
+  config = property(lambda self: self.path / "config.json")
+  metrics = property(lambda self: self.path / "metrics.jsonl")
+  checkpoints = property(lambda self: self.path / "checkpoints")
+  tensorboard = property(lambda self: self.path / "tensorboard")
+  figures = property(lambda self: self.path / "figures")
 
 
 def default_workdir(config: Config) -> str:
