@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments.cli import app, flags
+from experiments.cli import app, devices, flags
 from experiments.reporting import plots, tables
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
-from ramjax.config import EvaluationConfig
 
 
 def define_flags() -> None:
@@ -23,20 +22,15 @@ def define_flags() -> None:
   absl_flags.DEFINE_integer("max_glimpses", 20, "Largest number of glimpses.")
   flags.define_rollout_flags()
   flags.define_evaluation_flags()
-  flags.define_jax_flags()
+  devices.define_jax_flags()
 
 
 def main() -> None:
   """Evaluates the runs that the flags name."""
   options = flags.FLAGS
-  flags.check_at_least_one("max_glimpses", "num_samples")
-  evaluation_config = EvaluationConfig(
-    num_glimpses=options.max_glimpses,
-    num_samples=options.num_samples,
-    location_policy=options.location_policy,
-  )
+  evaluation_config = flags.evaluation_config()
   flags.check_seed()
-  flags.set_up_jax()
+  devices.set_up_jax()
   runs = []
   opened = trained.open_runs()
   for run in opened:
@@ -57,9 +51,7 @@ def main() -> None:
   }
   print(tables.calibration(results))
   target = opened[0].workdir.path / "calibration.json"
-  files.write_json(target, results)
-  plots.calibration(runs, target.with_suffix(".png"))
-  print(f"written to {target} and {target.with_suffix('.png').name}")
+  files.write_results(target, results, plots.calibration)
 
 
 if __name__ == "__main__":

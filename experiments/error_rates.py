@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments.cli import app, errors, flags
+from experiments.cli import app, devices, errors, flags
 from experiments.reporting import tables
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
@@ -30,7 +30,7 @@ def define_flags() -> None:
   )
   flags.define_split_flag()
   flags.define_evaluation_flags()
-  flags.define_jax_flags()
+  devices.define_jax_flags()
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
   glimpses = _positive("glimpses")
   nums_samples = _positive("num_samples")
   flags.check_seed()
-  flags.set_up_jax()
+  devices.set_up_jax()
   runs = []
   opened = trained.open_runs()
   for run in opened:
@@ -72,9 +72,7 @@ def main() -> None:
     "runs": runs,
   }
   print(tables.error_rates(results))
-  target = opened[0].workdir.path / "error_rates.json"
-  files.write_json(target, results)
-  print(f"written to {target}")
+  files.write_results(opened[0].workdir.path / "error_rates.json", results)
 
 
 def _positive(name: str) -> list[int]:

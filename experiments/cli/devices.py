@@ -1,4 +1,7 @@
-"""The devices of a training: one run divides its batches among them, many runs share them."""
+"""The devices of a script: their flags, and how work is divided among them.
+
+A single run divides its batches among the devices; several runs share them.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,87 @@ import math
 import os
 
 import jax
+from absl import flags
 from jax.sharding import Mesh
 
-from experiments.cli import flags
+from experiments.cli import compilation_cache, help_text, signals
 from experiments.cli.errors import UsageError
 from ramjax import parallel
-from ramjax.config import ConfigError
+from ramjax.config import ConfigError, TrainConfig
+
+FLAGS = flags.FLAGS
+
+
+def define_device_flags() -> None:
+  """Defines the flags that say which devices and processes share the work."""
+  flags.DEFINE_integer(
+    "num_devices",
+    None,
+    "Devices of all processes together; by default as many as divide the work evenly.",
+  )
+  flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "host:port of the first process; auto on Slurm, Open MPI, Kubernetes, Cloud TPU.",
+  )
+  flags.DEFINE_integer("num_processes", None, "Number of processes that work together.")
+  flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+  help_text.RARE.update(
+    ("num_devices", "coordinator_address", "num_processes", "process_id")
+  )
+  define_jax_flags()
+
+
+def define_jax_flags() -> None:
+  """Defines the flags that `set_up_jax` obeys."""
+  flags.DEFINE_boolean(
+    "compilation_cache", True, "Keep compiled programs for the next start."
+  )
+  help_text.RARE.add("compilation_cache")
+  define_precision_flag()
+
+
+def define_precision_flag() -> None:
+  """Defines the flag that `set_precision` obeys."""
+  flags.DEFINE_enum(
+    "matmul_precision",
+    "float32",
+    ["float32", "tensorfloat32", "bfloat16"],
+    "Type to which GPUs and TPUs round the factors of matrix products; CPUs use float32.",
+  )
+  help_text.RARE.add("matmul_precision")
+
+
+def set_precision() -> None:
+  """Has matrix products computed as `--matmul_precision` says."""
+  jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
+
+
+def set_up_jax() -> None:
+  """Obeys the flags that say how JAX computes and compiles; before it is used."""
+  set_precision()
+  if FLAGS.compilation_cache:
+    compilation_cache.enable()
+
+
+def open_mesh(train: TrainConfig | None = None) -> Mesh:
+  """The devices, as the flags of `define_device_flags` say; before JAX is used.
+
+  They divide the batches of `train`, if there is a training.
+
+  Raises:
+    ConfigError: if there are fewer, or they do not divide the batch.
+    ParallelError: if the other processes are not found.
+  """
+  set_up_jax()
+  parallel.start(
+    num_devices=FLAGS.num_devices,
+    coordinator_address=FLAGS.coordinator_address,
+    num_processes=FLAGS.num_processes,
+    process_id=FLAGS.process_id,
+  )
+  signals.raise_on_signals()  # with several processes, JAX has taken SIGTERM for itself
+  return parallel.make_mesh(num_devices=FLAGS.num_devices, train=train)
 
 
 def start_for_runs() -> None:
@@ -20,13 +98,13 @@ def start_for_runs() -> None:
   Raises:
     UsageError: if several processes are asked for.
   """
-  if flags.FLAGS.coordinator_address is not None:
+  if FLAGS.coordinator_address is not None:
     raise UsageError(
       "coordinator_address must not be given for several runs: one process trains them"
     )
-  flags.set_up_jax()
+  set_up_jax()
   cores = len(os.sched_getaffinity(0))
-  parallel.start(num_devices=flags.FLAGS.num_devices or cores)
+  parallel.start(num_devices=FLAGS.num_devices or cores)
 
 
 def mesh_for_runs(num_runs: int) -> Mesh:
@@ -35,7 +113,7 @@ def mesh_for_runs(num_runs: int) -> Mesh:
   Raises:
     ConfigError: if the number that the flags name does not divide R.
   """
-  num_devices = flags.FLAGS.num_devices
+  num_devices = FLAGS.num_devices
   if num_devices and num_runs % num_devices:
     raise ConfigError(
       f"num_devices must divide the number of runs, {num_runs}, not be {num_devices}"
