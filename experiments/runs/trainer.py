@@ -156,13 +156,13 @@ def _train_epoch(training: Training, epoch: int, stop_signal: signals.Stop) -> N
     speed = (stop - start) * program.batch_size / seconds
     histories = split_history(history, stop - start)
     means = [
-      {**chunk_means(history), "examples_per_second": speed} for history in histories
+      {**chunk_means(of_run), "examples_per_second": speed} for of_run in histories
     ]
     training.write("train", means)
     training.progress.update(epoch, training.step, means)
-    for run, history in zip(training.runs, histories, strict=True):
+    for run, of_run in zip(training.runs, histories, strict=True):
       alone = program.num_runs == 1
-      run.judge(history["skipped"] > 0, step=training.step, alone=alone)
+      run.judge(of_run["skipped"] > 0, step=training.step, alone=alone)
 
 
 def _save_and_stop(training: Training, stop_signal: signals.Stop) -> NoReturn:
