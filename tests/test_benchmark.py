@@ -3,8 +3,6 @@
 import itertools
 import json
 import pathlib
-import subprocess
-import sys
 
 import forked
 import pytest
@@ -130,36 +128,12 @@ def test_file_that_is_not_an_output_is_refused(tmp_path, text):
     benchmark.read_results(path)
 
 
-def run(*arguments):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.benchmark", *arguments],
-    capture_output=True,
-    text=True,
-    timeout=500,
-  )
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ("argument", "message"),
-  [
-    ("--rounds=0", "rounds must be at least 1, not 0"),
-    ("--batch_sizes=32,x", "batch_sizes must be positive integers"),
-    ("--compare=/nowhere.json", "/nowhere.json cannot be read"),
-  ],
-)
-def test_a_bad_command_line_is_one_line(argument, message):
-  ended = forked.run("benchmark", argument)
-  assert ended.returncode == (1 if "compare" in argument else 2)
-  assert message in ended.stderr
-  assert len(ended.stderr.splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_cases_run_on_real_digits(tmp_path):
-  """Fixed and dynamic evaluation, and memory of a training, on a part of MNIST."""
+def test_cases_run(tmp_path):
+  """Fixed and dynamic evaluation, and memory of a training, on a few images."""
   output = tmp_path / "benchmark.json"
-  ended = run(
+  ended = forked.run(
+    "benchmark",
     "--rounds=1",
     "--starts=1",
     "--num_examples=64",

@@ -1,4 +1,4 @@
-"""Bad command lines: one clear line, a status, and nothing is written."""
+"""Bad command lines of experiments.*: one clear line, a status, and nothing is written."""
 
 import forked
 import pytest

@@ -48,6 +48,11 @@ ORDER = [
 """A module may import only modules that stand above it in this list."""
 
 
+NOT_IN_THE_LIBRARY = {
+  *("experiments", "absl.flags", "matplotlib", "rich", "tensorboardX")
+}
+"""What no module of the library imports, not even inside a function."""
+
 EXPERIMENTS = LIBRARY.parent / "experiments"
 FLOORS = {"cli": 0, "reporting": 1, "runs": 2, "studies": 3, "benchmarks": 3, "": 4}
 """The folders of experiments/ with their floors; the scripts are at the top."""
@@ -72,7 +77,7 @@ def imported_modules(path):
       package, _, inside = name.partition(".")
       if package == "ramjax" and inside in ORDER:
         yield inside
-      assert package != "experiments", f"{path} imports a script"
+      assert not {package, name} & NOT_IN_THE_LIBRARY, f"{path} imports {name}"
 
 
 def test_order_lists_every_module():
@@ -119,22 +124,6 @@ def test_experiments_import_from_their_own_floor_and_below(room):
         assert other == room or FLOORS[other] < FLOORS[room], f"{path}: {module}"
 
 
-def test_every_file_at_the_top_of_experiments_is_a_script():
-  for path in EXPERIMENTS.glob("*.py"):
-    if path.stem != "__init__":
-      assert '__name__ == "__main__"' in path.read_text(), path
-
-
-@pytest.mark.parametrize(
-  "package", ["absl.flags", "matplotlib", "rich", "tensorboardX"]
-)
-def test_library_imports_neither_flags_nor_display_packages(package):
-  for path in LIBRARY.rglob("*.py"):
-    assert f"import {package}" not in path.read_text()
-    parent, _, child = package.rpartition(".")
-    assert not child or f"from {parent} import {child}" not in path.read_text()
-
-
 def test_importing_the_library_does_not_import_heavy_packages():
   """TFDS, Orbax and matplotlib are imported when they are used, not before."""
   script = (
@@ -146,9 +135,3 @@ def test_importing_the_library_does_not_import_heavy_packages():
     [sys.executable, "-c", script], capture_output=True, text=True, check=True
   )
   assert found.stdout.strip() == "[]"
-
-
-def test_no_module_has_a_catch_all_name():
-  names = {path.stem for root in (LIBRARY, EXPERIMENTS) for path in root.rglob("*.py")}
-  assert "train" in names
-  assert not names & {"utils", "util", "common", "helpers", "misc"}

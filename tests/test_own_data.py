@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.runs import workdir as workdir_lib
 from ramjax import Config, ConfigError, TrainConfig, data
 from ramjax.data import prepared, splits
 from ramjax.data.own import read_folder, read_npz
@@ -300,16 +299,6 @@ def test_small_images_can_be_translated_but_not_cluttered(tmp_path):
   assert found.image_shape == (20, 20, 3)
   with pytest.raises(ConfigError, match="num_clutter must be 0 for images of 7 x 12"):
     data.load_dataset(f"npz:{path}", canvas_size=20, num_clutter=1)
-
-
-def test_label_of_a_run_names_its_data():
-  def label(dataset, **options):
-    return workdir_lib.data_label(TrainConfig(dataset=dataset, **options))
-
-  assert label("mnist_cluttered_60") == "mnist_cluttered_60"
-  assert label("mnist", canvas_size=80, num_clutter=6) == "mnist_canvas80_clutter6"
-  assert label("npz:/somewhere/cells.npz") == "npz_cells"
-  assert label("folder:/somewhere/cells/", canvas_size=9) == "folder_cells_canvas9"
 
 
 def test_missing_tensorflow_gives_one_line(monkeypatch):

@@ -1,21 +1,30 @@
-"""Figures: the seen pixels, and images with any number of channels."""
+"""Figures: the seen pixels, images with any number of channels, and those of a run."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
+import ramjax
 from experiments.reporting import plots
-from ramjax import ModelConfig, Rollout, extract_glimpse
+from experiments.runs import trainer
+from experiments.runs import workdir as workdir_lib
+from ramjax import Config, ModelConfig, Rollout, TrainConfig, data, extract_glimpse
+from ramjax.checkpoint import Checkpoints
+from ramjax.networks import RecurrentAttentionModel, initial_state
 
 CONFIG = ModelConfig(patch_size=4, num_scales=2, scale_factor=3)
 IMAGE = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
 
 
 def rollout_at(*locations):
-  """A rollout of one image with given locations and no other fields."""
+  """A rollout of one image with given locations and no prediction."""
   location_t = jnp.array(locations)[:, None]
-  return Rollout(*[None] * len(Rollout._fields))._replace(location_t=location_t)
+  probs_t = jnp.full((len(locations), 1, 2), 0.5)
+  empty = Rollout(*[None] * len(Rollout._fields))
+  return empty._replace(location_t=location_t, probs_t=probs_t)
 
 
 def test_seen_pixels_equal_the_glimpse():
@@ -56,9 +65,39 @@ def test_seen_pixels_of_glimpses_across_the_border(location, patch_size):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_images_with_any_number_of_channels_can_be_drawn(channels):
-  axes = Figure().subplots()
-  image = np.full((5, 6, channels), 40, np.uint8)
-  plots._show_image(axes, image)
-  assert axes.images[0].get_array().shape == (5, 6, 3)
-  assert (axes.images[0].get_array() == 40).all()
+def test_images_with_any_number_of_channels_can_be_drawn(channels, tmp_path):
+  image = np.full((1, 5, 6, channels), 40, np.uint8)
+  path = tmp_path / "glimpses.png"
+  plots.glimpses(image, np.array([1]), rollout_at([0.0, 0.0]), CONFIG, path)
+  assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_of_a_run_shows_what_its_model_saw(npz_file, tmp_path, monkeypatch):
+  """On a canvas: the first state follows from the drawn image and the first location."""
+  dataset = data.load_dataset(f"npz:{npz_file}", canvas_size=60)
+  model = ModelConfig(image_shape=(60, 60, 1), hidden_size=16, branch_size=8)
+  config = Config(model=model, train=TrainConfig(num_epochs=0, num_glimpses=2))
+  workdir = workdir_lib.Workdir(tmp_path / "run")
+  workdir_lib.open_run(workdir, config)
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
+  run = ramjax.init_train_state(jax.random.key(1), config=config, optimizer=optimizer)
+  with Checkpoints(workdir.checkpoints) as checkpoints:
+    checkpoints.save(run)
+  drawn = []
+  monkeypatch.setattr(plots, "glimpses", lambda *arguments: drawn.append(arguments))
+  trainer.train([config], dataset, [workdir], steps_per_call=10)
+  ((shown, labels, unrolled, *_),) = drawn
+  assert shown.shape == (8, 60, 60, 1)
+  assert shown.dtype == np.uint8
+  np.testing.assert_array_equal(labels, dataset.test.labels[:8])
+
+  seen = data.normalize(jnp.asarray(shown), mean=dataset.mean, std=dataset.std)
+  location = jnp.asarray(unrolled.location_t[0])
+  state, _ = RecurrentAttentionModel(model).apply(
+    {"params": run.params.ram},
+    initial_state(model, batch=(8,)),
+    jax.vmap(functools.partial(extract_glimpse, patch_size=8))(seen, location),
+    location,
+    method="step",
+  )
+  np.testing.assert_allclose(unrolled.hidden_t[0], state.hidden, rtol=1e-4, atol=1e-5)

@@ -378,6 +378,16 @@ def test_what_a_killed_start_left_is_not_taken_for_somebody_elses(tmp_path):
   assert workdir_lib.read_config(place) == CONFIG
 
 
+def test_label_of_a_run_names_its_data():
+  def label(dataset, **options):
+    return workdir_lib.data_label(TrainConfig(dataset=dataset, **options))
+
+  assert label("mnist_cluttered_60") == "mnist_cluttered_60"
+  assert label("mnist", canvas_size=80, num_clutter=6) == "mnist_canvas80_clutter6"
+  assert label("npz:/somewhere/cells.npz") == "npz_cells"
+  assert label("folder:/somewhere/cells/", canvas_size=9) == "folder_cells_canvas9"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_script_that_gets_a_signal(signum, npz_file, tmp_path):

@@ -1,7 +1,6 @@
 """Short trainings in this process: comparable to the bit, and interrupted at will."""
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import os
@@ -36,11 +35,7 @@ _programs = {}
 
 
 def config_of(seed=0, name="both", **train):
-  return dataclasses.replace(
-    CONFIG,
-    objective=dataclasses.replace(CONFIG.objective, name=name),
-    train=dataclasses.replace(CONFIG.train, seed=seed, **train),
-  )
+  return CONFIG.replace(objective={"name": name}, train={"seed": seed, **train})
 
 
 def program(configs, dataset, mesh, *, steps_per_call):
@@ -51,9 +46,7 @@ def program(configs, dataset, mesh, *, steps_per_call):
   alike = tuple(
     config
     if config.train.learning_rate_schedule == "cosine"
-    else dataclasses.replace(
-      config, train=dataclasses.replace(config.train, num_epochs=0)
-    )
+    else config.replace(train={"num_epochs": 0})
     for config in configs
   )
   key = alike, id(dataset), mesh, steps_per_call
