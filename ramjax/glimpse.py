@@ -172,18 +172,22 @@ def _in_pixels(
 
   They are float32 at least: beyond 512, a bfloat16 counts pixels in steps of 4.
   """
-  location = location.astype(jnp.promote_types(location.dtype, jnp.float32))
+  location = location.astype(_at_least_float32(location.dtype))
   height, width = image_size
   x = 0.5 * ((location[..., 0] + 1.0) * width)
   y = 0.5 * ((location[..., 1] + 1.0) * height)
   return x, y
 
 
+def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+  return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
+
+
 def _interpolate(
   image: jax.Array, rows: jax.Array, columns: jax.Array, fill_value: float
 ) -> jax.Array:
   """Bilinear interpolation [..., C] of an image at rows and columns [...]."""
-  dtype = jnp.promote_types(image.dtype, jnp.float32)
+  dtype = _at_least_float32(image.dtype)
   top, left = jnp.floor(rows), jnp.floor(columns)
   below, right = (
     fraction.astype(dtype)[..., None] for fraction in (rows - top, columns - left)
@@ -191,8 +195,10 @@ def _interpolate(
   first_row, first_column = top.astype(jnp.int32), left.astype(jnp.int32)
 
   def pixels(down: int, across: int) -> jax.Array:
-    values = image.at[first_row + down, first_column + across].get(
-      mode="fill", fill_value=fill_value, wrap_negative_indices=False
+    values = (
+      jnp.asarray(image)
+      .at[first_row + down, first_column + across]
+      .get(mode="fill", fill_value=fill_value, wrap_negative_indices=False)
     )
     return values.astype(dtype)
 
