@@ -36,10 +36,10 @@ def main() -> None:
   def make_mesh(num_runs: int) -> Mesh:
     return mesh or devices.mesh_for_runs(num_runs)
 
+  used = make_mesh(len(seeds))  # refused before a folder is made
   with parallel.together():
     configs, dataset, workdirs = _open_runs(seeds)
   if parallel.is_first_process():
-    used = make_mesh(len(seeds))
     named = f"{used.size} x {used.devices.flat[0].device_kind}"
     others = f" to {workdirs[-1].path}" if len(workdirs) > 1 else ""
     print(

@@ -15,7 +15,7 @@ import pytest
 
 import ramjax
 from ramjax import data, parallel
-from ramjax.config import Config, ModelConfig, TrainConfig
+from ramjax.config import Config, EvaluationConfig, ModelConfig, TrainConfig
 
 CONFIG = Config(
   model=ModelConfig(hidden_size=32, branch_size=16),
@@ -74,8 +74,8 @@ def evaluate(mesh, dataset, params):
     images,
     labels,
     jnp.array([0.1, 1.0]),
-    config=CONFIG.model,
-    num_glimpses=5,
+    model_config=CONFIG.model,
+    evaluation_config=EvaluationConfig(num_glimpses=5),
     **options,
   ).compile()
   evaluation = program(key, params, images, labels, jnp.array([0.1, 1.0]))
@@ -155,8 +155,9 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
   found |= scores
   in_cluttered = set()
   if mesh.size == 8:
-    _, in_parts, _ = train(mesh, dataset, accumulation_steps=2)
-    found |= {f"parts/{name}": value for name, value in in_parts.items()}
+    _, parts, in_parts = train(mesh, dataset, accumulation_steps=2)
+    assert in_parts == {"all-reduce"}
+    found |= {f"parts/{name}": value for name, value in parts.items()}
     cluttered = dataset._replace(transform=data.clutter)
     _, _, in_cluttered = train(mesh, cluttered, accumulation_steps=1)
     found["runs/alone"], found["runs/shared"], in_runs = train_runs(mesh, dataset)

@@ -313,20 +313,6 @@ def test_loss_does_not_depend_on_the_batch_size(params, batch):
   np.testing.assert_allclose(once, again, rtol=1e-5)
 
 
-def test_examples_with_weight_zero_are_ignored(params, batch):
-  images, labels = batch
-  config = ObjectiveConfig()
-  looked = look(params, images)
-  half = jax.tree.map(lambda field: field[:, :4], looked)
-  weight = jnp.array([1.0] * 4 + [0.0] * 4)
-  _, masked = objective(
-    params.error, looked, labels, objective_config=config, weight=weight
-  )
-  _, subset = objective(params.error, half, labels[:4], objective_config=config)
-  for name, value in subset.items():
-    np.testing.assert_allclose(masked[name], value, rtol=1e-5)
-
-
 def test_prior_changes_the_intrinsic_term(params, batch):
   images, labels = batch
   prior = (0.91, *[0.01] * 9)

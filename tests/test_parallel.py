@@ -91,18 +91,25 @@ def test_batches_in_parts_are_divided_too(found):
 def test_evaluation_is_that_of_one_device(number, found):
   one, many = found[1], found[number]
   names = [name for name in one if name.startswith(("validation/", "evaluation/"))]
-  assert len(names) == 12
+  assert len(names) == 15
   for name in names:
     np.testing.assert_allclose(many[name], one[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-  ("number", "exchanged"), [(1, []), (2, ["all-reduce"]), (8, ["all-reduce"])]
+  ("number", "training", "evaluation"),
+  [
+    (1, [], []),
+    (2, ["all-reduce"], ["all-gather"]),
+    (8, ["all-reduce"], ["all-gather"]),
+  ],
 )
-def test_devices_exchange_sums_and_no_images(number, exchanged, found):
-  """Were the work not divided, nothing would be exchanged at all."""
-  assert found[number]["in_training"].tolist() == exchanged
-  assert found[number]["in_evaluation"].tolist() == exchanged
+def test_devices_exchange_gradients_and_predictions_only(
+  number, training, evaluation, found
+):
+  """If each device did all the work, nothing would be exchanged."""
+  assert found[number]["in_training"].tolist() == training
+  assert found[number]["in_evaluation"].tolist() == evaluation
 
 
 def test_each_device_puts_its_own_images_on_canvases(found):

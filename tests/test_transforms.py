@@ -14,9 +14,9 @@ from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.trained import restore_params
 from ramjax import data
-from ramjax.config import Config, ModelConfig, TrainConfig
+from ramjax.config import Config, EvaluationConfig, ModelConfig, TrainConfig
+from ramjax.data.batches import evaluation_images
 from ramjax.networks import RecurrentAttentionModel, initial_state
-from ramjax.prediction import evaluation_images
 
 CANVAS = (60, 60)
 PLACES = [[30, 7], [9, 22], [13, 13], [0, 22], [32, 1]]
@@ -267,7 +267,10 @@ def test_evaluations_see_the_same_images(kind, seed, batch_size, translated):
   }
   inputs = jax.random.key(seed), params, numbered(20), jnp.arange(20) % 10
   if kind == "evaluate":
-    options |= {"model_config": SMALL.model, "num_glimpses": 1}
+    options |= {
+      "model_config": SMALL.model,
+      "evaluation_config": EvaluationConfig(num_glimpses=1),
+    }
     found = ramjax.evaluate(*inputs, jnp.zeros(0), **options)
   else:
     found = ramjax.validate(*inputs, config=SMALL, **options)

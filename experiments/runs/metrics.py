@@ -123,7 +123,7 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
       lines.append(_parse_metrics(line))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
       raise RunError(
-        f"{workdir.metrics}, line {number}, is damaged; mend or remove it to go on"
+        f"{workdir.metrics}, line {number}, is damaged; mend the line, or give another --workdir"
       ) from error
   return lines
 

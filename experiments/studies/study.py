@@ -186,6 +186,7 @@ def train(
     The runs, those of one variant after those of another.
 
   Raises:
+    ConfigError: if the number of devices that the flags name does not divide the runs.
     UsageError: if a folder holds something else.
   """
   workdirs: dict[Config, workdir_lib.Workdir] = {}
@@ -196,6 +197,8 @@ def train(
       if config not in workdirs:
         workdirs[config] = workdir_lib.Workdir(folder / f"{variant.folder}_seed{seed}")
         programs.setdefault(common_part(config), []).append(config)
+  for configs in programs.values():
+    devices.mesh_for_runs(len(configs))  # refused before a folder is made
   for config, workdir in workdirs.items():
     workdir_lib.open_run(workdir, config)
   for number, configs in enumerate(programs.values(), start=1):
