@@ -99,7 +99,7 @@ def define_flags() -> None:
 def main() -> None:
   """Trains and tests what the flags ask for."""
   options = flags.FLAGS
-  flags.check_at_least_one("num_epochs")
+  flags.check_at_least(1, "num_epochs")
   unknown = set(options.models) - set(MODELS)
   if unknown or not options.models:
     raise errors.UsageError(
@@ -131,9 +131,8 @@ def main() -> None:
         f"  {time.perf_counter() - began:.0f} s",
         flush=True,
       )
-    models.append(
-      {"name": name, "num_parameters": num_parameters(params), "runs": runs}
-    )
+    size = num_parameters(params)
+    models.append({"name": name, "num_parameters": size, "runs": runs})
   results = {
     "dataset": label,
     "config": config.to_dict(),
@@ -142,26 +141,14 @@ def main() -> None:
   }
   folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_json(folder / "baselines.json", results)
   print(tables.baselines(results))
-  print(f"written to {folder / 'baselines.json'}")
+  files.write_results(folder / "baselines.json", results)
 
 
 def train(
   model: nn.Module, dataset: data.Dataset, config: TrainConfig, *, seed: int
 ) -> Variables:
-  """Trains a network.
-
-  Args:
-    model: a network from images [B, H, W, C] to logits [B, K].
-    dataset: the dataset.
-    config: settings of the optimiser, batch size and number of epochs; other settings are
-      ignored.
-    seed: seed of initialisation, batches and transforms.
-
-  Returns:
-    The trained variables of the network.
-  """
+  """The variables of a network after training, of which `config` gives the settings."""
   init_key, order_key, run_key = jax.random.split(jax.random.key(seed), 3)
   images, labels = map(jnp.asarray, dataset.train)
   steps_per_epoch = len(labels) // config.batch_size
@@ -206,28 +193,18 @@ def _logits(model: nn.Module, variables: Variables, shown: jax.Array) -> jax.Arr
   return logits
 
 
-def _accuracy(
-  model: nn.Module,
-  params: Variables,
-  dataset: data.Dataset,
-  *,
-  batch_size: int = 1000,
-) -> float:
+def _accuracy(model: nn.Module, params: Variables, dataset: data.Dataset) -> float:
   """Test accuracy of a network, on the same test images as the attention models."""
-  images = jnp.asarray(dataset.test.images)
+  images, labels = map(jnp.asarray, dataset.test)
 
-  @functools.partial(jax.jit, static_argnames="size")
-  def classes(params: Variables, start: jax.Array, size: int) -> jax.Array:
-    index = start + jnp.arange(size)
+  @jax.jit
+  def correct(params: Variables, index: jax.Array) -> jax.Array:
     shown = evaluation_images(images, index, preprocess=dataset.preprocess)
-    return _logits(model, params, shown).argmax(-1)
+    return _logits(model, params, shown).argmax(-1) == labels[index]
 
-  total = len(dataset.test.labels)
-  predictions = [
-    classes(params, jnp.int32(start), min(batch_size, total - start))
-    for start in range(0, total, batch_size)
-  ]
-  return float((np.concatenate(predictions) == dataset.test.labels).mean())
+  index = np.arange(len(labels))
+  batches = np.split(index, range(1000, len(index), 1000))
+  return float(np.concatenate([correct(params, batch) for batch in batches]).mean())
 
 
 if __name__ == "__main__":

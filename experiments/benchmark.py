@@ -44,13 +44,9 @@ def define_flags() -> None:
 def main() -> None:
   """Measures what the flags ask for."""
   options = flags.FLAGS
-  for name, least in (("rounds", 1), ("starts", 0)):
-    if getattr(options, name) < least:
-      raise errors.UsageError(
-        f"{name} must be at least {least}, not {getattr(options, name)}"
-      )
-  batch_sizes = _parse_counts("batch_sizes", options.batch_sizes)
-  num_runs = _parse_counts("num_runs", options.num_runs)
+  flags.check_at_least(1, "rounds")
+  flags.check_at_least(0, "starts")
+  batch_sizes, num_runs = _parse_counts("batch_sizes"), _parse_counts("num_runs")
   earlier = read_results(pathlib.Path(options.compare)) if options.compare else None
   devices.set_precision()
   num_cpus = len(os.sched_getaffinity(0))
@@ -84,20 +80,11 @@ def main() -> None:
   for ratio in results["ratios"]:
     print(f"{ratio['name']}: {ratio['median']:.2f}")
   if options.output:
-    files.write_json(pathlib.Path(options.output), results)
-    print(f"written to {options.output}")
+    files.write_results(pathlib.Path(options.output), results)
 
 
 def measure(cases: Sequence[cases_lib.Case], *, rounds: int) -> dict[str, Any]:
-  """Measurements of cases, one after the other in each round.
-
-  Args:
-    cases: the cases.
-    rounds: number of rounds; a case may limit its own number.
-
-  Returns:
-    A dictionary with `matrix_rate_gflops`, `ratios` and `measurements`, for `table`.
-  """
+  """Measurements of cases, one after the other in each round, for `table`."""
   matrix_rate = cases_lib.MatrixRate()
   prepared = [case.prepare() for case in cases]
   rates: list[float] = []
@@ -105,40 +92,36 @@ def measure(cases: Sequence[cases_lib.Case], *, rounds: int) -> dict[str, Any]:
   shares: list[list[float]] = [[] for _ in cases]  # of the rate of matrix products
   for number in range(rounds):
     rates.append(matrix_rate())
-    for i, (case, run) in enumerate(zip(cases, prepared, strict=True)):
-      if number >= (case.most_rounds or rounds):
-        continue
-      values[i].append(run())
-      if case.gflop is not None:
-        shares[i].append(case.gflop / values[i][-1] / rates[-1])
+    for case, run, found, share in zip(cases, prepared, values, shares, strict=True):
+      if number < (case.most_rounds or rounds):
+        found.append(run())
+        if case.gflop is not None:
+          share.append(case.gflop / found[-1] / rates[-1])
     print(f"round {number + 1} of {rounds}", flush=True)
-  values_of = {case.name: of_case for case, of_case in zip(cases, values, strict=True)}
+  values_of = {case.name: found for case, found in zip(cases, values, strict=True)}
   return {
     "matrix_rate_gflops": _summary(rates),
     "ratios": [
-      {"name": ratio.name, **_summary(list(map(ratio.of, above, below)))}
+      {
+        "name": ratio.name,
+        **_summary(list(map(ratio.of, values_of[ratio.above], values_of[ratio.below]))),
+      }
       for ratio in cases_lib.ratios(cases)
-      for above, below in [(values_of[ratio.above], values_of[ratio.below])]
     ],
     "measurements": [
       {
         "name": case.name,
         "unit": case.unit,
-        **_summary(of_case),
+        **_summary(found),
         **({"share_of_matrix_rate": statistics.median(share)} if share else {}),
       }
-      for case, of_case, share in zip(cases, values, shares, strict=True)
+      for case, found, share in zip(cases, values, shares, strict=True)
     ],
   }
 
 
 def table(results: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> str:
-  """A Markdown table of measurements.
-
-  Args:
-    results: results of `measure`.
-    earlier: earlier results, for a column of ratios; None omits the column.
-  """
+  """A Markdown table of measurements; `earlier` ones add a column of ratios to them."""
   before = {m["name"]: m for m in earlier["measurements"]} if earlier else {}
   head = ["what", "minimum", "median", "spread", "share of the matrix rate"]
   rows = [[*head, *(["against earlier"] if earlier else [])]]
@@ -174,14 +157,9 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
 
 def _summary(values: list[float]) -> dict[str, Any]:
   """Minimum, median and spread: (maximum - minimum) / median."""
-  median = statistics.median(values)
-  spread = (max(values) - min(values)) / median
-  return {
-    "minimum": min(values),
-    "median": median,
-    "spread": spread,
-    "repeats": len(values),
-  }
+  lowest, median = min(values), statistics.median(values)
+  spread = (max(values) - lowest) / median
+  return {"minimum": lowest, "median": median, "spread": spread, "repeats": len(values)}
 
 
 def _quantity(value: float, unit: str) -> str:
@@ -194,7 +172,8 @@ def _quantity(value: float, unit: str) -> str:
   return f"{value / 1e-6:.3g} μs"
 
 
-def _parse_counts(name: str, words: list[str]) -> list[int]:
+def _parse_counts(name: str) -> list[int]:
+  words = getattr(flags.FLAGS, name)
   if not all(word.isdecimal() and int(word) >= 1 for word in words):
     raise errors.UsageError(
       f"{name} must be positive integers separated by commas, not {','.join(words)}"

@@ -15,7 +15,6 @@ from experiments.reporting import plots, tables
 from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
-from ramjax.config import EvaluationConfig
 
 
 def define_flags() -> None:
@@ -29,12 +28,7 @@ def define_flags() -> None:
 def main() -> None:
   """Evaluates the runs that the flags name."""
   options = flags.FLAGS
-  flags.check_at_least_one("max_glimpses", "num_samples")
-  evaluation_config = EvaluationConfig(
-    num_glimpses=options.max_glimpses,
-    num_samples=options.num_samples,
-    location_policy=options.location_policy,
-  )
+  evaluation_config = flags.evaluation_config()
   flags.check_seed()
   devices.set_up_jax()
   runs = []
@@ -57,9 +51,7 @@ def main() -> None:
   }
   print(tables.calibration(results))
   target = opened[0].workdir.path / "calibration.json"
-  files.write_json(target, results)
-  plots.calibration(runs, target.with_suffix(".png"))
-  print(f"written to {target} and {target.with_suffix('.png').name}")
+  files.write_results(target, results, plots.calibration)
 
 
 if __name__ == "__main__":

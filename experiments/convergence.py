@@ -7,7 +7,6 @@ convergence.json and convergence.png.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,33 +39,25 @@ def variants(config: Config) -> Sequence[study.Variant]:
     study.Variant(
       name=name,
       folder=name,
-      config=dataclasses.replace(
-        config, objective=dataclasses.replace(config.objective, name=name)
-      ),
+      config=config.replace(objective={"name": name}),
       glimpses=(config.train.num_glimpses,),
     )
     for name in OBJECTIVES
   ]
 
 
-def curves_of(members: Sequence[study.Member]) -> dict[str, Any]:
+def summarize(members: study.Members) -> dict[str, Any]:
   """The results of a study: what `summary` makes of the curves of its runs."""
-  found = {
-    variant.name: [
-      study.read_train_curve(member.workdir)
-      for member in members
-      if member.variant is variant
-    ]
-    for variant in dict.fromkeys(member.variant for member in members)
-  }
-  return summary(found)
+  return summary(
+    {
+      name: [study.read_train_curve(workdir) for workdir in workdirs]
+      for name, workdirs in members.items()
+    }
+  )
 
 
 def summary(curves: Mapping[str, Sequence[study.TrainCurve]]) -> dict[str, Any]:
-  """Means and comparisons of the train accuracies of runs.
-
-  Args:
-    curves: for each objective the curves of S runs.
+  """Means and comparisons of the train accuracies of S runs of each objective.
 
   Returns:
     `steps`, the last step of each chunk; for each objective of `curves` the mean over
@@ -74,23 +65,20 @@ def summary(curves: Mapping[str, Sequence[study.TrainCurve]]) -> dict[str, Any]:
     of all steps [S]; and `comparisons` of the mean of all steps, paired over the seeds.
   """
   steps = next(iter(curves.values()))[0].step
-  of_name = {
-    name: {
-      "windowed_mean": np.array([curve.accuracy for curve in of_runs]),
-      "running_mean": np.array([curve.running_mean for curve in of_runs]),
-    }
+  final = {
+    name: np.array([curve.running_mean[-1] for curve in of_runs])
     for name, of_runs in curves.items()
   }
-  final = {name: values["running_mean"][:, -1] for name, values in of_name.items()}
   return {
     "steps": steps.tolist(),
     "window": int(steps[0]),
     "curves": {
       name: {
-        **{kind: series.tolist() for kind, series in values.items()},
+        "windowed_mean": [curve.accuracy.tolist() for curve in of_runs],
+        "running_mean": [curve.running_mean.tolist() for curve in of_runs],
         "mean_of_all_steps": final[name].tolist(),
       }
-      for name, values in of_name.items()
+      for name, of_runs in curves.items()
     },
     "comparisons": [
       {"slower": slower, "faster": faster, **paired(final[faster] - final[slower])}
@@ -106,7 +94,7 @@ if __name__ == "__main__":
       "convergence",
       variants,
       default_workdir=lambda config: f"runs/convergence_{data_label(config.train)}",
-      summarize=curves_of,
+      summarize=summarize,
       draw=plots.convergence,
     )
   )

@@ -35,16 +35,10 @@ def variants(config: Config) -> Sequence[study.Variant]:
   )
 
   def other(name: str, folder: str, **objective: Any) -> study.Variant:
-    changed = dataclasses.replace(config.objective, **objective)
-    return dataclasses.replace(
-      released,
-      name=name,
-      folder=folder,
-      config=dataclasses.replace(config, objective=changed),
-    )
+    changed = config.replace(objective=objective)
+    return dataclasses.replace(released, name=name, folder=folder, config=changed)
 
   lambda_uncertainty = config.objective.lambda_uncertainty
-  raw_density = dataclasses.replace(config.model, location_density="raw")
   return [
     released,
     *(
@@ -65,7 +59,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
       released,
       name="density of the raw sample",
       folder="raw_density",
-      config=dataclasses.replace(config, model=raw_density),
+      config=config.replace(model={"location_density": "raw"}),
     ),
     other("last location not credited", "uncredited", credit_last_location=False),
     other("intrinsic term at all glimpses", "intrinsic_all", intrinsic_steps="all"),

@@ -72,9 +72,7 @@ def main() -> None:
     "runs": runs,
   }
   print(tables.error_rates(results))
-  target = opened[0].workdir.path / "error_rates.json"
-  files.write_json(target, results)
-  print(f"written to {target}")
+  files.write_results(opened[0].workdir.path / "error_rates.json", results)
 
 
 def _positive(name: str) -> list[int]:

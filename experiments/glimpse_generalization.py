@@ -8,7 +8,6 @@ with fixed numbers of glimpses, 1 to --max_glimpses, and with a dynamic number f
 from __future__ import annotations
 
 import math
-import pathlib
 import time
 from typing import Any
 
@@ -20,7 +19,6 @@ from experiments.runs import files, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax import parallel
-from ramjax.config import EvaluationConfig
 
 _BETAS = (
   "0,0.01,0.02,0.03,0.05,0.07,0.1,0.12,0.15,0.2,0.25,0.3,0.35,0.4,0.45,0.5,0.6,0.8,"
@@ -52,12 +50,7 @@ def main() -> None:
   options = flags.FLAGS
   trained.workdirs()  # before devices are started
   flags.check_seed()
-  flags.check_at_least_one("max_glimpses", "num_samples")
-  evaluation_config = EvaluationConfig(
-    num_glimpses=options.max_glimpses,
-    num_samples=options.num_samples,
-    location_policy=options.location_policy,
-  )
+  evaluation_config = flags.evaluation_config()
   betas = _parse_betas()
   mesh = devices.open_mesh()
   is_first = parallel.is_first_process()
@@ -67,7 +60,7 @@ def main() -> None:
     for source in dict.fromkeys(sources):
       print(source, flush=True)
 
-  results = []
+  described = []
   for run in runs:
     began = time.perf_counter()
     scored = scores.score(
@@ -82,33 +75,24 @@ def main() -> None:
     )
     seconds = time.perf_counter() - began
     if is_first:
-      results.append({**run.describe(), **scored})
+      described.append({**run.describe(), **scored})
       print(
         f"{run.workdir.path}: {run.config.objective.name}, M = {options.num_samples},"
         f" {seconds:.1f} s"
       )
-      _print_table(results[-1])
+      _print_table(described[-1])
   if is_first:
-    _write(runs[0].workdir.path / "glimpse_generalization.json", results)
-
-
-def _write(target: pathlib.Path, results: list[dict[str, Any]]) -> None:
-  """Writes results and their figure."""
-  options = flags.FLAGS
-  files.write_json(
-    target,
-    {
+    results = {
       "num_samples": options.num_samples,
       "location_policy": options.location_policy,
       "checkpoint": options.checkpoint,
       "split": options.split,
       "evaluation_seed": options.seed,
       **provenance(),
-      "runs": results,
-    },
-  )
-  plots.glimpse_generalization(results, target.with_suffix(".png"))
-  print(f"written to {target} and {target.with_suffix('.png').name}")
+      "runs": described,
+    }
+    target = runs[0].workdir.path / "glimpse_generalization.json"
+    files.write_results(target, results, plots.glimpse_generalization)
 
 
 def _parse_betas() -> list[float]:

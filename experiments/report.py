@@ -27,10 +27,8 @@ DOCUMENTS = ("README.md", "experiments/README.md", "BUILD_NOTES.md")
 
 _FIGURES: Mapping[str, Callable[[Mapping[str, Any], pathlib.Path], None]] = {
   "convergence": plots.convergence,
-  "glimpse_generalization": lambda results, path: plots.glimpse_generalization(
-    results["runs"], path
-  ),
-  "calibration": lambda results, path: plots.calibration(results["runs"], path),
+  "glimpse_generalization": plots.glimpse_generalization,
+  "calibration": plots.calibration,
 }
 """Functions that draw the figures, by the beginning of the name of a results file."""
 

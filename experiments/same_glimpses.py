@@ -7,7 +7,6 @@ rollout an image and the mean of ten. Writes same_glimpses.json into --workdir.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -42,9 +41,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
     study.Variant(
       name=f"N = {number}, M = {num_samples}",
       folder=f"glimpses_{number}",
-      config=dataclasses.replace(
-        config, train=dataclasses.replace(config.train, num_glimpses=number)
-      ),
+      config=config.replace(train={"num_glimpses": number}),
       glimpses=(number,),
       num_samples=num_samples,
     )

@@ -8,7 +8,6 @@ writes accuracy with six and with fifty glimpses, and norms of the internal stat
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -51,10 +50,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
     study.Variant(
       name=f"{value:g}",
       folder=f"lambda_{value:g}",
-      config=dataclasses.replace(
-        config,
-        objective=dataclasses.replace(config.objective, lambda_intrinsic=value),
-      ),
+      config=config.replace(objective={"lambda_intrinsic": value}),
       glimpses=tuple(sorted({1, trained_with, 10, 20, 50})),
     )
     for value in values

@@ -8,7 +8,6 @@ again, it resumes.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -24,7 +23,7 @@ from ramjax.config import Config
 def main() -> None:
   """Trains, evaluates and draws what the flags ask for."""
   options = flags.FLAGS
-  flags.check_at_least_one("steps_per_call", "max_skipped_steps")
+  flags.check_at_least(1, "steps_per_call", "max_skipped_steps")
   seeds = flags.seeds()
   checked = flags.config_from_flags()  # before the data are looked for
   mesh = None
@@ -62,23 +61,15 @@ def _open_runs(
 ) -> tuple[list[Config], data.Dataset, list[workdir_lib.Workdir]]:
   """The runs that the flags describe: configurations, data, folders."""
   config, dataset = flags.load_run()
-  configs = [
-    dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
-    for seed in seeds
-  ]
+  configs = [config.replace(train={"seed": seed}) for seed in seeds]
   base = flags.FLAGS.workdir
-  workdirs = [
-    workdir_lib.Workdir(
-      pathlib.Path(
-        workdir_lib.default_workdir(each)
-        if not base
-        else f"{base}_seed{each.train.seed}"
-        if len(seeds) > 1
-        else base
-      )
-    )
-    for each in configs
-  ]
+  if not base:
+    folders = list(map(workdir_lib.default_workdir, configs))
+  elif len(seeds) == 1:
+    folders = [base]
+  else:
+    folders = [f"{base}_seed{seed}" for seed in seeds]
+  workdirs = [workdir_lib.Workdir(pathlib.Path(folder)) for folder in folders]
   if parallel.is_first_process():
     for each, workdir in zip(configs, workdirs, strict=True):
       workdir_lib.open_run(workdir, each)

@@ -265,6 +265,14 @@ class Config:
         f"prior must have {self.model.num_classes} entries, one a class, not {len(prior)}"
       )
 
+  def replace(self, **parts: Mapping[str, Any]) -> Self:
+    """A copy with other values in some fields: `config.replace(train={"seed": 1})`."""
+    changed = {
+      part: dataclasses.replace(getattr(self, part), **values)
+      for part, values in parts.items()
+    }
+    return dataclasses.replace(self, **changed)
+
   @classmethod
   def settings(cls) -> dict[str, Setting]:
     """What all fields say about themselves, by name: `train.batch_size`."""

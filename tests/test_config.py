@@ -213,6 +213,16 @@ def test_fields_are_in_the_docstring():
   ]
 
 
+def test_a_copy_differs_in_what_was_replaced_and_is_checked():
+  copy = Config().replace(model={"num_classes": 2}, objective={"prior": (0.5, 0.5)})
+  assert config_lib.differing_fields(copy, Config()) == {
+    "model.num_classes": (2, 10),
+    "objective.prior": ([0.5, 0.5], None),
+  }
+  with pytest.raises(ConfigError, match=r"^seed must be at least 0, not -1"):
+    copy.replace(train={"seed": -1})
+
+
 def test_differing_fields_are_named():
   ours = Config()
   theirs = dataclasses.replace(ours, train=TrainConfig(seed=1))

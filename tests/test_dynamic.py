@@ -1,4 +1,4 @@
-"""Looking until decided: the answers of the full unroll, for the glimpses it takes."""
+"""Looking until decided: the decisions of a full rollout, from the glimpses needed."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from ramjax.config import ConfigError, ModelConfig
 CONFIG = ModelConfig(image_shape=(20, 30, 1), hidden_size=32, branch_size=16)
 LSTM = dataclasses.replace(CONFIG, core="lstm")
 KEY = jax.random.key(3)
-MOST = 12
+MAX_GLIMPSES = 12
 BETA = 0.06
 
 
@@ -30,7 +30,9 @@ def make_images(num):
 @functools.partial(
   jax.jit, static_argnames=("config", "location_policy", "max_glimpses")
 )
-def look(key, params, images, beta=BETA, config=CONFIG, max_glimpses=MOST, **options):
+def decide(
+  key, params, images, beta=BETA, config=CONFIG, max_glimpses=MAX_GLIMPSES, **options
+):
   return ramjax.look_until_decided(
     key,
     params,
@@ -43,20 +45,16 @@ def look(key, params, images, beta=BETA, config=CONFIG, max_glimpses=MOST, **opt
 
 
 @functools.partial(jax.jit, static_argnames=("config", "location_policy"))
-def full_unroll(key, params, images, beta=BETA, config=CONFIG, **options):
-  """All glimpses at all images, and what the stopping rule makes of them."""
-  looked = ramjax.rollout(
-    key,
-    params,
-    images,
-    model_config=config,
-    num_glimpses=MOST,
-    **options,
+def decide_by_full_rollout(key, params, images, config=CONFIG, **options):
+  """The stopping rule applied to a rollout of all glimpses."""
+  rollout = ramjax.rollout(
+    key, params, images, model_config=config, num_glimpses=MAX_GLIMPSES, **options
   )
-  taken = ramjax.stopping_time(looked.probs_t, looked.predicted_error_t, beta=beta)
+  probs_t, errors_t = rollout.probs_t, rollout.predicted_error_t
+  num_glimpses = ramjax.stopping_time(probs_t, errors_t, beta=BETA)
   at_stop = jax.vmap(ramjax.at_stop, (-1, None), -1)
   return ramjax.Decision(
-    at_stop(looked.probs_t, taken), at_stop(looked.predicted_error_t, taken), taken
+    at_stop(probs_t, num_glimpses), at_stop(errors_t, num_glimpses), num_glimpses
   )
 
 
@@ -64,11 +62,13 @@ def full_unroll(key, params, images, beta=BETA, config=CONFIG, **options):
   ("num_images", "location_policy"),
   [(5, "sample"), (161, "mean"), (700, "sample")],
 )
-def test_the_answers_are_those_of_the_full_unroll(params, num_images, location_policy):
-  """For fewer images than a block has, for whole blocks, and for a rest of them."""
+def test_decisions_are_those_of_the_full_rollout(params, num_images, location_policy):
+  """For fewer images than a block has, for whole blocks, and with a remainder."""
   images = make_images(num_images)
-  found = look(KEY, params, images, location_policy=location_policy)
-  expected = full_unroll(KEY, params, images, location_policy=location_policy)
+  found = decide(KEY, params, images, location_policy=location_policy)
+  expected = decide_by_full_rollout(
+    KEY, params, images, location_policy=location_policy
+  )
   np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
   np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-4)
   np.testing.assert_allclose(
@@ -76,38 +76,38 @@ def test_the_answers_are_those_of_the_full_unroll(params, num_images, location_p
   )
 
 
-def test_an_image_keeps_its_own_memory():
-  """The memory of an LSTM goes the way of its state, whoever is decided before."""
+def test_each_image_keeps_its_own_lstm_memory():
+  """Also when other images are decided earlier."""
   params = ramjax.init_params(jax.random.key(0), LSTM)
   images = make_images(161)
-  found = look(KEY, params, images, model_config=LSTM)
-  expected = full_unroll(KEY, params, images, config=LSTM)
+  found = decide(KEY, params, images, config=LSTM)
+  expected = decide_by_full_rollout(KEY, params, images, config=LSTM)
   assert len(set(np.asarray(expected.num_glimpses))) > 6
   np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
   np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-4)
 
 
-def test_these_images_are_decided_at_all_times(params):
-  """What is compared above is not one and the same stopping time."""
-  taken = full_unroll(KEY, params, make_images(700)).num_glimpses
-  assert set(np.asarray(taken)) == set(range(1, MOST + 1))
+def test_these_images_need_all_numbers_of_glimpses(params):
+  """So the comparison above covers every stopping time."""
+  taken = decide_by_full_rollout(KEY, params, make_images(700)).num_glimpses
+  assert set(np.asarray(taken)) == set(range(1, MAX_GLIMPSES + 1))
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(0.0, 1), (1e6, 5)])
-def test_it_takes_one_glimpse_at_least_and_max_glimpses_at_most(params, beta, expected):
-  found = look(KEY, params, make_images(40), beta=beta, max_glimpses=5)
+def test_it_takes_from_one_to_max_glimpses(params, beta, expected):
+  found = decide(KEY, params, make_images(40), beta=beta, max_glimpses=5)
   np.testing.assert_array_equal(found.num_glimpses, expected)
 
 
 def test_each_image_has_its_own_key(params):
   keys = jax.random.split(KEY, 6)
-  both = look(keys, params, make_images(6))
-  last = look(keys[4:], params, make_images(6)[4:])
+  both = decide(keys, params, make_images(6))
+  last = decide(keys[4:], params, make_images(6)[4:])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a[4:], b, rtol=1e-5), both, last)
 
 
 def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
-  """But for less than one smallest block at each glimpse."""
+  """At each glimpse, fewer images than the smallest block are computed in vain."""
   sizes = []
   take_glimpse = dynamic.take_glimpse
 
@@ -117,12 +117,17 @@ def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
 
   monkeypatch.setattr(dynamic, "take_glimpse", counted)
   found = ramjax.look_until_decided(
-    KEY, params, make_images(700), beta=BETA, model_config=CONFIG, max_glimpses=MOST
+    KEY,
+    params,
+    make_images(700),
+    beta=BETA,
+    model_config=CONFIG,
+    max_glimpses=MAX_GLIMPSES,
   )
   jax.effects_barrier()
   needed = int(found.num_glimpses.sum())
-  assert needed < 0.8 * 700 * MOST
-  assert needed <= sum(sizes) < needed + 32 * MOST
+  assert needed < 0.8 * 700 * MAX_GLIMPSES
+  assert needed <= sum(sizes) < needed + 32 * MAX_GLIMPSES
   assert max(sizes) == 512
 
 
@@ -135,4 +140,4 @@ def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
 )
 def test_bad_options_are_named(params, options, message):
   with pytest.raises(ConfigError, match=message):
-    look(KEY, params, make_images(2), **options)
+    decide(KEY, params, make_images(2), **options)

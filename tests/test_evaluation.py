@@ -6,11 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import synthetic
 
 import ramjax
-import synthetic
-from ramjax.config import Config, EvaluationConfig, ModelConfig, ObjectiveConfig
-from ramjax.config import TrainConfig
+from ramjax.config import (
+  Config,
+  EvaluationConfig,
+  ModelConfig,
+  ObjectiveConfig,
+  TrainConfig,
+)
 
 CONFIG = Config(
   model=ModelConfig(hidden_size=64, branch_size=32),

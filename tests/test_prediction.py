@@ -5,9 +5,9 @@ import functools
 import jax
 import numpy as np
 import pytest
+import synthetic
 
 import ramjax
-import synthetic
 from ramjax.config import ConfigError, EvaluationConfig, ModelConfig
 
 MODEL = ModelConfig(hidden_size=16, branch_size=8, patch_size=4)

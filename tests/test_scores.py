@@ -1,34 +1,43 @@
-"""What is told of a trained model, counted again by hand."""
+"""Scores of a trained model, computed again in NumPy."""
 
 import jax
 import numpy as np
 import pytest
+import synthetic
 
 import ramjax
 from experiments.studies import scores
-from ramjax import data
-from ramjax.config import Config, ModelConfig
+from ramjax.config import Config, EvaluationConfig, ModelConfig
 
 CONFIG = Config(model=ModelConfig(hidden_size=16, branch_size=8, patch_size=4))
 
 
-def test_scores_are_those_of_the_predictions(mnist):
+def test_scores_are_those_of_the_predictions():
   params = ramjax.init_params(jax.random.key(0), CONFIG.model)
   params = jax.tree.map(lambda leaf: 4 * leaf, params)  # sharper than at the start
-  few = mnist._replace(test=data.Split(*(array[:60] for array in mnist.test)))
-  found = scores.score(CONFIG, params, few, glimpses=[1, 4], betas=[0.0, 0.2], seed=7)
+  dataset = synthetic.make(num_train=10, num_validation=1, num_test=60)
+  evaluation_config = EvaluationConfig(num_glimpses=4)
+  found = scores.score(
+    CONFIG,
+    params,
+    dataset,
+    evaluation_config=evaluation_config,
+    glimpses=[1, 4],
+    betas=[0.0, 0.2],
+    seed=7,
+  )
   probs_t, predicted_error_t, norm_t = map(
     np.asarray,
     ramjax.predict(
       scores.run_keys(7).generalization,
       params,
-      few.test.images,
+      dataset.test.images,
       model_config=CONFIG.model,
-      num_glimpses=4,
-      preprocess=few.preprocess,
+      evaluation_config=evaluation_config,
+      preprocess=dataset.preprocess,
     ),
   )
-  labels = few.test.labels
+  labels = dataset.test.labels
   correct_t = probs_t.argmax(-1) == labels
   for point, n in zip(found["fixed"], [1, 4], strict=True):
     t = n - 1

@@ -1,4 +1,4 @@
-"""Training: a step, a chunk of them, and what randomness they use."""
+"""Training: a step, a chunk of steps, and the randomness that they use."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import synthetic
 
 import ramjax
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
@@ -17,6 +18,7 @@ SMALL = Config(
   model=ModelConfig(hidden_size=32, branch_size=16),
   train=TrainConfig(batch_size=16, num_glimpses=3),
 )
+DATASET = synthetic.make(num_train=160, num_validation=1, num_test=512)
 
 
 def init(config, optimizer):
@@ -64,23 +66,23 @@ def test_it_learns_real_digits(mnist):
   assert int(state.step) == 150
 
 
-def test_a_step_is_gradient_descent_on_the_objective(mnist):
-  """With plain SGD the update is the gradient, computed here by itself."""
+def test_a_step_is_gradient_descent_on_the_objective():
+  """With plain SGD the update is the gradient, which is computed here separately."""
   optimizer = optax.sgd(0.1)
   state = init(SMALL, optimizer)(jax.random.key(0))
-  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
-  labels = jnp.asarray(mnist.train.labels[:16])
+  images = DATASET.preprocess(jax.random.key(0), jnp.asarray(DATASET.train.images[:16]))
+  labels = jnp.asarray(DATASET.train.labels[:16])
   after, metrics = ramjax.train_step(
     state, images, labels, config=SMALL, optimizer=optimizer
   )
 
   def loss(params):
     _, key = jax.random.split(jax.random.fold_in(state.key, 0))
-    looked = ramjax.rollout(
+    unrolled = ramjax.rollout(
       key, params, images, model_config=SMALL.model, num_glimpses=3
     )
     return ramjax.objective(
-      params.error, looked, labels, objective_config=SMALL.objective
+      params.error, unrolled, labels, objective_config=SMALL.objective
     )[0]
 
   value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
@@ -89,10 +91,10 @@ def test_a_step_is_gradient_descent_on_the_objective(mnist):
   np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
 
 
-def test_each_step_draws_anew(mnist):
+def test_each_step_draws_other_random_numbers():
   optimizer, state = make(SMALL)
-  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
-  labels = jnp.asarray(mnist.train.labels[:16])
+  images = DATASET.preprocess(jax.random.key(0), jnp.asarray(DATASET.train.images[:16]))
+  labels = jnp.asarray(DATASET.train.labels[:16])
   step = functools.partial(
     ramjax.train_step, images=images, labels=labels, config=SMALL, optimizer=optimizer
   )
@@ -103,17 +105,17 @@ def test_each_step_draws_anew(mnist):
   assert first["loss/reinforce"] != other["loss/reinforce"]
 
 
-def test_a_chunk_is_a_sequence_of_steps(mnist):
+def test_a_chunk_is_a_sequence_of_steps():
   optimizer, state = make(SMALL)
   order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=64, batch_size=16)
-  run = chunk(SMALL, optimizer, mnist, 4)
-  at_once, history = run(state, *mnist.train, order, 0, 4)
+  run = chunk(SMALL, optimizer, DATASET, 4)
+  at_once, history = run(state, *DATASET.train, order, 0, 4)
   for row in range(4):
-    images = jnp.asarray(mnist.train.images)[order[row]]
-    labels = jnp.asarray(mnist.train.labels)[order[row]]
+    images = jnp.asarray(DATASET.train.images)[order[row]]
+    labels = jnp.asarray(DATASET.train.labels)[order[row]]
     state, metrics = ramjax.train_step(
       state,
-      mnist.preprocess(jax.random.key(0), images),
+      DATASET.preprocess(jax.random.key(0), images),
       labels,
       config=SMALL,
       optimizer=optimizer,
@@ -122,13 +124,13 @@ def test_a_chunk_is_a_sequence_of_steps(mnist):
   assert_close(at_once, state, rtol=1e-3, atol=1e-5)
 
 
-def test_chunks_of_any_length_are_one_program_and_give_the_same(mnist):
+def test_chunks_of_any_length_share_a_program_and_give_the_same_state():
   optimizer, state = make(SMALL)
   order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=112, batch_size=16)
-  run = chunk(SMALL, optimizer, mnist, 7)
-  whole, _ = run(state, *mnist.train, order, 0, 7)
-  part, history = run(state, *mnist.train, order, 0, 3)
-  parts, _ = run(part, *mnist.train, order, 3, 7)
+  run = chunk(SMALL, optimizer, DATASET, 7)
+  whole, _ = run(state, *DATASET.train, order, 0, 7)
+  part, history = run(state, *DATASET.train, order, 0, 3)
+  parts, _ = run(part, *DATASET.train, order, 3, 7)
   assert_close(whole, parts, rtol=0, atol=0)
   assert int(parts.step) == 7
   assert (history["loss"][:3] != 0).all()
@@ -161,14 +163,14 @@ def test_an_epoch_has_at_least_one_batch():
     ramjax.epoch_order(jax.random.key(0), 1, num_examples=5, batch_size=10)
 
 
-def test_a_random_transform_does_not_share_its_key_with_the_rollout(mnist):
-  """Nor with another step, nor with another image of the batch."""
+def test_a_random_transform_does_not_share_its_key_with_the_rollout():
+  """Nor with another step or another image of the batch."""
   seen = []
 
   def preprocess(key, image, pool):
     data = jax.random.key_data(key)
     jax.debug.callback(lambda data: seen.append(tuple(data.tolist())), data)
-    return mnist.preprocess(key, image)
+    return DATASET.preprocess(key, image)
 
   optimizer, state = make(SMALL)
   order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=32, batch_size=16)
@@ -181,7 +183,7 @@ def test_a_random_transform_does_not_share_its_key_with_the_rollout(mnist):
       max_steps=2,
     )
   )
-  jax.block_until_ready(run(state, *mnist.train, order, 0, 2))
+  jax.block_until_ready(run(state, *DATASET.train, order, 0, 2))
   jax.effects_barrier()
   assert len(seen) == len(set(seen)) == 32
   _, rollout_key = jax.random.split(jax.random.fold_in(state.key, 0))
@@ -191,7 +193,7 @@ def test_a_random_transform_does_not_share_its_key_with_the_rollout(mnist):
 
 
 def test_the_rate_falls_by_five_percent_at_the_end_of_each_epoch():
-  """Adam's first updates are the rate times the sign of the gradient."""
+  """For a constant gradient, each update of Adam is the rate times its sign."""
   optimizer = ramjax.make_optimizer(TrainConfig(), steps_per_epoch=2)
   params, sizes = jnp.zeros(1), []
   state = optimizer.init(params)
@@ -204,25 +206,25 @@ def test_the_rate_falls_by_five_percent_at_the_end_of_each_epoch():
 
 
 @pytest.mark.parametrize("name", ["original", "both"])
-def test_every_parameter_is_trained(name, mnist):
+def test_every_parameter_is_trained(name):
   config = Config(
     model=SMALL.model, objective=ObjectiveConfig(name=name), train=SMALL.train
   )
   optimizer, state = make(config)
   order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=160, batch_size=16)
-  run = chunk(config, optimizer, mnist, 10)
-  after, _ = run(state, *mnist.train, order, 0, 10)
+  run = chunk(config, optimizer, DATASET, 10)
+  after, _ = run(state, *DATASET.train, order, 0, 10)
   still = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, after.params)
   assert not any(jax.tree.leaves(still))
 
 
-def test_many_runs_at_once_by_vmap(mnist):
-  """A state carries all its randomness, so that seeds are one more axis."""
+def test_many_runs_at_once_by_vmap():
+  """A state carries its random key, so several seeds are one more axis."""
   optimizer, _ = make(SMALL)
   start = init(SMALL, optimizer)
   keys = jax.random.split(jax.random.key(5), 2)
-  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
-  labels = jnp.asarray(mnist.train.labels[:16])
+  images = DATASET.preprocess(jax.random.key(0), jnp.asarray(DATASET.train.images[:16]))
+  labels = jnp.asarray(DATASET.train.labels[:16])
   step = functools.partial(ramjax.train_step, config=SMALL, optimizer=optimizer)
   many = jax.jit(jax.vmap(step, (0, None, None)))
   together, _ = many(jax.vmap(start)(keys), images, labels)
@@ -232,24 +234,23 @@ def test_many_runs_at_once_by_vmap(mnist):
     assert_close(mine, alone, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("accumulation_steps", [4])
-def test_a_batch_in_parts_is_the_same_step(accumulation_steps, mnist):
-  """Also with a random transform: an image has its key in whatever part it is."""
+def test_a_batch_in_parts_is_the_same_step():
+  """Also with a random transform: the key of an image does not depend on its part."""
 
   def preprocess(key, image, pool):
-    shown = mnist.preprocess(key, image)
+    shown = DATASET.preprocess(key, image)
     return jnp.roll(shown, jax.random.randint(key, (), -4, 5), axis=0)
 
   optimizer = optax.sgd(0.1)
   state = init(SMALL, optimizer)(jax.random.key(0))
   order = ramjax.epoch_order(jax.random.key(1), 1, num_examples=32, batch_size=16)
   found = []
-  for parts in (1, accumulation_steps):
+  for parts in (1, 4):
     train = dataclasses.replace(SMALL.train, accumulation_steps=parts)
     config = dataclasses.replace(SMALL, train=train)
     dataset = types.SimpleNamespace(preprocess=preprocess)
     run = chunk(config, optimizer, dataset, 2)
-    found.append(run(state, *mnist.train, order, 0, 2))
+    found.append(run(state, *DATASET.train, order, 0, 2))
   (whole, history), (parts, of_parts) = found
   assert_close(whole, parts, rtol=1e-4, atol=1e-6)
   assert set(history) == set(of_parts)
@@ -257,47 +258,47 @@ def test_a_batch_in_parts_is_the_same_step(accumulation_steps, mnist):
     np.testing.assert_allclose(of_parts[name], values, rtol=1e-4, atol=1e-6)
 
 
-def test_the_memory_of_a_batch_in_parts_is_that_of_a_part(mnist):
+def test_the_memory_of_a_batch_in_parts_is_that_of_a_part():
   sizes = []
   for parts in (1, 16):
     train = TrainConfig(batch_size=512, num_glimpses=3, accumulation_steps=parts)
     config = Config(model=SMALL.model, train=train)
     optimizer, state = make(config)
     order = jnp.zeros((1, 512), jnp.int32)
-    run = chunk(config, optimizer, mnist, 1)
-    compiled = run.lower(state, *mnist.test, order, 0, 1).compile()
+    run = chunk(config, optimizer, DATASET, 1)
+    compiled = run.lower(state, *DATASET.test, order, 0, 1).compile()
     sizes.append(compiled.memory_analysis().temp_size_in_bytes)
   assert sizes[1] < sizes[0] / 8
 
 
-def test_parts_that_do_not_divide_the_batch_are_refused(mnist):
+def test_parts_that_do_not_divide_the_batch_are_refused():
   train = TrainConfig(batch_size=16, accumulation_steps=4)
   config = Config(model=SMALL.model, train=train)
   optimizer, state = make(config)
-  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:6]))
-  labels = jnp.asarray(mnist.train.labels[:6])
+  images = DATASET.preprocess(jax.random.key(0), jnp.asarray(DATASET.train.images[:6]))
+  labels = jnp.asarray(DATASET.train.labels[:6])
   with pytest.raises(ramjax.ConfigError, match="must divide the batch of 6, not 4"):
     ramjax.train_step(state, images, labels, config=config, optimizer=optimizer)
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 4])
 def test_a_step_that_is_not_finite_is_skipped_and_the_next_one_taken(
-  accumulation_steps, mnist
+  accumulation_steps,
 ):
   """One image of the third of five batches becomes NaN."""
 
   def preprocess(key, image, pool):
     poisoned = image.min() == 255
-    return jnp.where(poisoned, jnp.nan, mnist.preprocess(key, image))
+    return jnp.where(poisoned, jnp.nan, DATASET.preprocess(key, image))
 
   train = dataclasses.replace(SMALL.train, accumulation_steps=accumulation_steps)
   config = dataclasses.replace(SMALL, train=train)
   optimizer, state = make(config)
-  images = mnist.train.images[:80].copy()
+  images = DATASET.train.images[:80].copy()
   images[37] = 255
   order = jnp.arange(80).reshape(5, 16)
   run = chunk(config, optimizer, types.SimpleNamespace(preprocess=preprocess), 5)
-  split = images, mnist.train.labels[:80]
+  split = images, DATASET.train.labels[:80]
   before, _ = run(state, *split, order, 0, 2)
   after, _ = run(before, *split, order, 2, 3)
   assert int(after.step) == 3
@@ -314,13 +315,13 @@ def test_a_step_that_is_not_finite_is_skipped_and_the_next_one_taken(
   assert all(jax.tree.leaves(moved))
 
 
-def test_a_gradient_whose_square_would_overflow_is_skipped(mnist):
-  """Adam would keep the infinite square and hardly change that parameter again."""
+def test_a_gradient_whose_square_would_overflow_is_skipped():
+  """Adam would keep the infinite square and hardly ever change that parameter again."""
   objective = ObjectiveConfig(name="intrinsic", lambda_intrinsic=1e25)
   config = dataclasses.replace(SMALL, objective=objective)
   optimizer, state = make(config)
-  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
-  labels = jnp.asarray(mnist.train.labels[:16])
+  images = DATASET.preprocess(jax.random.key(0), jnp.asarray(DATASET.train.images[:16]))
+  labels = jnp.asarray(DATASET.train.labels[:16])
   after, metrics = ramjax.train_step(
     state, images, labels, config=config, optimizer=optimizer
   )
@@ -329,11 +330,11 @@ def test_a_gradient_whose_square_would_overflow_is_skipped(mnist):
   assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.opt_state))
 
 
-def test_a_loss_that_is_not_finite_is_enough_to_skip(mnist):
-  """A label out of range gives a loss of NaN, and a gradient that looks sound."""
+def test_a_loss_that_is_not_finite_is_enough_to_skip():
+  """A label out of range makes the loss NaN, and leaves the gradient finite."""
   optimizer, state = make(SMALL)
-  images = mnist.preprocess(jax.random.key(0), jnp.asarray(mnist.train.images[:16]))
-  labels = jnp.asarray(mnist.train.labels[:16]).at[3].set(10)
+  images = DATASET.preprocess(jax.random.key(0), jnp.asarray(DATASET.train.images[:16]))
+  labels = jnp.asarray(DATASET.train.labels[:16]).at[3].set(10)
   after, metrics = ramjax.train_step(
     state, images, labels, config=SMALL, optimizer=optimizer
   )

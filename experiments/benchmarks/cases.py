@@ -59,38 +59,22 @@ LARGE, SMALL = 1024, 28
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A benchmark case.
-
-  Attributes:
-    name: description of the case.
-    prepare: compiles and warms up; returns a function that measures the case once.
-    unit: unit of the measurement, `s` or `B`.
-    gflop: operations of its matrix products, in 1e9; None if they do not dominate.
-    most_rounds: largest number of rounds in which it is measured; None is no limit.
-    runs: number of runs that it trains in one program.
-  """
+  """A case; `prepare` compiles, warms up, and returns a function that measures once."""
 
   name: str
   prepare: Callable[[], Callable[[], float]]
-  unit: str = "s"
-  gflop: float | None = None
-  most_rounds: int | None = None
-  runs: int = 1
+  unit: str = "s"  # or "B"
+  gflop: float | None = None  # of its matrix products; None if they do not dominate
+  most_rounds: int | None = None  # in which it is measured; None is no limit
+  runs: int = 1  # that it trains in one program
 
 
 def gflop(
   model: ModelConfig, *, examples: int, num_glimpses: int, backward: bool = False
 ) -> float:
-  """Operations of the model's matrix products, in 1e9.
+  """Operations of the model's matrix products, in 1e9: two for each multiplication.
 
-  Args:
-    model: the model.
-    examples: number of images.
-    num_glimpses: number of glimpses at each image.
-    backward: whether to include the gradient in the parameters.
-
-  Returns:
-    Twice the number of multiplications, in 1e9.
+  With `backward`, those of the gradient in the parameters are included.
   """
   channels = model.image_shape[-1]
   patches = model.num_scales * model.patch_size**2 * channels
@@ -108,14 +92,7 @@ def gflop(
 
 
 class Ratio(NamedTuple):
-  """The cost of one case relative to another.
-
-  Attributes:
-    name: description of the comparison.
-    above: name of the case in the numerator.
-    below: name of the case in the denominator.
-    factor: number by which the denominator is multiplied.
-  """
+  """The cost of one case relative to `factor` times that of another."""
 
   name: str
   above: str
@@ -130,7 +107,7 @@ class Ratio(NamedTuple):
 def ratios(cases: Sequence[Case]) -> list[Ratio]:
   """The useful ratios of cases, if both cases of a ratio are measured."""
   names = {case.name for case in cases}
-  all_ratios = [
+  useful = [
     Ratio("until decided against fixed, 4 glimpses on average", DYNAMIC, FIXED),
     Ratio(
       f"images of {LARGE} × {LARGE} against {SMALL} × {SMALL}",
@@ -138,17 +115,11 @@ def ratios(cases: Sequence[Case]) -> list[Ratio]:
       UNROLL.format(SMALL),
     ),
   ]
-  all_ratios += [
-    Ratio(
-      f"{case.runs} runs in one program against {case.runs}",
-      case.name,
-      STEP.format(_BATCH),
-      case.runs,
-    )
-    for case in cases
-    if case.runs > 1
-  ]
-  return [ratio for ratio in all_ratios if {ratio.above, ratio.below} <= names]
+  for case in cases:
+    if case.runs > 1:
+      name = f"{case.runs} runs in one program against {case.runs}"
+      useful.append(Ratio(name, case.name, STEP.format(_BATCH), case.runs))
+  return [ratio for ratio in useful if {ratio.above, ratio.below} <= names]
 
 
 class MatrixRate:
@@ -176,16 +147,9 @@ def all_cases(
   num_runs: Sequence[int],
   starts: int,
 ) -> list[Case]:
-  """All cases, on images of a dataset.
+  """All cases, on MNIST or a part of it, in the order of the table.
 
-  Args:
-    dataset: MNIST, or a part of it.
-    batch_sizes: batch sizes of the train step.
-    num_runs: numbers of runs trained in one program, each with the paper's batch size.
-    starts: number of rounds of the cases that start whole trainings; 0 omits them.
-
-  Returns:
-    The cases, in the order of the table.
+  The cases that start whole trainings are measured in `starts` rounds; 0 omits them.
   """
   setup = _Setup(dataset)
   num_train, num_test = len(dataset.train.labels), len(dataset.test.labels)
@@ -226,11 +190,7 @@ def all_cases(
 
 
 class _Setup:
-  """A trained model and the test images, shared by the cases.
-
-  Args:
-    dataset: MNIST, or a part of it.
-  """
+  """A trained model and the test images, shared by the cases."""
 
   def __init__(self, dataset: data.Dataset) -> None:
     self.dataset = dataset
@@ -286,13 +246,9 @@ class _Setup:
 
 
 class _Training:
-  """A training of one run or of several, step by step, as `experiments.train` does it.
+  """A training of one run or of several, as `experiments.train` does it.
 
-  Args:
-    dataset: MNIST, or a part of it.
-    runs: number of runs, of seeds from 0 on.
-    batch_size: examples a step of one run.
-    steps: steps in a chunk, at most.
+  Seeds are those from 0 on; a call takes at most `steps` steps.
   """
 
   def __init__(
@@ -303,12 +259,11 @@ class _Training:
     batch_size: int = _BATCH,
     steps: int = 100,
   ) -> None:
-    train = [
-      dataclasses.replace(_CONFIG.train, seed=seed, batch_size=batch_size)
-      for seed in range(runs)
-    ]
     self.program = Program(
-      [dataclasses.replace(_CONFIG, train=one) for one in train],
+      [
+        _CONFIG.replace(train={"seed": seed, "batch_size": batch_size})
+        for seed in range(runs)
+      ],
       dataset,
       parallel.make_mesh(num_devices=math.gcd(runs, jax.device_count())),
       steps_per_call=steps,
@@ -421,11 +376,7 @@ def _unroll(side: int) -> Case:
 
 
 class _Command:
-  """The training script, started in a process of its own.
-
-  Args:
-    num_examples: number of training images.
-  """
+  """The training script, started in a process of its own."""
 
   def __init__(self, num_examples: int) -> None:
     self._flags = [f"--num_train_examples={num_examples}", "--num_epochs=1"]

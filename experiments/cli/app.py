@@ -25,9 +25,6 @@ def run(main: Callable[[], None]) -> None:
 
   The exit status is 2 for a bad command line, 1 for another known error, and 128 + the
   number of the signal after SIGINT or SIGTERM.
-
-  Args:
-    main: the script, without arguments.
   """
   name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
 
@@ -40,18 +37,16 @@ def run(main: Callable[[], None]) -> None:
     except SystemExit:  # after --helpxml, where absl exits with 1
       sys.exit(0)
     if rest[1:]:
-      _fail(
-        name, UsageError(f"unexpected argument {rest[1]!r}; flags begin with --"), 2
-      )
+      unexpected = f"unexpected argument {rest[1]!r}; flags begin with --"
+      _fail(name, UsageError(unexpected), 2)
     if "recipe" in flags.FLAGS:
       flags.follow_recipe()
     return rest
 
   def guarded(argv: Sequence[str]) -> None:
     del argv
-    if not flags.FLAGS[
-      "verbosity"
-    ].present:  # Orbax tells of every file that it touches.
+    # Orbax tells of every file that it touches.
+    if not flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.WARNING)
     signals.raise_on_signals()
     try:

@@ -19,8 +19,6 @@ from ramjax.config import ConfigError, TrainConfig
 
 FLAGS = flags.FLAGS
 
-MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
-
 
 def define_device_flags() -> None:
   """Defines the flags that say which devices and processes share the work."""
@@ -56,7 +54,7 @@ def define_precision_flag() -> None:
   flags.DEFINE_enum(
     "matmul_precision",
     "float32",
-    MATMUL_PRECISIONS,
+    ["float32", "tensorfloat32", "bfloat16"],
     "Type to which GPUs and TPUs round the factors of matrix products; CPUs use float32.",
   )
   help_text.RARE.add("matmul_precision")
@@ -77,11 +75,7 @@ def set_up_jax() -> None:
 def open_mesh(train: TrainConfig | None = None) -> Mesh:
   """The devices, as the flags of `define_device_flags` say; before JAX is used.
 
-  Args:
-    train: the training whose batches they divide; None if there is none.
-
-  Returns:
-    The devices.
+  They divide the batches of `train`, if there is a training.
 
   Raises:
     ConfigError: if there are fewer, or they do not divide the batch.

@@ -6,7 +6,6 @@ The flags of a training are generated from the fields of the configuration, see
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,11 +15,15 @@ from experiments.cli import devices, help_text
 from experiments.cli.errors import UsageError
 from experiments.cli.recipes import RECIPES
 from ramjax import data
-from ramjax.config import LOCATION_POLICIES, Config, ConfigError, TrainConfig
+from ramjax.config import (
+  LOCATION_POLICIES,
+  Config,
+  ConfigError,
+  EvaluationConfig,
+  TrainConfig,
+)
 
 FLAGS = flags.FLAGS
-
-PRIORS = ("uniform", "train")
 
 _SETTINGS = Config.settings()
 
@@ -43,12 +46,7 @@ _DEFINE: Mapping[type, Callable[..., Any]] = {
 
 
 def define_train_flags(*, num_seeds: int = 1, **defaults: Any) -> None:
-  """Defines the flags of a training.
-
-  Args:
-    num_seeds: default of `--num_seeds`.
-    **defaults: defaults of other flags, where they differ from the configuration's.
-  """
+  """Defines the flags of a training; see `define_setting_flags` for their defaults."""
   flags.DEFINE_enum(
     "recipe",
     "paper",
@@ -64,11 +62,11 @@ def define_train_flags(*, num_seeds: int = 1, **defaults: Any) -> None:
     "num_seeds", num_seeds, "Seeds to train in one program, from --seed on."
   )
   define_data_flag()
-  define_setting_flags()
+  define_setting_flags(**defaults)
   flags.DEFINE_enum(
     "prior",
-    PRIORS[0],
-    PRIORS,
+    "uniform",
+    ["uniform", "train"],
     "Classes that the intrinsic term prefers: all alike (as in the paper), or each as"
     " often as it is in the training images.",
   )
@@ -82,7 +80,6 @@ def define_train_flags(*, num_seeds: int = 1, **defaults: Any) -> None:
   )
   help_text.RARE.add("max_skipped_steps")
   devices.define_device_flags()
-  _set_defaults(defaults)
 
 
 def define_setting_flags(*names: str, **defaults: Any) -> None:
@@ -90,26 +87,21 @@ def define_setting_flags(*names: str, **defaults: Any) -> None:
 
   Args:
     *names: the flags; all that settings have if none is named.
-    **defaults: their defaults, where they differ from the configuration's.
+    **defaults: defaults of some of them that differ from the configuration's.
   """
   # Training first, network last.
   for flag in sorted(_FLAGS, key=lambda flag: _FLAGS[flag].split(".")[0], reverse=True):
     setting = _SETTINGS[_FLAGS[flag]]
     if names and flag not in names:
       continue
+    default = defaults.pop(flag, setting.default)
     if setting.choices:
-      flags.DEFINE_enum(flag, setting.default, setting.choices, setting.help)
+      flags.DEFINE_enum(flag, default, setting.choices, setting.help)
     else:
-      _DEFINE[setting.kind](flag, setting.default, setting.help)
+      _DEFINE[setting.kind](flag, default, setting.help)
     if setting.reach == "rare":
       help_text.RARE.add(flag)
-  _set_defaults(defaults)
-
-
-def _set_defaults(defaults: Mapping[str, Any]) -> None:
-  """Gives flags other defaults; a flag that was given keeps its value."""
-  for name, value in defaults.items():
-    FLAGS.set_default(name, value)
+  assert not defaults, f"these are no flags of settings: {', '.join(defaults)}"
 
 
 def _set_help() -> str:
@@ -123,9 +115,10 @@ def _set_help() -> str:
 
 
 def follow_recipe() -> None:
-  """Makes the values of `--recipe` the defaults of their flags."""
-  recipe = RECIPES[FLAGS.recipe]
-  _set_defaults({name: v for name, v in recipe.items() if name not in _ABLATIONS})
+  """Makes the values of `--recipe` the defaults of their flags; given flags win."""
+  for name, value in RECIPES[FLAGS.recipe].items():
+    if name not in _ABLATIONS:
+      FLAGS.set_default(name, value)
 
 
 def define_data_flag() -> None:
@@ -166,6 +159,21 @@ def define_split_flag() -> None:
     "test",
     ["test", "validation"],
     "Images that runs are tested on; to choose among runs, take validation.",
+  )
+
+
+def evaluation_config() -> EvaluationConfig:
+  """How `--max_glimpses` and the flags of `define_rollout_flags` have runs evaluated.
+
+  Raises:
+    UsageError: if there are no glimpses.
+    ConfigError: if there are no rollouts.
+  """
+  check_at_least(1, "max_glimpses")
+  return EvaluationConfig(
+    num_glimpses=FLAGS.max_glimpses,
+    num_samples=FLAGS.num_samples,
+    location_policy=FLAGS.location_policy,
   )
 
 
@@ -226,7 +234,7 @@ def seeds() -> list[int]:
     UsageError: if there is none.
     ConfigError: if one is out of range.
   """
-  check_at_least_one("num_seeds")
+  check_at_least(1, "num_seeds")
   found = range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds)
   for seed in (found[0], found[-1]):
     TrainConfig(seed=seed)
@@ -234,19 +242,12 @@ def seeds() -> list[int]:
 
 
 def check_seed() -> None:
-  """Checks the range of `--seed`.
-
-  Raises:
-    ConfigError: if it is out of range.
-  """
+  """Raises a `ConfigError` if `--seed` is out of range."""
   TrainConfig(seed=FLAGS.seed)
 
 
 def load_run() -> tuple[Config, data.Dataset]:
-  """The configuration that the flags describe, and its dataset.
-
-  Returns:
-    The configuration, with shape, classes, prior and sum of the data, and the dataset.
+  """The configuration that flags and data describe, and the dataset.
 
   Raises:
     ConfigError: if a flag is out of range, or does not go with the data.
@@ -274,26 +275,19 @@ def load_run() -> tuple[Config, data.Dataset]:
       f" not {config.train.batch_size}"
     )
   prior = dataset.class_frequencies if FLAGS.prior == "train" else None
-  return Config(
-    model=dataclasses.replace(
-      config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes
-    ),
-    objective=dataclasses.replace(config.objective, prior=prior),
-    train=dataclasses.replace(
-      config.train, dataset=dataset.name, data_sha256=dataset.sha256
-    ),
-  ), dataset
+  found = config.replace(
+    model={"image_shape": dataset.image_shape, "num_classes": dataset.num_classes},
+    objective={"prior": prior},
+    train={"dataset": dataset.name, "data_sha256": dataset.sha256},
+  )
+  return found, dataset
 
 
 def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:
   """The numbers in a flag that is a list.
 
-  Args:
-    name: the flag.
-    kind: what they are, `int` or `float`.
-
   Raises:
-    UsageError: if one of them is none.
+    UsageError: if one of the words is no number.
   """
   try:
     return [kind(word) for word in getattr(FLAGS, name)]
@@ -302,13 +296,9 @@ def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:
     raise UsageError(f"{name} must be {what} separated by commas: {error}") from error
 
 
-def check_at_least_one(*names: str) -> None:
-  """Checks flags that are integers.
-
-  Raises:
-    UsageError: if one is less than 1.
-  """
+def check_at_least(least: int, *names: str) -> None:
+  """Raises a `UsageError` if one of these flags is less than `least`."""
   for name in names:
     value = getattr(FLAGS, name)
-    if value < 1:
-      raise UsageError(f"{name} must be at least 1, not {value}")
+    if value < least:
+      raise UsageError(f"{name} must be at least {least}, not {value}")

@@ -47,15 +47,7 @@ class _Help(flags.BooleanFlag):
 
 
 def describe(docstring: str | None, *, full: bool = False) -> str:
-  """The help of the flags that are defined.
-
-  Args:
-    docstring: what the script does.
-    full: whether rare flags are shown too, and those of other packages.
-
-  Returns:
-    The text.
-  """
+  """What a script does, and its flags; with `full` also rare ones and absl's own."""
   ours = [name for name in FLAGS if _module(name) in (sys.argv[0], "experiments")]
   required = [name for name in ours if name in REQUIRED]
   rare = [name for name in ours if name in RARE]

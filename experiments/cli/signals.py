@@ -15,13 +15,9 @@ class Interrupted(BaseException):
   Not an `Exception`, as `KeyboardInterrupt` is none: nothing but the end of the program
   may catch it.
 
-  Args:
-    signum: the number of the signal.
-    state: what became of the run.
-    midway: whether it broke in anywhere, perhaps while a device is at work.
-
   Attributes:
     status: the exit status.
+    midway: whether it broke in anywhere, perhaps while a device is at work.
   """
 
   def __init__(self, signum: int, state: str, *, midway: bool) -> None:
@@ -58,11 +54,7 @@ class Stop:
     self.signum = signum
 
   def interrupted(self, state: str = "interrupted") -> Interrupted:
-    """The exception that ends the program, once it is `requested`.
-
-    Args:
-      state: what became of the run.
-    """
+    """The exception that ends the program, once it is `requested`."""
     assert self.signum is not None
     return Interrupted(self.signum, state, midway=False)
 

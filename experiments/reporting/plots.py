@@ -53,23 +53,23 @@ def glimpses(
     labels: true classes [B], integer.
     rollout: T glimpses at each of these images.
     config: the model.
-    path: the PNG file to write.
+    path: the PNG file to write, as in all functions here.
   """
   num_images, height, width, _ = images.shape
   probs_t = np.asarray(rollout.probs_t)
-  num_glimpses = len(probs_t)
+  num_glimpses, side = len(probs_t), config.patch_size
   highest = np.max(probs_t, initial=0.1, where=np.isfinite(probs_t))
   figure = _figure(1.35 * num_images + 0.5, 5.0)
   grid = figure.subplots(3, num_images, squeeze=False)
   time_colors = colormaps["plasma"](np.linspace(0.3, 0.95, num_glimpses))
   for i, axes in enumerate(grid.T):
-    boxes = _boxes(rollout, i, (height, width), config.patch_size)
+    corners = _corners(rollout, i, (height, width), side)
     prediction = int(probs_t[-1, i].argmax())
     correct = prediction == labels[i]
     _show_image(axes[0], images[i])
-    centres = np.array([[c + s / 2 - 0.5, r + s / 2 - 0.5] for r, c, s in boxes])
+    centres = corners[:, ::-1] + side / 2 - 0.5
     axes[0].plot(*centres.T, color="white", linewidth=0.8, alpha=0.7)
-    for (row, column, side), color in zip(boxes, time_colors, strict=True):
+    for (row, column), color in zip(corners, time_colors, strict=True):
       square = (column - 0.5, row - 0.5)
       axes[0].add_patch(Rectangle(square, side, side, fill=False, ec=color, lw=1.4))
     axes[0].set_title(
@@ -88,9 +88,8 @@ def glimpses(
     panel.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     panel.tick_params(labelsize=7, labelleft=i == 0)
     _tidy(panel)
-  for axes, name in zip(
-    grid[:, 0], ("path, purple to yellow", "seen pixels", "probability"), strict=True
-  ):
+  names = ("path, purple to yellow", "seen pixels", "probability")
+  for axes, name in zip(grid[:, 0], names, strict=True):
     axes.set_ylabel(name, color=_INK, fontsize=9)
   figure.supxlabel(
     "glimpses (blue: probability of the true class)", fontsize=9, color=_INK
@@ -99,12 +98,7 @@ def glimpses(
 
 
 def learning_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-  """Accuracy and the terms of the loss against the step of training.
-
-  Args:
-    lines: the lines of `metrics.jsonl`.
-    path: the PNG file to write.
-  """
+  """Accuracy and the terms of the loss in `metrics.jsonl`, against the step."""
   train = [line for line in lines if line["split"] == "train"]
   validation = [line for line in lines if line["split"] == "validation"]
   figure = _figure(9.0, 3.6)
@@ -132,18 +126,13 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
   figure.savefig(path)
 
 
-def glimpse_generalization(
-  runs: Sequence[Mapping[str, Any]], path: pathlib.Path
-) -> None:
+def glimpse_generalization(results: Mapping[str, Any], path: pathlib.Path) -> None:
   """Figure 2 of the paper: accuracy and norm of the state against glimpses.
 
   A line is the mean over the runs of one objective; its band reaches from the lowest to
   the highest run.
-
-  Args:
-    runs: results of runs, as in `glimpse_generalization.json`.
-    path: the PNG file to write.
   """
+  runs = results["runs"]
   figure = _figure(13.0, 4.2)
   accuracy, dynamic, norm = figure.subplots(1, 3, width_ratios=(1.3, 1.0, 1.0))
   for name, group in by_objective(runs).items():
@@ -170,13 +159,9 @@ def glimpse_generalization(
   figure.savefig(path)
 
 
-def calibration(runs: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-  """Calibration error of p and correlation of u with the error, against glimpses.
-
-  Args:
-    runs: results of runs, as in `calibration.json`.
-    path: the PNG file to write.
-  """
+def calibration(results: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Calibration error of p and correlation of u with the error, against glimpses."""
+  runs = results["runs"]
   figure = _figure(11.0, 3.8)
   error, correlation = figure.subplots(1, 2)
   for name, group in by_objective(runs).items():
@@ -193,10 +178,6 @@ def convergence(results: Mapping[str, Any], path: pathlib.Path) -> None:
   """Figure 1 of the paper: training accuracy of the objectives against the step.
 
   A line is the mean over the seeds; its band is the 95 % confidence interval.
-
-  Args:
-    results: results as in `convergence.json`.
-    path: the PNG file to write.
   """
   figure = _figure(11.0, 4.2)
   panels = figure.subplots(1, 2)
@@ -243,10 +224,7 @@ def _mark_training(
 ) -> None:
   """Labels the axis of glimpses, and marks the number of glimpses of the training.
 
-  Args:
-    runs: results of runs.
-    *panels: the panels; the first one gets a text label.
-    height: height of the text label, as a fraction of the panel.
+  The first panel has a text label at `height`, a fraction of the panel.
   """
   for axes in panels:
     _tidy(axes)
@@ -302,22 +280,14 @@ def seen_pixels(
   """The pixels of an image that the glimpses of a rollout have covered.
 
   A pixel has the resolution of the sharpest patch that covered it. Other pixels are grey.
-
-  Args:
-    image: one image [H, W, C], uint8.
-    rollout: T glimpses at each image of a batch.
-    example: index of the image in the batch.
-    config: the model.
-
-  Returns:
-    Image [H, W, C], uint8.
+  The image, number `example` of a batch, and the result are [H, W, C], uint8.
   """
   height, width, _ = image.shape
   seen = np.full(image.shape, _UNSEEN, np.uint8)
   for scale in reversed(range(config.num_scales)):  # sharper patches cover wider ones
     factor = config.scale_factor**scale
     side = config.patch_size * factor
-    for row, column, _ in _boxes(rollout, example, (height, width), side):
+    for row, column in _corners(rollout, example, (height, width), side):
       rows = np.arange(max(row, 0), min(row + side, height))
       columns = np.arange(max(column, 0), min(column + side, width))
       if rows.size and columns.size:
@@ -330,12 +300,9 @@ def seen_pixels(
 def _block_means(
   pixels: np.ndarray, row_block: np.ndarray, column_block: np.ndarray
 ) -> np.ndarray:
-  """Replaces each pixel by the mean of its block.
+  """Pixels [H, W, C], each replaced by the mean of its block.
 
-  Args:
-    pixels: pixels [H, W, C].
-    row_block: number of the block of each row [H], in increasing order.
-    column_block: number of the block of each column [W], in increasing order.
+  Blocks are given by their numbers, of rows [H] and columns [W], in increasing order.
   """
   means = pixels.astype(float)
   for axis, block in enumerate((row_block, column_block)):
@@ -345,10 +312,9 @@ def _block_means(
   return np.round(means)
 
 
-def _boxes(
+def _corners(
   rollout: Rollout, example: int, image_size: tuple[int, int], side: int
-) -> list[tuple[int, int, int]]:
-  """Row, column and side of a patch of each glimpse at one image."""
+) -> np.ndarray:
+  """Row and column of the corner of a patch of each glimpse at one image [T, 2]."""
   locations = rollout.location_t[:, example]
-  rows, columns = patch_origin(locations, image_size=image_size, side=side)
-  return [(int(r), int(c), side) for r, c in zip(rows, columns, strict=True)]
+  return np.stack(patch_origin(locations, image_size=image_size, side=side), axis=-1)

@@ -17,11 +17,7 @@ _CONFIDENCE = 0.95
 def half_width(values: np.ndarray) -> np.ndarray:
   """Half-width of the 95 % confidence interval of a mean over runs (Student's t).
 
-  Args:
-    values: values [S, ...], one for each run.
-
-  Returns:
-    Half-widths [...]; NaN for a single run.
+  From values [S, ...], one for each run, to half-widths [...]; NaN for a single run.
   """
   count = len(values)
   if count < 2:
@@ -31,10 +27,7 @@ def half_width(values: np.ndarray) -> np.ndarray:
 
 
 def paired(differences: np.ndarray) -> dict[str, float]:
-  """Paired t-test of two variants of training, one difference for each seed.
-
-  Args:
-    differences: differences between the two variants [S], one for each seed.
+  """Paired t-test of two variants of training, one difference for each seed [S].
 
   Returns:
     `difference` (the mean), `half_width` of its 95 % confidence interval and the

@@ -32,18 +32,9 @@ def convergence(results: Results) -> str:
   rows = []
   for name, curve in results["curves"].items():
     values = np.array(curve["mean_of_all_steps"])
-    comparison = comparisons.get(name)
-    rows.append(
-      [
-        name,
-        f"{_share(values.mean(), 3)} ± {_share(float(half_width(values)), 3)}",
-        f"{_signed(comparison['difference'])} ± {_share(comparison['half_width'], 3)},"
-        f" {_p_value(comparison['p_value'])}"
-        if comparison
-        else "",
-        *([_share(paper[name], 3)] if paper else []),
-      ]
-    )
+    mean = f"{_share(values.mean(), 3)} ± {_share(float(half_width(values)), 3)}"
+    against = _comparison(comparisons[name]) if name in comparisons else ""
+    rows.append([name, mean, against, *([_share(paper[name], 3)] if paper else [])])
   head = [
     "objective",
     "train accuracy, mean of the epoch, ± 95 % confidence",
@@ -56,8 +47,8 @@ def convergence(results: Results) -> str:
 def generalization(results: Results) -> str:
   """Figure 2: accuracy with a fixed number of glimpses, and growth of the state norm."""
   groups = by_objective(results["runs"])
-  numbers = [point["num_glimpses"] for point in results["runs"][0]["fixed"]]
   trained_with = results["runs"][0]["train_num_glimpses"]
+  numbers = _numbers(results["runs"][:1])
   shown = [n for n in sorted({1, trained_with, 10, 20, 50, 100}) if n in numbers]
   rows = [
     [
@@ -85,16 +76,12 @@ def published_and_ours(results: Results) -> str:
 
 def dynamic(results: Results) -> str:
   """Figure 2: accuracy of each objective with dynamic stopping."""
+  means = (3, 4, 5, 6)
   rows = [
-    [
-      name,
-      *(spread(_at_mean(runs, glimpses)) for glimpses in (3.0, 4.0, 5.0, 6.0)),
-    ]
+    [name, *(spread(_at_mean(runs, mean)) for mean in means)]
     for name, runs in by_objective(results["runs"]).items()
   ]
-  return _markdown(
-    ["objective", *(f"{n} glimpses on average" for n in (3, 4, 5, 6))], rows
-  )
+  return _markdown(["objective", *(f"{n} glimpses on average" for n in means)], rows)
 
 
 def dynamic_by_beta(results: Results) -> str:
@@ -110,13 +97,12 @@ def dynamic_by_beta(results: Results) -> str:
         if abs(point["beta"] - beta) < 1e-9
       ]
       if points:
-        mean_glimpses = np.array([point["mean_glimpses"] for point in points])
-        accuracies = np.array([point["accuracy"] for point in points])
+        mean_glimpses = spread(_values(points, "mean_glimpses"), 2)
         rows.append(
           [
             f"{name}, β = {beta:g}",
             f"{glimpses:.2f} → {_share(accuracy)}",
-            f"{spread(mean_glimpses, 2)} → {spread(accuracies)}",
+            f"{mean_glimpses} → {spread(_values(points, 'accuracy'))}",
           ]
         )
   return _markdown(["", "paper and released code", "ours"], rows)
@@ -152,12 +138,11 @@ def departures(results: Results) -> str:
   rows = []
   for variant in results["variants"]:
     runs = variant["runs"]
-    numbers = [point["num_glimpses"] for point in runs[0]["fixed"]]
     rows.append(
       [
         variant["name"],
         spread(_fixed(runs, trained_with, "accuracy"), 3),
-        spread(_fixed(runs, 50, "accuracy"), 3) if 50 in numbers else "",
+        spread(_fixed(runs, 50, "accuracy"), 3) if 50 in _numbers(runs) else "",
         spread(_at_mean(runs, _MEAN_GLIMPSES), 3) if runs[0]["dynamic"] else "",
         spread(_fixed(runs, trained_with, "calibration_error"), 3),
         spread(_fixed(runs, trained_with, "uncertainty_correlation"), 2),
@@ -196,7 +181,7 @@ def same_glimpses(results: Results) -> str:
 def calibration(results: Results) -> str:
   """Calibration error of p and correlation of u with the error, by glimpses."""
   groups = by_objective(results["runs"])
-  numbers = [point["num_glimpses"] for point in results["runs"][0]["fixed"]]
+  numbers = _numbers(results["runs"][:1])
   shown = [n for n in (2, 4, 6, 10, 20) if n in numbers]
   metrics = {
     "calibration error": ("calibration_error", 3),
@@ -213,7 +198,7 @@ def calibration(results: Results) -> str:
 def error_rates(results: Results) -> str:
   """Error in % on each dataset, published and ours; one rollout (M = 1) first."""
   runs = results["runs"]
-  numbers = _numbers(runs)
+  numbers = _numbers([score for run in runs for score in run["scores"]])
   rows = []
   for dataset in dict.fromkeys(run["dataset"] for run in runs):
     for source, errors in published.ERROR_RATES.get(dataset, {}).items():
@@ -234,7 +219,7 @@ def objectives(results: Results) -> str:
   rows = []
   for dataset in dict.fromkeys(run["dataset"] for run in runs):
     groups = _by_objective_on(dataset, runs)
-    for n in _numbers(runs):
+    for n in _numbers([run["scores"][0] for run in runs]):
       cells = [_error([r["scores"][0] for r in groups.get(o, ())], n) for o in names]
       if any(cells):
         rows.append([dataset, str(n), *cells])
@@ -272,12 +257,9 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
 
 
 def spread(values: np.ndarray, digits: int = 4, *, whole: bool = False) -> str:
-  """Mean ± standard deviation over runs; only the value for a single run.
+  """Mean ± standard deviation of values [S] of runs; only the value of a single run.
 
-  Args:
-    values: values [S], one for each run; the result is a dash if any is not finite.
-    digits: digits after the decimal point.
-    whole: whether to write the zero before the decimal point.
+  A dash if one is not finite. `whole` keeps the zero before the decimal point.
   """
   if not np.isfinite(values).all():
     return "–"
@@ -297,12 +279,12 @@ def _share(value: float, digits: int = 4) -> str:
   return f"{value:.{digits}f}".replace("0.", ".", 1)
 
 
-def _signed(value: float) -> str:
-  return ("+" if value >= 0 else "−") + _share(abs(value), 3)
-
-
-def _p_value(value: float) -> str:
-  return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
+def _comparison(test: Results) -> str:
+  """A paired test, as `experiments.reporting.statistics.paired` writes it."""
+  difference, p_value = test["difference"], test["p_value"]
+  sign = "+" if difference >= 0 else "−"
+  p = "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
+  return f"{sign}{_share(abs(difference), 3)} ± {_share(test['half_width'], 3)}, {p}"
 
 
 def _values(runs: Sequence[Results], name: str) -> np.ndarray:
@@ -327,14 +309,7 @@ def _by_objective_on(dataset: str, runs: Sequence[Results]) -> dict[str, list[Re
 
 def _numbers(runs: Sequence[Results]) -> list[int]:
   """All numbers of glimpses with which runs were scored, in increasing order."""
-  return sorted(
-    {
-      point["num_glimpses"]
-      for run in runs
-      for score in run["scores"]
-      for point in score["fixed"]
-    }
-  )
+  return sorted({point["num_glimpses"] for run in runs for point in run["fixed"]})
 
 
 def _error(runs: Sequence[Results], num_glimpses: int) -> str:

@@ -13,6 +13,7 @@ from absl import logging
 
 from experiments.cli.errors import RunError
 from experiments.runs.files import finite, replace
+from experiments.runs.tensorboard import Events
 from experiments.runs.workdir import Workdir
 
 _SPLITS = ("train", "validation", "test")
@@ -23,23 +24,12 @@ _LARGEST = float(np.finfo(np.float32).max)
 class Metrics:
   """Metrics of a run, to `metrics.jsonl` and TensorBoard; a context manager.
 
-  Lines beyond the step from which the run goes on are dropped first, so that an
+  Lines beyond `step`, from which the run goes on, are dropped first, so that an
   interrupted run leaves neither gaps nor duplicates. On a full disk lines wait in
   memory until there is space.
-
-  Args:
-    workdir: the folder of the run.
-    step: the step from which it goes on, 0 at the start.
-    silent: whether to write nothing, as another process does it.
   """
 
-  def __init__(self, workdir: Workdir, *, step: int, silent: bool = False) -> None:
-    from experiments.runs.tensorboard import Events
-
-    self._silent = silent
-    if silent:
-      return
-
+  def __init__(self, workdir: Workdir, *, step: int) -> None:
     kept = [
       line
       for line in read_metrics(workdir)
@@ -55,8 +45,6 @@ class Metrics:
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-    if self._silent:
-      return
     try:
       if kind is None:
         self.sync()
@@ -68,8 +56,6 @@ class Metrics:
     self, *, step: int, epoch: int, split: str, values: Mapping[str, float]
   ) -> None:
     """Adds a line; numbers that are not finite become null."""
-    if self._silent:
-      return
     line = {"step": step, "epoch": epoch, "split": split, **values}
     text = json.dumps(finite(line), allow_nan=False) + "\n"
     self._waiting += text.encode()
@@ -123,7 +109,8 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
       lines.append(_parse_metrics(line))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
       raise RunError(
-        f"{workdir.metrics}, line {number}, is damaged; mend the line, or give another --workdir"
+        f"{workdir.metrics}, line {number}, is damaged; mend the line, or give another"
+        " --workdir"
       ) from error
   return lines
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -38,20 +37,14 @@ def common_part(config: Config) -> Config:
 
   Seed, objective name and the weights of the extra terms may differ.
   """
+  free = ("name", "lambda_uncertainty", "lambda_intrinsic", "regularizer_scale")
   default = ObjectiveConfig()
-  objective = dataclasses.replace(
-    config.objective,
-    name=default.name,
-    lambda_uncertainty=default.lambda_uncertainty,
-    lambda_intrinsic=default.lambda_intrinsic,
-    regularizer_scale=default.regularizer_scale,
-  )
-  train = dataclasses.replace(config.train, seed=0)
-  return dataclasses.replace(config, objective=objective, train=train)
+  objective = {name: getattr(default, name) for name in free}
+  return config.replace(objective=objective, train={"seed": 0})
 
 
 _RUNS_ONCE = {"xla_backend_optimization_level": 1}
-"""XLA optimises a program full of random numbers for seconds; the numbers are the same."""
+"""XLA optimises a program full of random numbers for seconds, and changes none."""
 
 
 class Program:
@@ -61,12 +54,6 @@ class Program:
   are `ramjax.train_chunks`, whose arrays have a first axis [R], and the devices share
   the runs. A "state" below is the `TrainState` of the one run or of all of them.
 
-  Args:
-    configs: the runs, which have one `common_part`.
-    dataset: their data.
-    mesh: the devices.
-    steps_per_call: steps in a chunk, at most.
-
   Attributes:
     num_runs: number of runs R.
     batch_size: examples a step of one run.
@@ -74,7 +61,7 @@ class Program:
     steps_per_call: steps in a chunk, at most; not more than an epoch has.
 
   Raises:
-    ConfigError: if one program cannot train them.
+    ConfigError: if the configurations differ in their `common_part`.
   """
 
   def __init__(

@@ -74,23 +74,13 @@ class Progress:
     self._bar.stop()
 
   def resume(self, lines_of_runs: Iterable[Sequence[Mapping[str, Any]]]) -> None:
-    """Takes in the chunks of an epoch that was interrupted.
-
-    Args:
-      lines_of_runs: for each run the lines of its metrics in that epoch.
-    """
+    """Takes in what the metrics of each run say of an epoch that was interrupted."""
     for lines in zip(*lines_of_runs, strict=False):
       self.update(lines[0]["epoch"], lines[0]["step"], lines)
     self._epoch_began_at = self._done
 
   def update(self, epoch: int, step: int, means: Sequence[Mapping[str, Any]]) -> None:
-    """Shows the chunk that ended with a step.
-
-    Args:
-      epoch: number of its epoch.
-      step: its last step.
-      means: for each run its mean metrics.
-    """
+    """Shows the chunk that ended with a step, from the mean metrics of each run."""
     skipped = np.array([int(run.get("skipped_steps") or 0) for run in means])
     taken = step - self._done - skipped
     accuracy = np.array([run["accuracy"] for run in means], float)
@@ -108,27 +98,17 @@ class Progress:
       skipped=self._skipped_in_words(),
     )
 
-  def epoch_done(
-    self, epoch: int, step: int, validation_accuracy: Sequence[float]
-  ) -> None:
-    """Prints the line of an epoch.
-
-    Args:
-      epoch: its number.
-      step: its last step.
-      validation_accuracy: that of each run.
-    """
+  def epoch_done(self, epoch: int, step: int, validation: Sequence[float]) -> None:
+    """Prints the line of an epoch, with the validation accuracy of each run."""
     seconds = time.perf_counter() - self._epoch_began
     examples = (step - self._epoch_began_at) * self._batch_size
-    train_accuracy = self._correct / np.maximum(
-      self._steps_per_epoch - self._skipped, 1
-    )
+    taken = np.maximum(self._steps_per_epoch - self._skipped, 1)
     parts = [
       f"epoch {epoch}/{self._num_epochs}",
       f"step {step}",
       *([f"{self._num_runs} runs"] if self._num_runs > 1 else []),
-      f"train accuracy {_mean_and_range(train_accuracy)}",
-      f"validation accuracy {_mean_and_range(np.array(validation_accuracy))}",
+      f"train accuracy {_mean_and_range(self._correct / taken)}",
+      f"validation accuracy {_mean_and_range(np.array(validation))}",
       f"{examples / seconds:,.0f} examples/s",
       f"{seconds:.1f} s",
       *([self._skipped_in_words("steps ")] if self._skipped.any() else []),

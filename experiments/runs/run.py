@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from absl import logging
@@ -28,7 +28,8 @@ class Run:
     workdir: its folder.
     checkpoints: where it is saved; None in all processes but the first one.
     skipped: the count of its skipped steps.
-    metrics: where its metrics are written; None until `resume`.
+    metrics: where its metrics are written; None until the step is known from which it
+      goes on, and in all processes but the first one.
     failure: why it was given up, if it was and other runs go on.
   """
 
@@ -39,32 +40,11 @@ class Run:
   metrics: Metrics | None = None
   failure: RunError | None = None
 
-  def resume(self, step: int, stack: contextlib.ExitStack) -> None:
-    """Opens the metrics, without the lines of steps beyond this one.
-
-    Raises:
-      RunError: if they cannot be used.
-    """
-    silent = self.checkpoints is None
-    self.metrics = stack.enter_context(Metrics(self.workdir, step=step, silent=silent))
-
-  def write(
-    self, *, step: int, epoch: int, split: str, values: Mapping[str, float]
-  ) -> None:
-    """Writes a line of metrics."""
-    assert self.metrics is not None
-    self.metrics.write(step=step, epoch=epoch, split=split, values=values)
-
   def judge(self, skipped: np.ndarray, *, step: int, alone: bool) -> None:
-    """Gives the run up if too many steps in a row were skipped.
-
-    Args:
-      skipped: whether each of the last steps was skipped [num_steps].
-      step: number of steps taken with the last of them.
-      alone: whether the run trains by itself, so that an error ends nothing else.
+    """Gives the run up if too many steps in a row were skipped, see `SkippedSteps.add`.
 
     Raises:
-      RunError: if it is given up and trains alone.
+      RunError: if it is given up and trains alone, so that the error ends nothing else.
     """
     if self.failure is not None:
       return

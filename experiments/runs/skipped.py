@@ -1,4 +1,4 @@
-"""Steps that were skipped, as their loss or gradient was not finite: counted and judged."""
+"""Skipped steps, of which loss or gradient was not finite: counted and judged."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ class SkippedSteps:
 
   One bad batch is nothing; if step after step is skipped, the parameters do not change
   any more, and the run would go on to its end for nothing.
-
-  Args:
-    limit: the number of steps in a row at which to give up.
   """
 
   def __init__(self, limit: int) -> None:
@@ -25,11 +22,7 @@ class SkippedSteps:
     self._in_a_row = 0
 
   def add(self, skipped: np.ndarray, *, step: int) -> None:
-    """Adds the next steps.
-
-    Args:
-      skipped: whether each of them was skipped [num_steps].
-      step: number of steps taken with the last of them.
+    """Adds the steps up to `step`, of which each was `skipped` or not [num_steps].
 
     Raises:
       RunError: if the limit is reached.
@@ -48,10 +41,7 @@ class SkippedSteps:
 def chunk_means(
   history: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, float], np.ndarray]:
-  """What is reported of a chunk of steps.
-
-  Args:
-    history: metrics of each step of a run [num_steps], see `ramjax.train_chunk`.
+  """What is reported of a chunk of steps, from the metrics of each [num_steps].
 
   Returns:
     The means over the steps that were not skipped (NaN if all were), with

@@ -1,4 +1,4 @@
-"""Trained runs that a script judges: the flags that name them, and what is on disk of them."""
+"""Trained runs that a script judges: from the flags that name them to their results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,7 @@ from ramjax.networks import Params
 
 
 class TrainedRun(NamedTuple):
-  """A run, its parameters, and the dataset that it was trained on.
-
-  Attributes:
-    workdir: its folder.
-    config: the run.
-    params: its parameters, see `restore_params`.
-    dataset: its data.
-  """
+  """A run, its parameters, and the dataset that it was trained on."""
 
   workdir: workdir_lib.Workdir
   config: Config
@@ -66,10 +59,8 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
   """The runs that the flags of `flags.define_evaluation_flags` name.
 
   Several processes get the parameters that the first one has read, since a run may still
-  be training.
-
-  Args:
-    best: whether to take the state with the best validation accuracy, not the newest.
+  be training. They are the newest ones, or with `best` those with the best validation
+  accuracy.
 
   Raises:
     UsageError: if they name none.
@@ -85,7 +76,7 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
       restore_params(folder, config, best=best)
       for folder, config in zip(folders, configs, strict=True)
     ]
-    datasets = datasets_of(configs, data_dir=flags.FLAGS.data_dir)
+    datasets = _datasets_of(configs)
   params = parallel.from_first_process(params)
   return list(map(TrainedRun, folders, configs, params, datasets))
 
@@ -119,21 +110,14 @@ def train_seconds(workdir: workdir_lib.Workdir, config: Config) -> float | None:
   return round(float(np.sum(steps * config.train.batch_size / np.array(speeds))), 1)
 
 
-def datasets_of(
-  configs: Sequence[Config], *, data_dir: str | None = None
-) -> list[data.Dataset]:
-  """The dataset of each run; runs on the same one share it.
-
-  Raises:
-    ConfigError: see `ramjax.data.dataset_of`.
-    DataError: likewise.
-  """
+def _datasets_of(configs: Sequence[Config]) -> list[data.Dataset]:
+  """The dataset of each run; runs on the same one share it."""
   found: dict[Hashable, data.Dataset] = {}
   datasets = []
   for config in configs:
     train = config.train
     named = train.dataset, train.canvas_size, train.num_clutter, train.data_sha256
     if named not in found:
-      found[named] = data.dataset_of(config, data_dir=data_dir)
+      found[named] = data.dataset_of(config, data_dir=flags.FLAGS.data_dir)
     datasets.append(found[named])
   return datasets

@@ -68,29 +68,28 @@ def train(
     Interrupted: if a signal has come; the runs are saved then.
   """
   folders = list(zip(configs, workdirs, strict=True))
+  several = len(folders) > 1
   accuracy: dict[Workdir, float] = {}
-  if len(folders) > 1:
-    found_of = {
-      workdir: finished_accuracy(workdir, config) for config, workdir in folders
-    }
-    accuracy = {
-      workdir: found for workdir, found in found_of.items() if found is not None
-    }
+  if several:
+    for config, workdir in folders:
+      finished = finished_accuracy(workdir, config)
+      if finished is not None:
+        accuracy[workdir] = finished
   unfinished = [pair for pair in folders if pair[1] not in accuracy]
-  runs: Sequence[Run] = ()
+  trained = []
   if unfinished:
-    runs, found = _train_to_the_end(
+    trained = _train_to_the_end(
       unfinished, dataset, make_mesh, steps_per_call, max_skipped_steps, figures
     )
-    accuracy |= found
+  accuracy |= {run.workdir: found for run, found in trained}
   if parallel.is_first_process():
     for config, workdir in folders:
-      name = f"{workdir.path}: " if len(folders) > 1 else ""
+      name = f"{workdir.path}: " if several else ""
       print(
         f"{name}test accuracy {accuracy[workdir]:.4f}"
         f" (N = {config.train.num_glimpses}, M = 1, {len(dataset.test.labels)} images)"
       )
-  for run in runs:
+  for run, _ in trained:
     if run.failure is not None:
       raise run.failure
   return [accuracy[workdir] for workdir in workdirs]
@@ -103,11 +102,14 @@ def _train_to_the_end(
   steps_per_call: int,
   max_skipped_steps: int,
   figures: bool,
-) -> tuple[Sequence[Run], dict[Workdir, float]]:
+) -> list[tuple[Run, float]]:
   """Trains, tests and draws runs in one program; the runs and their test accuracies."""
-  configs = [config for config, _ in folders]
-  mesh = make_mesh(len(folders))
-  program = Program(configs, dataset, mesh, steps_per_call=steps_per_call)
+  program = Program(
+    [config for config, _ in folders],
+    dataset,
+    make_mesh(len(folders)),
+    steps_per_call=steps_per_call,
+  )
   with resumed(program, folders, max_skipped_steps) as training:
     _train_epochs(training)
     scores = program.test(training.state.params)
@@ -115,11 +117,8 @@ def _train_to_the_end(
   if parallel.is_first_process() and figures:
     for run, state in zip(training.runs, program.split(training.state), strict=True):
       _draw(run.config, dataset, run.workdir, state.params)
-  workdirs = [workdir for _, workdir in folders]
-  return training.runs, {
-    workdir: values["accuracy"]
-    for workdir, values in zip(workdirs, scores, strict=True)
-  }
+  accuracy = [values["accuracy"] for values in scores]
+  return list(zip(training.runs, accuracy, strict=True))
 
 
 def _train_epochs(training: Training) -> None:

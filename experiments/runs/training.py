@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import ramjax
 from experiments.cli.errors import RunError
-from experiments.runs.metrics import read_metrics
+from experiments.runs.metrics import Metrics, read_metrics
 from experiments.runs.program import Program, step_of
 from experiments.runs.progress import Progress
 from experiments.runs.run import Run, opened
@@ -48,18 +48,15 @@ class Training:
     """Writes a line of metrics of each run, at the step that they have reached."""
     epoch = -(-self.step // self.program.steps_per_epoch)
     for run, of_run in zip(self.runs, values, strict=True):
-      run.write(step=self.step, epoch=epoch, split=split, values=of_run)
+      if run.metrics is not None:
+        run.metrics.write(step=self.step, epoch=epoch, split=split, values=of_run)
 
   def save(
     self, *, accuracy: Sequence[float] | None = None, required: bool = False
   ) -> None:
-    """Saves all runs.
+    """Saves all runs, see `Run.save`.
 
     The newest step that all have saved is kept until all have saved a newer one.
-
-    Args:
-      accuracy: validation accuracy of each run.
-      required: whether a failure is an error.
     """
     with parallel.together():
       if not parallel.is_first_process():
@@ -85,11 +82,6 @@ def resumed(
   A context manager, within which nobody else can write the runs. Of several processes
   the first one reads and writes, and all have the state that it has read.
 
-  Args:
-    program: what they compute.
-    folders: configuration and folder of each run.
-    max_skipped_steps: after so many skipped steps in a row a run is given up.
-
   Raises:
     CheckpointError: if checkpoints cannot be used, or another process writes them.
     RunError: if metrics cannot be used, or the runs have no step in common.
@@ -104,12 +96,11 @@ def resumed(
         )
         for config, workdir in folders
       ]
-      restored = _restore(runs, program.split(state)) if first else None
-      if restored is not None:
-        state = program.join(restored)
-      step = step_of(state)
-      for run in runs:
-        run.resume(step, stack)
+      if first:
+        state = program.join(_restore(runs, program.split(state)))
+        for run in runs:
+          metrics = Metrics(run.workdir, step=step_of(state))
+          run.metrics = stack.enter_context(metrics)
     state = parallel.from_first_process(state)
     step = step_of(state)
     config = folders[0][0].train
@@ -135,9 +126,9 @@ def resumed(
 
 
 def _restore(
-  runs: Sequence[Run], like: Sequence[ramjax.TrainState]
-) -> list[ramjax.TrainState] | None:
-  """The states of runs at the newest step that all have; None if none has any.
+  runs: Sequence[Run], fresh: Sequence[ramjax.TrainState]
+) -> Sequence[ramjax.TrainState]:
+  """The states of runs at the newest step that all have; fresh ones if none has any.
 
   Raises:
     CheckpointError: if a checkpoint cannot be read and no older one serves.
@@ -146,8 +137,8 @@ def _restore(
   checkpoints = [run.checkpoints for run in runs if run.checkpoints is not None]
   if len(runs) == 1:
     if checkpoints[0].latest_step is None:
-      return None
-    return [checkpoints[0].restore(like[0])]
+      return fresh
+    return [checkpoints[0].restore(fresh[0])]
   while True:
     steps_of_runs = [set(each.steps) for each in checkpoints]
     common = set.intersection(*steps_of_runs)
@@ -156,7 +147,7 @@ def _restore(
     try:
       return [
         each.restore(one, step=max(common))
-        for each, one in zip(checkpoints, like, strict=True)
+        for each, one in zip(checkpoints, fresh, strict=True)
       ]
     except CheckpointError:
       if all(max(common) in each.steps for each in checkpoints):
@@ -171,4 +162,4 @@ def _restore(
       f"the runs cannot go on together, as no step is saved by all of them ({reached});"
       " train each alone, with its --seed, or give another --workdir"
     )
-  return None
+  return fresh

@@ -20,11 +20,7 @@ A run is longer than it was only if the rate of a step does not depend on the le
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-  """Names of what a run writes.
-
-  Attributes:
-    path: the folder of the run.
-  """
+  """The folder of a run, and the names of what it writes there."""
 
   path: pathlib.Path
 
@@ -58,20 +54,15 @@ def open_run(workdir: Workdir, config: Config) -> None:
   The configuration of a run that is there already is left as it is: another process
   may be training it. `record_config` changes it, under the lock of the checkpoints.
 
-  Args:
-    workdir: the folder.
-    config: the configuration of the run that is about to begin or to go on.
-
   Raises:
     UsageError: if it holds a run of another configuration, or something else.
     RunError: if it cannot be written.
   """
   found = read_config(workdir) if workdir.config.exists() else None
   if found is not None:
-    different = differing_fields(config, found)
     clashes = [
       f"{name} is {theirs} there and {ours} here"
-      for name, (ours, theirs) in different.items()
+      for name, (ours, theirs) in differing_fields(config, found).items()
       if name not in _MAY_CHANGE
     ]
     if clashes:
@@ -91,7 +82,9 @@ def open_run(workdir: Workdir, config: Config) -> None:
         f"{workdir.path} holds a run of {found.train.num_epochs} epochs; give at least"
         f" --num_epochs={found.train.num_epochs}, or another --workdir"
       )
-  elif workdir.path.is_dir() and not all(map(_is_unfinished, workdir.path.iterdir())):
+  elif workdir.path.is_dir() and not all(
+    path.name.startswith(files.UNFINISHED) for path in workdir.path.iterdir()
+  ):
     raise UsageError(f"{workdir.path} holds files but no run; give another --workdir")
   try:
     workdir.path.mkdir(parents=True, exist_ok=True)
@@ -100,7 +93,8 @@ def open_run(workdir: Workdir, config: Config) -> None:
     workdir.figures.mkdir(exist_ok=True)
   except OSError as error:
     raise RunError(
-      f"workdir {workdir.path} cannot be written: {error.strerror}; give another --workdir"
+      f"workdir {workdir.path} cannot be written: {error.strerror}; give another"
+      " --workdir"
     ) from error
 
 
@@ -112,11 +106,6 @@ def record_config(workdir: Workdir, config: Config) -> None:
 
 def _write_config(workdir: Workdir, config: Config) -> None:
   files.write_json(workdir.config, {"config": config.to_dict(), **provenance()})
-
-
-def _is_unfinished(path: pathlib.Path) -> bool:
-  """Whether `write_json` was killed while it wrote this."""
-  return path.name.startswith(files.UNFINISHED)
 
 
 def read_config(workdir: Workdir) -> Config:

@@ -28,7 +28,7 @@ def score(
   seed: int = 0,
   mesh: Mesh | None = None,
 ) -> dict[str, Any]:
-  """Evaluates a trained model on its dataset.
+  """Evaluates the trained model of a run on its dataset.
 
   Args:
     config: the run.
@@ -43,7 +43,8 @@ def score(
     mesh: devices that divide the images; None for one device.
 
   Returns:
-    The scores, see `to_json`.
+    `fixed`, an entry for each number of glimpses, and `dynamic`, one for each beta.
+    Numbers have six digits.
   """
   images, labels = getattr(dataset, split)
   sharding = None
@@ -51,38 +52,19 @@ def score(
     everywhere = parallel.copied(mesh)
     params, images, labels = parallel.place((params, images, labels), everywhere)
     sharding = parallel.divided(mesh)
-  evaluation = ramjax.evaluate(
-    run_keys(seed).generalization,
-    params,
-    images,
-    labels,
-    np.array(betas, np.float32),
-    model_config=config.model,
-    evaluation_config=evaluation_config,
-    preprocess=dataset.preprocess,
-    sharding=sharding,
+  evaluation = jax.device_get(
+    ramjax.evaluate(
+      run_keys(seed).generalization,
+      params,
+      images,
+      labels,
+      np.array(betas, np.float32),
+      model_config=config.model,
+      evaluation_config=evaluation_config,
+      preprocess=dataset.preprocess,
+      sharding=sharding,
+    )
   )
-  return to_json(evaluation, glimpses=glimpses, betas=betas)
-
-
-def to_json(
-  evaluation: ramjax.Evaluation,
-  *,
-  glimpses: Sequence[int] | None = None,
-  betas: Sequence[float] = (),
-) -> dict[str, Any]:
-  """An evaluation in the form of the result files.
-
-  Args:
-    evaluation: the summaries of `ramjax.evaluate`.
-    glimpses: numbers of glimpses to report; None for 1…T.
-    betas: the exploration rates of the evaluation.
-
-  Returns:
-    `fixed`, an entry for each number of glimpses, and `dynamic`, an entry for each beta.
-    Numbers have six digits.
-  """
-  evaluation = jax.device_get(evaluation)
   fixed = {
     name.removesuffix("_t"): values
     for name, values in evaluation._asdict().items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from experiments.runs.trained import restore_params
 from experiments.studies import scores
 from ramjax import data
 from ramjax.config import Config, EvaluationConfig, differing_fields
+
+Members = Mapping[str, Sequence[workdir_lib.Workdir]]
+"""From the name of each variant to the folders of its runs, one for each seed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +52,6 @@ class Variant:
   betas: tuple[float, ...] = ()
   num_samples: int = 1
   location_policy: str = "sample"
-
-  def with_seed(self, seed: int) -> Config:
-    """The run of a seed."""
-    train = dataclasses.replace(self.config.train, seed=seed)
-    return dataclasses.replace(self.config, train=train)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,27 +91,12 @@ def read_train_curve(workdir: workdir_lib.Workdir) -> TrainCurve:
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """A run of a variant.
-
-  Attributes:
-    variant: the variant.
-    config: the run.
-    workdir: its folder.
-  """
-
-  variant: Variant
-  config: Config
-  workdir: workdir_lib.Workdir
-
-
 def main(
   name: str,
   variants: Callable[[Config], Sequence[Variant]],
   *,
   default_workdir: Callable[[Config], str] | None = None,
-  summarize: Callable[[Sequence[Member]], dict[str, Any]] = lambda _: {},
+  summarize: Callable[[Members], dict[str, Any]] = lambda _: {},
   draw: Callable[[dict[str, Any], pathlib.Path], None] | None = None,
 ) -> None:
   """Trains and scores the study that the flags ask for, and prints its table.
@@ -127,7 +110,7 @@ def main(
     draw: from the results to a PNG file.
   """
   options = flags.FLAGS
-  flags.check_at_least_one("num_epochs", "steps_per_call", "max_skipped_steps")
+  flags.check_at_least(1, "num_epochs", "steps_per_call", "max_skipped_steps")
   variants(flags.config_from_flags())  # flags are checked before the data are sought
   seeds = flags.seeds()
   devices.start_for_runs()
@@ -153,14 +136,8 @@ def main(
     "variants": score(chosen, members, dataset),
     **summarize(members),
   }
-  target = folder / f"{name}.json"
-  files.write_json(target, results)
   print(tables.TABLES[name](results))
-  written = str(target)
-  if draw:
-    draw(results, target.with_suffix(".png"))
-    written += f" and {target.with_suffix('.png').name}"
-  print(f"written to {written}")
+  files.write_results(folder / f"{name}.json", results, draw)
 
 
 def train(
@@ -171,64 +148,48 @@ def train(
   *,
   steps_per_call: int,
   max_skipped_steps: int,
-) -> list[Member]:
-  """Trains every variant with every seed; those that are trained alike once.
+) -> Members:
+  """Trains every variant with every seed, each run into its own subfolder of `folder`.
 
-  Args:
-    variants: the variants.
-    seeds: the seeds.
-    dataset: what they are trained on.
-    folder: where the folders of the runs are.
-    steps_per_call: steps between two lines of metrics.
-    max_skipped_steps: after so many skipped steps in a row a run is given up.
-
-  Returns:
-    The runs, those of one variant after those of another.
+  Variants that are trained alike have the same runs. Settings are those of
+  `experiments.runs.trainer.train`.
 
   Raises:
     ConfigError: if the number of devices that the flags name does not divide the runs.
     UsageError: if a folder holds something else.
   """
-  workdirs: dict[Config, workdir_lib.Workdir] = {}
-  programs: dict[Config, list[Config]] = {}
+  programs: dict[Config, dict[Config, workdir_lib.Workdir]] = {}
+  members: dict[str, list[workdir_lib.Workdir]] = {}
   for variant in variants:
     for seed in seeds:
-      config = variant.with_seed(seed)
-      if config not in workdirs:
-        workdirs[config] = workdir_lib.Workdir(folder / f"{variant.folder}_seed{seed}")
-        programs.setdefault(common_part(config), []).append(config)
-  for configs in programs.values():
-    devices.mesh_for_runs(len(configs))  # refused before a folder is made
-  for config, workdir in workdirs.items():
-    workdir_lib.open_run(workdir, config)
-  for number, configs in enumerate(programs.values(), start=1):
-    names = dict.fromkeys(workdirs[config].path.name for config in configs)
-    print(f"program {number}/{len(programs)}: {', '.join(names)}", flush=True)
+      config = variant.config.replace(train={"seed": seed})
+      own = workdir_lib.Workdir(folder / f"{variant.folder}_seed{seed}")
+      workdir = programs.setdefault(common_part(config), {}).setdefault(config, own)
+      members.setdefault(variant.name, []).append(workdir)
+  for runs in programs.values():
+    devices.mesh_for_runs(len(runs))  # refused before a folder is made
+  for runs in programs.values():
+    for config, workdir in runs.items():
+      workdir_lib.open_run(workdir, config)
+  for number, runs in enumerate(programs.values(), start=1):
+    names = ", ".join(workdir.path.name for workdir in runs.values())
+    print(f"program {number}/{len(programs)}: {names}", flush=True)
     trainer.train(
-      configs,
+      list(runs),
       dataset,
-      [workdirs[config] for config in configs],
+      list(runs.values()),
       steps_per_call=steps_per_call,
       max_skipped_steps=max_skipped_steps,
       make_mesh=devices.mesh_for_runs,
       figures=False,
     )
-  return [
-    Member(variant, config, workdirs[config])
-    for variant in variants
-    for config in map(variant.with_seed, seeds)
-  ]
+  return members
 
 
 def score(
-  variants: Sequence[Variant], members: Sequence[Member], dataset: data.Dataset
+  variants: Sequence[Variant], members: Members, dataset: data.Dataset
 ) -> list[dict[str, Any]]:
-  """What results on disk say of the runs.
-
-  Args:
-    variants: the variants.
-    members: their runs.
-    dataset: what they are judged by.
+  """What results on disk say of the runs of a study.
 
   Returns:
     For each variant `name`, `settings`, the fields in which it differs from the first
@@ -247,26 +208,32 @@ def score(
       "num_samples": variant.num_samples,
       "location_policy": variant.location_policy,
       "runs": [
-        {
-          "seed": member.config.train.seed,
-          "workdir": str(member.workdir.path),
-          "train_accuracy": scores.rounded(read_train_curve(member.workdir).last_epoch),
-          **scores.score(
-            member.config,
-            restore_params(member.workdir, member.config),
-            dataset,
-            evaluation_config=EvaluationConfig(
-              num_glimpses=max(variant.glimpses),
-              num_samples=variant.num_samples,
-              location_policy=variant.location_policy,
-            ),
-            glimpses=variant.glimpses,
-            betas=variant.betas,
-          ),
-        }
-        for member in members
-        if member.variant is variant
+        _score_run(variant, workdir, dataset) for workdir in members[variant.name]
       ],
     }
     for variant in variants
   ]
+
+
+def _score_run(
+  variant: Variant, workdir: workdir_lib.Workdir, dataset: data.Dataset
+) -> dict[str, Any]:
+  """The entry of one run, see `score`."""
+  config = workdir_lib.read_config(workdir)
+  return {
+    "seed": config.train.seed,
+    "workdir": str(workdir.path),
+    "train_accuracy": scores.rounded(read_train_curve(workdir).last_epoch),
+    **scores.score(
+      config,
+      restore_params(workdir, config),
+      dataset,
+      evaluation_config=EvaluationConfig(
+        num_glimpses=max(variant.glimpses),
+        num_samples=variant.num_samples,
+        location_policy=variant.location_policy,
+      ),
+      glimpses=variant.glimpses,
+      betas=variant.betas,
+    ),
+  }
