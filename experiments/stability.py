@@ -1,9 +1,10 @@
 """The one-epoch claim: `python -m experiments.stability`.
 
 The paper, section 4: with lambda_2 = 0.1 the intrinsic term steadies the model "even when
-trained for only 1 epoch". Trains --num_seeds runs with each of --lambdas side by side and
-writes accuracy with six and with fifty glimpses, and norms of the internal state, into
---workdir: stability.json.
+trained for only 1 epoch". Trains --num_seeds runs with each of --lambdas in one program,
+tests them with as many glimpses as in training and with up to 50, and writes accuracies
+and norms of the internal state into --workdir: stability.json. The table that it prints
+is `stability` in experiments/reporting/tables.py.
 """
 
 from __future__ import annotations

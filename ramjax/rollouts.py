@@ -56,8 +56,8 @@ def begin(
   """The first location of each image, and the key of its policy.
 
   Args:
-    key: typed PRNG key []; `image_keys` derives one key for each image. Or one key for
-      each image [B].
+    key: typed PRNG key [], from which `image_keys` derives one key per image; or the
+      keys of the images [B].
     images: batch [B, H, W, C], float.
     model_config: the model.
     location_policy: `sample` or `mean`, see `rollout`.
@@ -132,8 +132,8 @@ def rollout(
   of a rollout of 50 equal a rollout of 6 with the same key.
 
   Args:
-    key: typed PRNG key []; `image_keys` derives one key for each image. Or one key for
-      each image [B].
+    key: typed PRNG key [], from which `image_keys` derives one key per image; or the
+      keys of the images [B].
     params: parameters of the model.
     images: batch [B, H, W, C], float, normalised; any height and width.
     model_config: the model.
@@ -170,7 +170,7 @@ def rollout(
   else:
     unrolled = unroll_by_hand(*inputs, model_config=model_config)
   sample_t = unrolled.next_location_t
-  if model_config.location_density == "raw":
+  if model_config.location_density == "raw":  # before it was clipped
     sample_t = unrolled.mean_t + model_config.location_std * noise_t
   model = networks.RecurrentAttentionModel(model_config)
   logits_t, baseline_t = cast(

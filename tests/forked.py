@@ -1,7 +1,7 @@
 """Runs scripts in forks of a process that has already imported them.
 
-Starting Python with JAX takes two seconds, but most tests of command lines need
-milliseconds. The forked process has not used JAX yet, so a fork is safe.
+Starting Python with JAX takes two seconds of every test of a script otherwise. The forked
+process has not used JAX yet, so a fork is safe, and a script can do all its work in one.
 """
 
 import multiprocessing
@@ -29,12 +29,12 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([f"experiments.{name}" for name in _SCRIPTS])
 
 
-def run(script, *arguments, seconds=60):
+def run(script, *arguments, cwd=None, seconds=300):
   """Runs `python -m experiments.<script> <arguments>`; returns status and output."""
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     process = _CONTEXT.Process(
-      target=_live, args=(f"experiments.{script}", arguments, folder)
+      target=_live, args=(f"experiments.{script}", arguments, cwd, folder)
     )
     process.start()
     process.join(seconds)
@@ -47,9 +47,11 @@ def run(script, *arguments, seconds=60):
     return subprocess.CompletedProcess(arguments, process.exitcode, stdout, stderr)
 
 
-def _live(module, arguments, folder):
+def _live(module, arguments, cwd, folder):
   for descriptor, stream in ((1, "stdout"), (2, "stderr")):
     os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT), descriptor)
+  if cwd is not None:
+    os.chdir(cwd)
   sys.argv = [module, *arguments]
   sys.modules.pop(module, None)  # runpy warns if a module is already imported
   runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,123 +1,75 @@
 """An interrupted run ends as one that nobody has touched: parameters, metrics, files."""
 
-import dataclasses
-import functools
 import itertools
 import json
 import os
 import pathlib
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 
-import jax
+import numpy as np
 import pytest
 import synthetic
+import trainings
 from hypothesis import given
 from hypothesis import strategies as st
+from trainings import CONFIG, LINES, NUM_EXAMPLES, config_of
 
-import ramjax
 from experiments.cli import errors, signals
-from experiments.runs import trainer
+from experiments.runs import progress, skipped
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import Metrics, read_metrics
 from experiments.runs.program import chunks
 from ramjax.checkpoint import CheckpointError, Checkpoints
-from ramjax.config import Config, ModelConfig, TrainConfig
-from ramjax.digest import state_digest
+from ramjax.config import TrainConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("signal_handlers")
 
-CONFIG = Config(
-  model=ModelConfig(hidden_size=16, branch_size=8),
-  train=TrainConfig(num_glimpses=2, num_epochs=2),
-)
-STEPS_PER_EPOCH, STEPS_PER_CALL = 5, 2  # two whole chunks and a short one
-LINES = [(2, "train"), (4, "train"), (5, "train"), (5, "validation")]
-LINES += [(7, "train"), (9, "train"), (10, "train"), (10, "validation"), (10, "test")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-  """Every life would compile the same."""
-  cache = tmp_path_factory.mktemp("cache")
-  names = {
-    "jax_compilation_cache_dir": str(cache),
-    "jax_persistent_cache_min_compile_time_secs": 0,
-  }
-  before = {name: getattr(jax.config, name) for name in names}
-  with pytest.MonkeyPatch.context() as patch:
-    for name, value in names.items():
-      jax.config.update(name, value)
-      patch.setenv(name.upper(), str(value))  # for the scripts
-    yield
-    for name, value in before.items():
-      jax.config.update(name, value)
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-  before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-  yield
-  for signum, handler in before.items():
-    signal.signal(signum, handler)
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def dataset():
-  return synthetic.make(160, 160, 160)
-
-
-def train(dataset, folder, config=CONFIG):
-  place = workdir_lib.Workdir(folder)
-  workdir_lib.open_run(place, config)
-  trainer.train(
-    [config], dataset, [place], steps_per_call=STEPS_PER_CALL, figures=False
-  )
-
-
-def last_state(folder, config=CONFIG):
-  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=STEPS_PER_EPOCH)
-  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
-  like = jax.eval_shape(lambda: init(jax.random.key(0)))
-  with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-    return checkpoints.restore(like)
-
-
-def end_of(folder, config=CONFIG):
-  """Digest of the last state, its step, and the metrics but for what a clock says."""
-  state = last_state(folder, config)
-  digest, step = state_digest(state), int(state.step)
-  lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-  for line in lines:
-    line.pop("examples_per_second", None)
-  return digest, step, lines
+  return synthetic.make(NUM_EXAMPLES, 64, 64)
 
 
 @pytest.fixture(scope="module")
-def whole(dataset, tmp_path_factory):
-  """The end of a run that nobody has touched, and its printed epochs."""
-  folder = tmp_path_factory.mktemp("runs") / "whole"
+def broken(dataset):
+  """Images that are not finite when they are normalised."""
+  return dataset._replace(std=(0.0,))
+
+
+def train(dataset, folder, config=CONFIG, **options):
+  return trainings.train(dataset, [folder], [config], **options)
+
+
+def end_of(folder, config=CONFIG):
+  return trainings.end_of(folder, config)
+
+
+def steps_saved(folder):
+  with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    return checkpoints.steps
+
+
+@pytest.fixture(scope="module")
+def untouched(dataset, tmp_path_factory):
+  """A run that nobody has touched."""
+  folder = tmp_path_factory.mktemp("runs") / "untouched"
   train(dataset, folder)
-  found = end_of(folder)
-  assert found[1] == 10
-  assert [(line["step"], line["split"]) for line in found[2]] == LINES
-  return found
+  _, lines = end_of(folder)
+  assert [(line["step"], line["split"]) for line in lines] == LINES
+  return folder
 
 
-def signal_after(monkeypatch, number, signum):
-  """Sends this process a signal when so many lines of metrics have been written."""
-  written = itertools.count(1)
-  write = Metrics.write
-
-  def write_and_signal(self, **line):
-    write(self, **line)
-    if next(written) == number:
-      os.kill(os.getpid(), signum)
-
-  monkeypatch.setattr(Metrics, "write", write_and_signal)
+@pytest.fixture(scope="module")
+def whole(untouched):
+  """The end of that run."""
+  return end_of(untouched)
 
 
 def epochs_printed(text):
@@ -126,30 +78,24 @@ def epochs_printed(text):
   ]
 
 
-def test_signals_within_epochs_and_between_them(
-  whole, dataset, tmp_path, monkeypatch, capsys
-):
+def test_signals_within_epochs_and_between_them(whole, dataset, tmp_path, capsys):
   """Each line of metrics is there once, and the last state is the same bit for bit."""
-  folder = tmp_path / "run"
-  train(dataset, folder)
+  train(dataset, tmp_path / "untouched")
   expected = epochs_printed(capsys.readouterr().out)
-  (tmp_path / "run").rename(tmp_path / "untouched")
-
+  folder = tmp_path / "run"
   # Chunk 1 (epoch 1), 3 (its end), 4 (epoch 2); the numbers count lines of one life.
   for lines, signum, step in (
     (1, signal.SIGTERM, 2),
     (2, signal.SIGINT, 5),
     (1, signal.SIGTERM, 7),
   ):
-    with monkeypatch.context() as patch:
-      signal_after(patch, lines, signum)
-      with pytest.raises(signals.Interrupted, match=f"saved at step {step}") as caught:
-        train(dataset, folder)
+    with (
+      trainings.interruption(lines, signum),
+      pytest.raises(signals.Interrupted, match=f"saved at step {step}") as caught,
+    ):
+      train(dataset, folder)
     assert caught.value.status == 128 + signum
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-      assert checkpoints.latest_step == step
-    for again in signals.SIGNALS:
-      signal.signal(again, signal.default_int_handler)
+    assert steps_saved(folder)[-1] == step
   train(dataset, folder)
   assert end_of(folder) == end_of(tmp_path / "untouched") == whole
   printed = capsys.readouterr().out
@@ -159,47 +105,79 @@ def test_signals_within_epochs_and_between_them(
   assert epochs_printed(printed) == expected  # the train accuracy is of the whole epoch
 
 
-def test_an_optimizer_with_all_its_parts_outlives_an_interruption(
-  dataset, tmp_path, monkeypatch
+def test_a_second_start_of_a_run_at_its_end_changes_nothing(
+  whole, untouched, dataset, tmp_path, capsys
 ):
-  options = {"optimizer": "muon", "learning_rate": 0.01, "max_gradient_norm": 5.0}
-  options |= {"learning_rate_schedule": "cosine", "warmup_epochs": 0.5}
-  config = dataclasses.replace(
-    CONFIG, train=dataclasses.replace(CONFIG.train, **options)
+  folder = tmp_path / "run"
+  shutil.copytree(untouched, folder)
+  before = (folder / "metrics.jsonl").read_bytes()
+  train(dataset, folder)
+  assert "resuming after epoch 2, step 10" in capsys.readouterr().out
+  assert (folder / "metrics.jsonl").read_bytes() == before
+  assert end_of(folder) == whole
+
+
+@pytest.mark.slow
+def test_an_optimizer_with_all_its_parts_outlives_an_interruption(dataset, tmp_path):
+  config = config_of(
+    optimizer="muon",
+    max_gradient_norm=5.0,
+    learning_rate_schedule="cosine",
+    warmup_epochs=0.5,
   )
   train(dataset, tmp_path / "untouched", config)
   folder = tmp_path / "run"
-  with monkeypatch.context() as patch:
-    signal_after(patch, 1, signal.SIGTERM)
-    with pytest.raises(signals.Interrupted, match="saved at step 2"):
-      train(dataset, folder, config)
+  with (
+    trainings.interruption(1),
+    pytest.raises(signals.Interrupted, match="saved at step 2"),
+  ):
+    train(dataset, folder, config)
   train(dataset, folder, config)
   assert end_of(folder, config) == end_of(tmp_path / "untouched", config)
 
 
 @pytest.mark.parametrize("num_epochs", [1, 3])
-def test_a_run_whose_rate_falls_to_nothing_has_the_length_that_it_has(
-  num_epochs, tmp_path
-):
-  cosine = dataclasses.replace(CONFIG.train, learning_rate_schedule="cosine")
+def test_a_run_whose_rate_follows_a_cosine_keeps_its_length(num_epochs, tmp_path):
   place = workdir_lib.Workdir(tmp_path)
-  workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=cosine))
-  other = dataclasses.replace(cosine, num_epochs=num_epochs)
+  workdir_lib.open_run(place, config_of(learning_rate_schedule="cosine"))
+  other = config_of(learning_rate_schedule="cosine", num_epochs=num_epochs)
   with pytest.raises(errors.UsageError) as caught:
-    workdir_lib.open_run(place, dataclasses.replace(CONFIG, train=other))
+    workdir_lib.open_run(place, other)
   assert str(caught.value) == (
     f"{tmp_path} holds a run whose rate falls along a cosine for 2 epochs;"
     " give --num_epochs=2, or another --workdir"
   )
 
 
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(whole, dataset, tmp_path):
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+  whole, untouched, dataset, tmp_path
+):
   folder = tmp_path / "run"
-  train(dataset, folder)
+  shutil.copytree(untouched, folder)
   (folder / "checkpoints" / "10" / "_CHECKPOINT_METADATA").write_text("{")
   train(dataset, folder)
   assert end_of(folder) == whole
   assert (folder / "checkpoints" / "damaged-10").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["cut off", "in the middle"])
+def test_damaged_metrics(kind, untouched, dataset, tmp_path):
+  """A last line that was cut off is written anew, other damage is not hidden."""
+  folder = tmp_path / "run"
+  shutil.copytree(untouched, folder)
+  metrics = folder / "metrics.jsonl"
+  content = metrics.read_text()
+  if kind == "cut off":
+    metrics.write_text(content[:-20])
+    train(dataset, folder)
+    assert metrics.read_text() == content
+  else:
+    first, _, *rest = content.split("\n")
+    damaged = "\n".join([first, "3", *rest])
+    metrics.write_text(damaged)
+    with pytest.raises(errors.RunError, match=r"line 2, is damaged"):
+      train(dataset, folder)
+    assert metrics.read_text() == damaged
 
 
 def test_a_failed_save_does_not_stop_the_training(
@@ -218,8 +196,7 @@ def test_a_failed_save_does_not_stop_the_training(
   train(dataset, folder)
   assert "no space left; the training goes on" in caplog.text
   assert end_of(folder) == whole
-  with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-    assert checkpoints.steps == [10]
+  assert steps_saved(folder) == [10]
 
   folder, full = tmp_path / "another", {10}
   with pytest.raises(CheckpointError, match="no space left"):
@@ -251,10 +228,8 @@ def test_metrics_are_on_disk_before_the_checkpoint_that_follows_them(
 
   monkeypatch.setattr(os, "fsync", note_fsync)
   monkeypatch.setattr(Checkpoints, "save", look_and_save)
-  with monkeypatch.context() as patch:
-    signal_after(patch, 1, signal.SIGTERM)
-    with pytest.raises(signals.Interrupted):
-      train(dataset, folder)
+  with trainings.interruption(1), pytest.raises(signals.Interrupted):
+    train(dataset, folder)
   train(dataset, folder)
   assert saved == [(2, LINES[:1]), (5, LINES[:4]), (10, LINES[:8])]
 
@@ -273,16 +248,15 @@ def test_no_checkpoint_follows_metrics_that_are_not_on_disk(
   monkeypatch.setattr(Metrics, "sync", fails_at_first)
   train(dataset, folder)
   assert "no space left; the training goes on" in caplog.text
-  with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-    assert checkpoints.steps == [10]
+  assert steps_saved(folder) == [10]
   assert end_of(folder) == whole
 
 
-def test_a_second_run_changes_nothing(dataset, tmp_path):
+def test_a_second_process_changes_nothing(untouched, dataset, tmp_path):
   """Not even the configuration, if it would train for longer."""
   folder = tmp_path / "run"
-  train(dataset, folder)
-  longer = Config(model=CONFIG.model, train=TrainConfig(num_glimpses=2, num_epochs=3))
+  shutil.copytree(untouched, folder)
+  longer = config_of(num_epochs=3)
 
   def content():
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -296,6 +270,61 @@ def test_a_second_run_changes_nothing(dataset, tmp_path):
   assert content() == before
   train(dataset, folder, longer)
   assert workdir_lib.read_config(workdir_lib.Workdir(folder)) == longer
+
+
+def test_the_rate_decays_once_an_epoch(dataset, tmp_path):
+  """If almost nothing is left of it, the second epoch changes nothing."""
+  train(dataset, tmp_path, config_of(learning_rate_decay=1e-12))
+  _, lines = end_of(tmp_path)
+  first, second = (line for line in lines if line["split"] == "validation")
+  assert first == second | {"step": 5, "epoch": 1}
+
+
+def test_a_run_without_a_finite_step_ends_with_its_accuracy_and_valid_json(
+  broken, tmp_path, capsys
+):
+  train(broken, tmp_path)
+  assert capsys.readouterr().out.splitlines()[-1].startswith("test accuracy 0.")
+  assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+  _, lines = end_of(tmp_path)
+  assert all(line["loss"] is None for line in lines)
+
+
+def test_a_run_that_skips_step_after_step_is_given_up(untouched, broken, tmp_path):
+  """Images that are not finite, from the third epoch on: what was saved stays."""
+  folder, longer = tmp_path / "run", config_of(num_epochs=5)
+  shutil.copytree(untouched, folder)
+  with pytest.raises(errors.RunError, match="given up at step 13: 3 steps in a row"):
+    train(broken, folder, longer, max_skipped_steps=3)
+  before, after = end_of(untouched), end_of(folder)
+  assert after[0] == before[0]
+  lines = [line for line in after[1] if line["step"] > 10]
+  assert [line["skipped_steps"] for line in lines] == [2, 2]
+  assert all(line["loss"] is None for line in lines)
+
+
+def test_skipped_steps_are_shown_and_means_are_those_of_the_others(capsys):
+  history = {"accuracy": [0.5, np.nan, 1.0, 7.0], "skipped": [0.0, 1.0, 0.0, 0.0]}
+  history = {name: np.array(values) for name, values in history.items()}
+  means = skipped.chunk_means({k: v[:3] for k, v in history.items()})
+  assert means == {"accuracy": 0.75, "skipped_steps": 1}
+  none_taken = skipped.chunk_means({k: v[1:2] for k, v in history.items()})
+  assert np.isnan(none_taken["accuracy"])
+  with progress.Progress(TrainConfig(), 4, 0) as bar:
+    for step, chunk in ((3, means), (4, none_taken)):
+      bar.update(1, step, [{**chunk, "examples_per_second": 1.0}])
+    bar.epoch_done(1, 4, [0.5])
+  shown = capsys.readouterr().out
+  assert "train accuracy 0.7500" in shown
+  assert shown.strip().endswith("2 steps skipped")
+
+
+def test_skipped_steps_are_counted_in_a_row_over_chunks():
+  count = skipped.SkippedSteps(3)
+  count.add(np.array([True, False, True, True]), step=4)
+  count.add(np.array([False, True]), step=6)
+  with pytest.raises(errors.RunError, match="given up at step 8: 3 steps in a row"):
+    count.add(np.array([True, True, False]), step=9)
 
 
 @given(
@@ -349,15 +378,13 @@ def test_what_a_killed_start_left_is_not_taken_for_somebody_elses(tmp_path):
   assert workdir_lib.read_config(place) == CONFIG
 
 
-ROOT = pathlib.Path(__file__).parent.parent
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", signals.SIGNALS)
-def test_a_script_that_gets_a_signal(signum, tmp_path):
-  """Its status, its line, and the same command goes on."""
+def test_a_script_that_gets_a_signal(signum, npz_file, tmp_path):
+  """Its status and its line; the state that the line names is there."""
   command = [sys.executable, "-m", "experiments.train", f"--workdir={tmp_path / 'run'}"]
-  command += ["--num_train_examples=640", "--num_glimpses=2", "--hidden_size=16"]
-  command += ["--steps_per_call=5", "--num_epochs=1000"]
+  command += [f"--dataset=npz:{npz_file}", "--num_glimpses=2", "--hidden_size=16"]
+  command += ["--steps_per_call=5", "--num_epochs=1000000"]
   with subprocess.Popen(
     command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
   ) as process:
@@ -371,10 +398,10 @@ def test_a_script_that_gets_a_signal(signum, tmp_path):
     error,
   )
   assert line, error
-  with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
-    assert checkpoints.latest_step == int(line[1])
+  assert steps_saved(tmp_path / "run")[-1] == int(line[1])
 
 
+@pytest.mark.slow
 def test_a_short_campaign_of_kills():
   """`python -m tests.kill_campaign` kills hundreds; BUILD_NOTES.md has what it found."""
   command = [sys.executable, "-m", "tests.kill_campaign"]

@@ -11,15 +11,7 @@ import pytest
 from experiments.cli import signals
 
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-  """Puts the handlers of the tests' own process back."""
-  before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-  yield before
-  for signum, handler in before.items():
-    signal.signal(signum, handler)
+pytestmark = pytest.mark.usefixtures("signal_handlers")
 
 
 LOOP = """
@@ -69,11 +61,11 @@ def test_a_second_signal_kills_after_the_loop_too():
     assert process.wait(timeout=10) == -signal.SIGINT
 
 
-def test_a_loop_without_a_signal_leaves_the_handlers(handlers):
+def test_a_loop_without_a_signal_leaves_the_handlers(signal_handlers):
   with signals.Stop() as stop:
-    assert signal.getsignal(signal.SIGTERM) != handlers[signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) != signal_handlers[signal.SIGTERM]
     assert not stop.requested
-  assert {signum: signal.getsignal(signum) for signum in handlers} == handlers
+  assert {s: signal.getsignal(s) for s in signal_handlers} == signal_handlers
 
 
 def stop_at_step_7():

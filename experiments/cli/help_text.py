@@ -6,6 +6,8 @@ takes from another module.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -42,8 +44,11 @@ class _Help(flags.BooleanFlag):
   def parse(self, argument: Any) -> None:
     super().parse(argument)
     if self.value:
-      print(describe(sys.modules["__main__"].__doc__, full=self.name == "helpfull"))
-      sys.exit(0)
+      text = describe(sys.modules["__main__"].__doc__, full=self.name == "helpfull")
+      with contextlib.suppress(BrokenPipeError):  # `--help | head`
+        print(text, flush=True)
+        sys.exit(0)
+      os._exit(0)  # at Python's own end, the closed pipe would be an error again
 
 
 def describe(docstring: str | None, *, full: bool = False) -> str:
@@ -90,6 +95,7 @@ def _entry(name: str) -> str:
       initial_indent=" " * indent,
       subsequent_indent=" " * (indent + 4),
       break_on_hyphens=False,
+      break_long_words=False,
     )
     for indent, line in ((2, first), *((6, line) for line in more))
   )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -217,6 +217,19 @@ def _for_each_run(validate: Any, mesh: Mesh) -> Any:
     out_specs=shared,
     check_vma=False,  # it asks for annotations in every loop that starts from zeros
   )
+
+
+def split_history(
+  history: Mapping[str, np.ndarray], num_steps: int
+) -> list[dict[str, np.ndarray]]:
+  """The metrics of a chunk for each run [num_steps], see `Program.train_chunk`."""
+  filled = {
+    name: np.atleast_2d(values)[:, :num_steps] for name, values in history.items()
+  }
+  num_runs = len(filled["loss"])
+  return [
+    {name: values[run] for name, values in filled.items()} for run in range(num_runs)
+  ]
 
 
 def step_of(state: ramjax.TrainState) -> int:

@@ -38,14 +38,12 @@ class SkippedSteps:
         )
 
 
-def chunk_means(
-  history: Mapping[str, np.ndarray],
-) -> tuple[dict[str, float], np.ndarray]:
+def chunk_means(history: Mapping[str, np.ndarray]) -> dict[str, float]:
   """What is reported of a chunk of steps, from the metrics of each [num_steps].
 
   Returns:
     The means over the steps that were not skipped (NaN if all were), with
-    `skipped_steps`, the number of those that were; and whether each was [num_steps].
+    `skipped_steps`, the number of the others.
   """
   skipped = history["skipped"] > 0
   means = {
@@ -53,4 +51,4 @@ def chunk_means(
     for name, values in history.items()
     if name != "skipped"
   }
-  return {**means, "skipped_steps": int(skipped.sum())}, skipped
+  return {**means, "skipped_steps": int(skipped.sum())}

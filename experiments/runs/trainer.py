@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from experiments.cli import signals
 from experiments.reporting import plots
 from experiments.runs.metrics import read_metrics
-from experiments.runs.program import Program, chunks, run_keys
+from experiments.runs.program import Program, chunks, run_keys, split_history
 from experiments.runs.run import Run, finished_accuracy
 from experiments.runs.skipped import chunk_means
 from experiments.runs.training import Training, resumed
@@ -70,7 +70,7 @@ def train(
   folders = list(zip(configs, workdirs, strict=True))
   several = len(folders) > 1
   accuracy: dict[Workdir, float] = {}
-  if several:
+  if several:  # a single run is tested and drawn anew
     for config, workdir in folders:
       finished = finished_accuracy(workdir, config)
       if finished is not None:
@@ -154,15 +154,15 @@ def _train_epoch(training: Training, epoch: int, stop_signal: signals.Stop) -> N
     seconds = time.perf_counter() - began
     training.step += stop - start
     speed = (stop - start) * program.batch_size / seconds
-    of_runs = [
-      chunk_means({k: np.atleast_2d(v)[n, : stop - start] for k, v in history.items()})
-      for n in range(program.num_runs)
+    histories = split_history(history, stop - start)
+    means = [
+      {**chunk_means(of_run), "examples_per_second": speed} for of_run in histories
     ]
-    means = [{**found, "examples_per_second": speed} for found, _ in of_runs]
     training.write("train", means)
     training.progress.update(epoch, training.step, means)
-    for run, (_, skipped) in zip(training.runs, of_runs, strict=True):
-      run.judge(skipped, step=training.step, alone=program.num_runs == 1)
+    for run, of_run in zip(training.runs, histories, strict=True):
+      alone = program.num_runs == 1
+      run.judge(of_run["skipped"] > 0, step=training.step, alone=alone)
 
 
 def _save_and_stop(training: Training, stop_signal: signals.Stop) -> NoReturn:

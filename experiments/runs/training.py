@@ -14,7 +14,7 @@ from experiments.runs.progress import Progress
 from experiments.runs.run import Run, opened
 from experiments.runs.workdir import Workdir
 from ramjax import parallel
-from ramjax.checkpoint import CheckpointError
+from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config
 from ramjax.networks import num_parameters
 
@@ -128,38 +128,43 @@ def resumed(
 def _restore(
   runs: Sequence[Run], fresh: Sequence[ramjax.TrainState]
 ) -> Sequence[ramjax.TrainState]:
-  """The states of runs at the newest step that all have; fresh ones if none has any.
+  """The states that runs go on from.
+
+  A run alone goes on from its newest checkpoint. Runs that train together go on from the
+  newest step that all of them have saved. They begin anew if there is none, as after a
+  first save that was cut short.
 
   Raises:
     CheckpointError: if a checkpoint cannot be read and no older one serves.
-    RunError: if runs that train together have no step in common.
+    RunError: if runs that train together have saved several steps, but none in common.
   """
   checkpoints = [run.checkpoints for run in runs if run.checkpoints is not None]
   if len(runs) == 1:
-    if checkpoints[0].latest_step is None:
-      return fresh
-    return [checkpoints[0].restore(fresh[0])]
-  while True:
-    steps_of_runs = [set(each.steps) for each in checkpoints]
-    common = set.intersection(*steps_of_runs)
-    if not common:
-      break
+    steps = checkpoints[0].steps
+    return [checkpoints[0].restore(fresh[0])] if steps else fresh
+  while (step := _newest_common_step(checkpoints)) is not None:
     try:
       return [
-        each.restore(one, step=max(common))
-        for each, one in zip(checkpoints, fresh, strict=True)
+        each.restore(like, step=step)
+        for each, like in zip(checkpoints, fresh, strict=True)
       ]
     except CheckpointError:
-      if all(max(common) in each.steps for each in checkpoints):
-        raise  # not damage, which is set aside
-  # A first save that was cut short may be done by some and not by others.
-  if max(map(len, steps_of_runs)) > 1:
+      # A damaged checkpoint is set aside by now, and an older step may serve.
+      if step == _newest_common_step(checkpoints):
+        raise
+  if max(len(each.steps) for each in checkpoints) > 1:
     reached = ", ".join(
-      f"{run.workdir.path} {max(steps, default=0)}"
-      for run, steps in zip(runs, steps_of_runs, strict=True)
+      f"{run.workdir.path} {each.latest_step or 0}"
+      for run, each in zip(runs, checkpoints, strict=True)
     )
     raise RunError(
       f"the runs cannot go on together, as no step is saved by all of them ({reached});"
       " train each alone, with its --seed, or give another --workdir"
     )
   return fresh
+
+
+def _newest_common_step(checkpoints: Sequence[Checkpoints]) -> int | None:
+  """The newest step that all have; None if there is none."""
+  common = set.intersection(*(set(each.steps) for each in checkpoints))
+  return max(common, default=None)

@@ -1,0 +1,134 @@
+"""Bad command lines: one clear line, a status, and nothing is written."""
+
+import forked
+import pytest
+
+SCRIPTS = {
+  "train": [
+    # In words that no flag has.
+    (["--lambda=1"], "Unknown command line flag 'lambda'", 2),
+    (["both"], "unexpected argument 'both'", 2),
+    (["--num_epochs=ten"], "num_epochs", 2),
+    (["--objective=neither"], "objective", 2),
+    (["--recipe=best"], "recipe", 2),
+    (["--set=model.core=lstm"], "'model.core' is no field of --set", 2),
+    (["--set=model.branch_size=x"], "model.branch_size must be an integer, not 'x'", 2),
+    # Out of range.
+    (["--batch_size=0"], "batch_size must be at least 1", 2),
+    (["--location_std=nan"], "location_std must be a finite number", 2),
+    (["--seed=4294967296"], "seed must be at most 4294967295", 2),
+    (["--steps_per_call=0"], "steps_per_call must be at least 1", 2),
+    (["--max_skipped_steps=0"], "max_skipped_steps must be at least 1", 2),
+    # In conflict with each other.
+    (["--accumulation_steps=3"], "accumulation_steps must divide batch_size, 32", 2),
+    (["--num_devices=5"], "batch_size must be a multiple of the number of devices", 2),
+    (["--process_id=0"], "num_processes and process_id must be given together", 2),
+    # In conflict with the data.
+    (["--canvas_size=20"], "canvas_size must be at least 28", 2),
+    (["--num_seeds=3", "--num_devices=2"], "num_devices must divide the number of", 2),
+    (["--patch_size=29"], "patch_size must be at most 28, the smaller side of", 2),
+    (["--batch_size=400"], "batch_size must be at most", 2),
+    (["--num_train_examples=600"], "num_train_examples must be at most 288", 2),
+    # Of data that are not there.
+    (["--dataset=imagenet"], "dataset must be one of mnist", 2),
+    (["--dataset=npz:/nowhere.npz"], "/nowhere.npz cannot be read as an .npz file", 1),
+    (
+      ["--dataset=mnist", "--data_dir=/nowhere"],
+      "/nowhere does not hold the four IDX files of mnist",
+      1,
+    ),
+  ],
+  "glimpse_generalization": [
+    (["--workdir=/nowhere"], "/nowhere holds no run", 1),
+    (["--max_glimpses=0"], "max_glimpses must be at least 1", 2),
+    (["--num_samples=0"], "num_samples must be at least 1", 2),
+    (["--betas=0,x"], "betas must be numbers", 2),
+    (["--betas=nan"], "betas must be finite and at least 0", 2),
+    (["--betas=-1"], "betas must be finite and at least 0", 2),
+    (["--location_policy=best"], "location_policy", 2),
+    (["--seed=-1"], "seed must be at least 0", 2),
+    (["--workdir="], "--workdir must name a trained run", 2),
+  ],
+  "calibration": [([], "--workdir must name a trained run", 2)],
+  "error_rates": [([], "--workdir must name a trained run", 2)],
+  "convergence": [
+    (["--objective=both"], "objective must not be given", 2),
+    (["--num_devices=3"], "num_devices must divide the number of runs, 32", 2),
+  ],
+  "stability": [
+    (["--lambdas=0,x"], "lambdas must be numbers", 2),
+    (["--lambdas=0,0.0"], "lambdas must be different", 2),
+    (["--lambdas=nan"], "lambdas must be different finite numbers", 2),
+    (["--lambdas=0.1,-1"], "lambda_intrinsic must be at least 0, not -1.0", 2),
+    (["--lambda_intrinsic=0.1"], "lambda_intrinsic must not be given", 2),
+    (["--objective=original"], "objective must be intrinsic or both", 2),
+    (["--num_seeds=0"], "num_seeds must be at least 1, not 0", 2),
+  ],
+  "same_glimpses": [
+    (["--num_glimpses=6"], "num_glimpses must not be given", 2),
+    (["--glimpses=0"], "num_glimpses must be at least 1, not 0", 2),
+    (["--glimpses=two"], "glimpses must be integers", 2),
+  ],
+  "baselines": [
+    (["--models=transformer"], "models must be some of fully_connected", 2)
+  ],
+  "benchmark": [
+    (["--rounds=0"], "rounds must be at least 1, not 0", 2),
+    (["--batch_sizes=32,x"], "batch_sizes must be positive integers", 2),
+    (["--compare=/nowhere.json"], "/nowhere.json cannot be read", 1),
+  ],
+  "report": [(["--chek"], "Unknown command line flag 'chek'", 2)],
+}
+TRAINED = ("glimpse_generalization", "calibration", "error_rates")
+WITHOUT_DATA = (*TRAINED, "benchmark", "report")
+
+
+def refuse(script, *arguments):
+  """The one line of a script that ends before it computes anything, and its status."""
+  ended = forked.run(script, *arguments)
+  assert ended.stderr.startswith(f"{script}: ")
+  assert ended.stderr.count("\n") == 1, ended.stderr
+  return ended.stderr, ended.returncode
+
+
+@pytest.mark.parametrize(
+  ("script", "arguments", "message", "status"),
+  [(script, *case) for script, cases in SCRIPTS.items() for case in cases],
+)
+def test_a_bad_command_line_is_one_line(
+  script, arguments, message, status, npz_file, tmp_path
+):
+  given = []
+  if script not in WITHOUT_DATA:
+    given = [f"--dataset=npz:{npz_file}", f"--workdir={tmp_path / 'new'}"]
+  elif script == "glimpse_generalization":
+    given = [f"--workdir={tmp_path}"]
+  line, found = refuse(script, *given, *arguments)
+  assert message in line
+  assert found == status, line
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  "kind", ["a file", "a foreign folder", "under a file", "damaged"]
+)
+def test_a_workdir_that_cannot_be_used(kind, npz_file, tmp_path):
+  """It is named, left as it is, and nobody is told to remove it."""
+  workdir = tmp_path / "run"
+  if kind == "a foreign folder":
+    workdir.mkdir()
+    (workdir / "thesis.txt").write_text("mine")
+  elif kind == "damaged":
+    workdir.mkdir()
+    (workdir / "config.json").write_text('{"config": {')
+  else:
+    workdir.write_text("mine")
+  before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+  if kind == "under a file":
+    workdir = workdir / "run"
+  line, status = refuse("train", f"--dataset=npz:{npz_file}", f"--workdir={workdir}")
+  assert status in (1, 2)
+  assert str(workdir) in line
+  assert "--workdir" in line
+  assert "remove" not in line
+  assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
