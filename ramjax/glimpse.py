@@ -158,6 +158,12 @@ def patch_origin(
 
   Returns:
     Row [...] and column [...], int32.
+
+  >>> import jax.numpy as jnp
+  >>> location = jnp.array([0.0, -1.0])  # in the middle of the upper border
+  >>> row, column = patch_origin(location, image_size=(28, 28), side=8)
+  >>> int(row), int(column)
+  (-4, 10)
   """
   x, y = _in_pixels(location, image_size=image_size)
   row = jnp.floor(y).astype(jnp.int32) - side // 2

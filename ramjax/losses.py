@@ -186,6 +186,12 @@ def error_fit_loss(
 
   Returns:
     Losses [...], averaged over time and classes.
+
+  >>> import jax.numpy as jnp
+  >>> probs_t = jnp.array([[0.75, 0.25]])  # one glimpse, true errors 0.25 and 0.25
+  >>> predicted_error_t = jnp.array([[0.25, 0.75]])
+  >>> float(error_fit_loss(predicted_error_t, probs_t, jnp.array(0)))
+  0.125
   """
   chex.assert_equal_shape([predicted_error_t, probs_t])
   _check_classes(probs_t[0], label)
@@ -205,6 +211,11 @@ def uncertainty_loss(predicted_error_t: jax.Array) -> jax.Array:
 
   Returns:
     Losses [...], summed over time and classes.
+
+  >>> import jax.numpy as jnp
+  >>> predicted_error_t = jnp.array([[0.5, 0.25], [0.25, 0.0]])  # two glimpses
+  >>> float(uncertainty_loss(predicted_error_t))
+  1.0
   """
   chex.assert_shape(predicted_error_t, (None, ..., None))
   return jnp.sum(jnp.abs(predicted_error_t), axis=(0, -1))

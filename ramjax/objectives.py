@@ -11,6 +11,20 @@ where each term is a mean over the examples. The terms of the second line are th
 Every objective trains the error network, so every trained model can stop dynamically.
 The inputs of the error network are stopped in `error_fit`, so this term does not change
 the rest of the model.
+
+**Which gradient goes where**, as in the released code:
+
+| term of the paper, section 3 | function | its gradient reaches |
+|---|---|---|
+| J_original: cross entropy of the last prediction | `ramjax.classification_loss` | glimpse, core and action network |
+| J_original: policy gradient | `ramjax.reinforce_loss` | location network |
+| J_auxiliary: baseline of the policy gradient | `ramjax.baseline_loss` | baseline network |
+| J_auxiliary: u learns the error of the prediction | `ramjax.error_fit_loss` | error network |
+| J_uncertainty = −λ1 Σ u(x)_i | `ramjax.uncertainty_loss` | glimpse, core, action and (unless `error_gradient="state"`) error network |
+| J_intrinsic = λ2 Σ log f(x)_i / K | `ramjax.intrinsic_loss` | glimpse, core and action network |
+
+Locations, rewards, advantages and targets are constants. The location and the baseline
+network read the state h without sending a gradient back.
 """
 
 from __future__ import annotations
@@ -19,7 +33,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -125,7 +138,7 @@ class LossParts(NamedTuple):
 
 
 def loss_parts(
-  error_params: chex.ArrayTree,
+  error_params: networks.PyTree,
   rollout: Rollout,
   label: jax.Array,
   *,
@@ -134,9 +147,7 @@ def loss_parts(
 ) -> LossParts:
   """The terms of the objective for each example of a rollout.
 
-  The gradients flow as in the released code. The baseline loss and REINFORCE stop at the
-  state h. The error fit reaches the error network only. The uncertainty term reaches the
-  inputs of the error network and, with `error_gradient="all"`, its weights. The settings
+  `ramjax.objectives` has a table of the networks that each gradient reaches. The settings
   `credit_last_location` and `intrinsic_steps` select the locations that REINFORCE
   credits and the predictions in the intrinsic term.
 
@@ -198,7 +209,7 @@ def loss_parts(
 
 
 def objective(
-  error_params: chex.ArrayTree,
+  error_params: networks.PyTree,
   rollout: Rollout,
   label: jax.Array,
   *,

@@ -1,7 +1,5 @@
 """Training: one step, and a chunk of steps in one call to the device."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,7 +38,7 @@ class TrainState(NamedTuple):
   step: jax.Array  # [] int32
   key: jax.Array  # []
   params: networks.Params
-  opt_state: optax.OptState
+  opt_state: networks.PyTree
 
 
 def init_train_state(
