@@ -33,6 +33,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
+import chex
 import jax
 import jax.numpy as jnp
 
