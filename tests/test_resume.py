@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("signal_handlers")
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dataset():
   return synthetic.make(NUM_EXAMPLES, 64, 64)
 
