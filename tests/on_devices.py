@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import synthetic
 
 import ramjax
 from ramjax import data, parallel
@@ -37,7 +38,7 @@ def train(mesh, dataset, *, accumulation_steps):
   everywhere = parallel.copied(mesh)
   arguments = (
     parallel.place(jax.jit(init)(jax.random.key(0)), everywhere),
-    *parallel.place(dataset.test, everywhere),
+    *parallel.place(dataset.train, everywhere),
     parallel.place(order, parallel.divided(mesh, axis=1)),
     0,
     STEPS,
@@ -99,11 +100,11 @@ def train_runs(mesh, dataset):
     preprocess=dataset.preprocess,
     max_steps=STEPS,
   )
-  alone = jax.jit(chunks)(states, *dataset.test, orders, 0, STEPS, weights)
+  alone = jax.jit(chunks)(states, *dataset.train, orders, 0, STEPS, weights)
   states, orders, weights = parallel.place(
     (states, orders, weights), parallel.divided(mesh)
   )
-  examples = parallel.place(dataset.test, parallel.copied(mesh))
+  examples = parallel.place(dataset.train, parallel.copied(mesh))
   arguments = (states, *examples, orders, 0, STEPS, weights)
   program = jax.jit(functools.partial(chunks, mesh=mesh)).lower(*arguments).compile()
   _, shared = program(*arguments)
@@ -147,7 +148,7 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
     process_id=process_id and int(process_id),
   )
   agree()
-  dataset = data.load_dataset("mnist")
+  dataset = synthetic.make(num_train=STEPS * 16, num_test=STEPS * 16)
   mesh = parallel.make_mesh(num_devices=int(num_devices), train=CONFIG.train)
   assert mesh.size == int(num_devices)
   state, found, in_training = train(mesh, dataset, accumulation_steps=1)

@@ -35,7 +35,7 @@ def init(seed, config=CONFIG):
   init_state = functools.partial(
     ramjax.init_train_state, config=config, optimizer=optimizer
   )
-  return init_state(jax.random.key(seed))
+  return jax.jit(init_state)(jax.random.key(seed))
 
 
 @functools.cache
@@ -204,7 +204,7 @@ def test_damage_to_any_file_is_found(kind, two_steps, tmp_path):
   files = [p.relative_to(whole) for p in (whole / "2").rglob("*") if p.is_file()]
   assert len(files) >= 8
   rng, detected = random.Random(0), set()
-  for number, file in enumerate(files * (2 if kind == "flipped" else 1)):
+  for number, file in enumerate(files):
     if (whole / file).stat().st_size == 0 and kind != "deleted":
       continue
     folder = tmp_path / str(number)
@@ -218,9 +218,9 @@ def test_damage_to_any_file_is_found(kind, two_steps, tmp_path):
       assert (folder / "damaged-2").is_dir() == (step == 1)
       if step == 1:
         detected.add(file)
-      # The place of the damaged one is free again.
-      checkpoints.save(states[2], accuracy=0.2)
-      assert state_digest(checkpoints.restore(states[1])) == state_digest(states[2])
+      if len(detected) == 1:  # The place of the damaged one is free again.
+        checkpoints.save(states[2], accuracy=0.2)
+        assert state_digest(checkpoints.restore(states[1])) == state_digest(states[2])
   # Most of the numbers are in this one; some others say the same thing twice.
   assert max(files, key=lambda file: (whole / file).stat().st_size) in detected
   assert len(detected) >= 4

@@ -22,9 +22,9 @@ IMAGE = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
 def rollout_at(*locations):
   """A rollout of one image with given locations and no prediction."""
   location_t = jnp.array(locations)[:, None]
-  probs_t = jnp.full((len(locations), 1, 2), 0.5)
+  logits_t = jnp.zeros((len(locations), 1, 2))
   empty = Rollout(*[None] * len(Rollout._fields))
-  return empty._replace(location_t=location_t, probs_t=probs_t)
+  return empty._replace(location_t=location_t, logits_t=logits_t)
 
 
 def test_seen_pixels_equal_the_glimpse():
