@@ -22,7 +22,7 @@ from ramjax.config import (
 from ramjax.data.batches import epoch_order, epoch_orders
 from ramjax.dynamic import Decision, look_until_decided
 from ramjax.evaluation import Evaluation, evaluate, summarize, validate
-from ramjax.glimpse import extract_glimpse, patch_origin
+from ramjax.glimpse import extract_glimpse, log_polar_glimpse, patch_origin
 from ramjax.losses import (
   baseline_loss,
   classification_loss,
@@ -30,11 +30,12 @@ from ramjax.losses import (
   intrinsic_loss,
   reinforce_loss,
   reward,
+  reward_to_go,
   uncertainty_loss,
 )
 from ramjax.many import init_train_states, train_chunks
 from ramjax.networks import Params, init_params, num_parameters, predict_error
-from ramjax.objectives import LossParts, TermWeights, loss_parts, objective
+from ramjax.objectives import ExtraTerm, LossParts, TermWeights, loss_parts, objective
 from ramjax.optimizer import make_optimizer, make_schedule
 from ramjax.policy import location_log_prob, sample_location, uniform_location
 from ramjax.prediction import Prediction, predict
@@ -55,6 +56,7 @@ __all__ = [
   "Decision",
   "Evaluation",
   "EvaluationConfig",
+  "ExtraTerm",
   "LossParts",
   "ModelConfig",
   "ObjectiveConfig",
@@ -81,6 +83,7 @@ __all__ = [
   "intrinsic_loss",
   "is_decided",
   "location_log_prob",
+  "log_polar_glimpse",
   "look_until_decided",
   "loss_parts",
   "make_optimizer",
@@ -93,6 +96,7 @@ __all__ = [
   "reinforce_loss",
   "reliability",
   "reward",
+  "reward_to_go",
   "rollout",
   "sample_location",
   "stopping_time",

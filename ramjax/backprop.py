@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -26,7 +25,7 @@ from ramjax.unroll import Unrolled, unroll
 
 
 def unroll_by_hand(
-  ram_params: chex.ArrayTree,
+  ram_params: networks.PyTree,
   images: jax.Array,
   first_location: jax.Array,
   noise_t: jax.Array,

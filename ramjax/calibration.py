@@ -50,6 +50,12 @@ def reliability(
   Raises:
     ValueError: if `num_bins` is less than one.
     AssertionError: if an array has the wrong rank, shape or dtype.
+
+  >>> import jax.numpy as jnp
+  >>> probs = jnp.array([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0]])
+  >>> bins = reliability(probs, jnp.array([1, 0, 0]), num_bins=2)
+  >>> bins.number.tolist(), bins.confidence.tolist(), bins.correct.tolist()
+  ([1.0, 2.0], [0.5, 1.75], [0.0, 2.0])
   """
   if num_bins < 1:
     raise ValueError(f"num_bins must be at least 1, not {num_bins}")
@@ -128,6 +134,13 @@ def uncertainty_fit(
 
   Raises:
     AssertionError: if an array has the wrong rank, shape or dtype.
+
+  >>> import jax.numpy as jnp
+  >>> probs_t = jnp.array([[[0.75, 0.25], [0.5, 0.5]]])  # one glimpse at two images
+  >>> error_t = jnp.array([[[0.25, 0.25], [0.5, 0.5]]])  # for the classes 0 and 0
+  >>> fit = uncertainty_fit(error_t / 2, probs_t, jnp.array([0, 0]))
+  >>> round(float(fit.correlation_t[0]), 4), float(fit.deviation_t[0])
+  (1.0, 0.1875)
   """
   chex.assert_rank(probs_t, 3)
   chex.assert_equal_shape([predicted_error_t, probs_t])

@@ -77,7 +77,8 @@ class Checkpoints:
       while it is being trained.
 
   Raises:
-    CheckpointError: if the directory cannot be used, or another process writes there.
+    CheckpointError: if the directory cannot be used, another process writes there, or
+      Orbax is not installed.
   """
 
   def __init__(self, directory: str | pathlib.Path, *, read_only: bool = False) -> None:
@@ -85,6 +86,7 @@ class Checkpoints:
     self._read_only = read_only
     self._records: dict[int, _Record] = {}
     self._lock: int | None = None
+    _check_orbax()
     if read_only:
       if not self._directory.is_dir():
         raise CheckpointError(
@@ -335,6 +337,16 @@ class Checkpoints:
       raise CheckpointError(
         f"{self._directory} holds files but no checkpoint; give another folder"
       )
+
+
+def _check_orbax() -> None:
+  """Imports Orbax now: without it a run would be trained in vain until its first save."""
+  try:
+    orbax_patches.import_orbax()
+  except ImportError as error:
+    raise CheckpointError(
+      f"Orbax cannot be imported ({error}); pip install 'ramjax[checkpoint]'"
+    ) from error
 
 
 def _lock(directory: pathlib.Path) -> int:

@@ -13,7 +13,14 @@ from ramjax import calibration, losses, networks, stopping
 from ramjax.config import Config, EvaluationConfig, ModelConfig
 from ramjax.data.batches import Preprocess, evaluation_images, map_batches
 from ramjax.keys import image_keys
-from ramjax.objectives import LossParts, TermWeights, loss_parts, mean_objective
+from ramjax.objectives import (
+  ExtraTerms,
+  LossParts,
+  TermWeights,
+  accept_pairs,
+  loss_parts,
+  mean_objective,
+)
 from ramjax.prediction import Prediction, predict
 from ramjax.rollouts import Rollout, rollout
 
@@ -177,6 +184,7 @@ def validation_rollout(
   )
 
 
+@accept_pairs
 @functools.partial(
   jax.jit, static_argnames=("config", "preprocess", "batch_size", "sharding")
 )
@@ -189,6 +197,7 @@ def validate(
   config: Config,
   preprocess: Preprocess,
   term_weights: TermWeights | None = None,
+  extra_terms: ExtraTerms | None = None,
   batch_size: int = 1000,
   sharding: jax.sharding.NamedSharding | None = None,
 ) -> dict[str, jax.Array]:
@@ -198,10 +207,12 @@ def validate(
     key: typed PRNG key of first locations and policy; each image gets its own from it.
     params: parameters of the model.
     images: images [M, H, W, C], stored.
-    labels: true classes [M], integer in [0, K).
+    labels: true classes [M], integer in [0, K), or soft labels [M, K].
     config: the run.
     preprocess: from a stored image to a model's input, see `ramjax.predict`.
-    term_weights: weights of the extra terms; None for those of `config.objective`.
+    term_weights: weights of the uncertainty and the intrinsic term; None for those of
+      `config.objective`.
+    extra_terms: terms of your own, see `ramjax.ExtraTerm`.
     batch_size: images at a time; bounds the memory of the rollouts.
     sharding: how devices divide the images of a batch, see `ramjax.parallel.divided`;
       every device then gets the result. None is for a single device.
@@ -210,18 +221,23 @@ def validate(
     The metrics of `ramjax.objective`, over all images.
 
   Raises:
-    ConfigError: if `batch_size` is less than 1.
+    ConfigError: if `batch_size` is less than 1, or an extra term has the name of another
+      term.
     AssertionError: if an array has another rank, shape or type.
   """
   chex.assert_rank(images, 4)
-  chex.assert_shape(labels, images.shape[:1])
+  chex.assert_shape(labels, (images.shape[0], ...))
 
   def validate_batch(index: jax.Array) -> tuple[LossParts, jax.Array]:
     unrolled = validation_rollout(
       key, params, images, index, config=config, preprocess=preprocess
     )
     parts = loss_parts(
-      params.error, unrolled, labels[index], objective_config=config.objective
+      params.error,
+      unrolled,
+      labels[index],
+      objective_config=config.objective,
+      extra_terms=extra_terms,
     )
     return parts, losses.reward(unrolled.logits_t[-1], labels[index])
 
@@ -229,6 +245,10 @@ def validate(
     validate_batch, images.shape[0], batch_size=batch_size, sharding=sharding
   )
   _, metrics = mean_objective(
-    parts, reward, objective_config=config.objective, term_weights=term_weights
+    parts,
+    reward,
+    objective_config=config.objective,
+    term_weights=term_weights,
+    extra_terms=extra_terms,
   )
   return metrics

@@ -11,7 +11,14 @@ from typing import Any, ClassVar, Literal, Self
 
 
 class ConfigError(ValueError):
-  """A setting that cannot be used; the message is one line that names it."""
+  """A setting that cannot be used; the message is one line that names it.
+
+  >>> import ramjax
+  >>> ramjax.ModelConfig(patch_size=0)
+  Traceback (most recent call last):
+    ...
+  ramjax.fields.ConfigError: patch_size must be at least 1, not 0
+  """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,11 @@ there is a time axis, is axis 0; classes are the last axis. Each loss stops the 
 of its constants (rewards, advantages, targets) itself. It does not average over the
 batch and has no weight: `ramjax.objective` adds both as the paper does.
 
-The first four functions train the model of Mnih et al. (2014),
+Labels are classes [...], integer in [0, K), or soft labels [..., K], float: a
+distribution over the classes, as label smoothing, mixup or several annotators give it.
+Nothing checks that it is nonnegative and sums to one.
+
+The reward and the first three losses train the model of Mnih et al. (2014),
 https://arxiv.org/abs/1406.6247. The error fit, the uncertainty loss and the intrinsic
 loss come from section 3 of the paper. The paper maximises objectives J; these losses
 are -J.
@@ -24,7 +28,8 @@ def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
 
   Args:
     logits: unnormalised log-probabilities [..., K] of the prediction.
-    label: true classes [...], integer in [0, K).
+    label: true classes [...], integer in [0, K), or soft labels [..., K], of which the
+      most probable class is the correct one (the first of several).
 
   Returns:
     Rewards [...], 0 or 1, in the dtype of `logits`; their gradient is zero.
@@ -34,59 +39,134 @@ def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
   [1.0, 0.0]
   """
   _check_classes(logits, label)
+  if _is_soft(label):
+    label = jnp.argmax(label, axis=-1)
   return (jnp.argmax(logits, axis=-1) == label).astype(logits.dtype)
 
 
 def classification_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
-  """Cross entropy of a prediction, -log softmax(logits)[label].
+  """Cross entropy of a prediction, -log p[label], or -sum_i y_i log p_i.
+
+  Here p = softmax(logits), and y is a soft label.
 
   Args:
     logits: unnormalised log-probabilities [..., K] after the last glimpse.
-    label: true classes [...], integer in [0, K).
+    label: true classes [...], integer in [0, K), or soft labels [..., K], whose gradient
+      is stopped.
 
   Returns:
     Losses [...].
+
+  >>> import jax.numpy as jnp
+  >>> logits = jnp.log(jnp.array([0.25, 0.75]))
+  >>> round(float(classification_loss(logits, jnp.array(1))), 4)  # -log 0.75
+  0.2877
+  >>> round(float(classification_loss(logits, jnp.array([0.5, 0.5]))), 4)
+  0.837
   """
   _check_classes(logits, label)
+  if _is_soft(label):
+    return optax.losses.softmax_cross_entropy(logits, _distribution(label, logits))
   return optax.losses.softmax_cross_entropy_with_integer_labels(logits, label)
 
 
 def reinforce_loss(
   log_prob_t: jax.Array, baseline_t: jax.Array, reward: jax.Array
 ) -> jax.Array:
-  """REINFORCE with a baseline, -sum_t log pi(l_t) (R - b_t).
+  """REINFORCE with a baseline, -sum_t log pi(l_t) (R_t - b_t).
 
   Its gradient is the policy gradient of Williams (1992),
-  https://doi.org/10.1007/BF00992696. The final reward R is credited to every location.
-  The gradient of the advantage R - b_t is stopped.
+  https://doi.org/10.1007/BF00992696. Location l_t is drawn after glimpse t. The gradient
+  of the advantage R_t - b_t is stopped.
+
+  *One reward* of a rollout, R_t = R: it is credited to every location, also to the last
+  one, after which no glimpse follows (as released). Give `log_prob_t[:-1]` and
+  `baseline_t[:-1]` to leave the last location out, as `objective` does without
+  `ObjectiveConfig.credit_last_location`.
+
+  *A reward r_t of each glimpse*: R_t is the sum of the later rewards, `reward_to_go`. No
+  glimpse follows the last location, so R_t is 0 there and the sum over t leaves this
+  location out. Hence a single reward at the last glimpse gives the loss of one reward
+  without the last location. `reward[0]` is credited to no location: the policy did not
+  choose the first glimpse.
+
+  The policy gradient stays unbiased although earlier rewards are left out: given all that
+  was seen up to glimpse t, r_0 … r_t and b_t are constants, and a constant times the
+  score, the gradient of log pi(l_t), has the mean zero. Only noise is left out (Baxter and
+  Bartlett, 2001, https://doi.org/10.1613/jair.806). The score has a mean of zero for the
+  density of the raw sample, not near the border of the image for that of the clipped one
+  (`ModelConfig.location_density`).
 
   Args:
     log_prob_t: log-densities of the sampled locations [T, ...].
     baseline_t: predicted rewards b [T, ...].
-    reward: rewards R [...].
+    reward: rewards R [...] of the rollouts, or r [T, ...] of their glimpses.
 
   Returns:
     Losses [...], summed over time.
+
+  >>> import jax.numpy as jnp
+  >>> log_prob_t, baseline_t = jnp.array([-1.0, -2.0, -4.0]), jnp.zeros(3)
+  >>> float(reinforce_loss(log_prob_t, baseline_t, jnp.array(1.0)))  # 1 + 2 + 4
+  7.0
+  >>> reward_t = jnp.array([0.0, 1.0, 1.0])  # right after the second and third glimpse
+  >>> float(reinforce_loss(log_prob_t, baseline_t, reward_t))  # 2 · 1 + 1 · 2
+  4.0
   """
   _check_reward(baseline_t, reward)
   chex.assert_equal_shape([log_prob_t, baseline_t])
-  advantage_t = jax.lax.stop_gradient(reward[None] - baseline_t)
+  return_t = reward[None]
+  if reward.ndim == baseline_t.ndim:
+    return_t = reward_to_go(reward)[:-1]
+    log_prob_t, baseline_t = log_prob_t[:-1], baseline_t[:-1]
+  advantage_t = jax.lax.stop_gradient(return_t - baseline_t)
   return -jnp.sum(log_prob_t * advantage_t, axis=0)
 
 
 def baseline_loss(baseline_t: jax.Array, reward: jax.Array) -> jax.Array:
-  """Squared error of the baseline, mean_t (b_t - R)².
+  """Squared error of the baseline, mean_t (b_t - R_t)².
+
+  R_t is what `reinforce_loss` credits to location t, from the same rewards. With a reward
+  of each glimpse, the mean is over the locations that a glimpse follows, t < T - 1; a
+  single glimpse has the loss 0.
 
   Args:
     baseline_t: predicted rewards b [T, ...].
-    reward: rewards R [...]; their gradient is stopped.
+    reward: rewards R [...] of the rollouts, or r [T, ...] of their glimpses; their
+      gradient is stopped.
 
   Returns:
     Losses [...], averaged over time.
   """
   _check_reward(baseline_t, reward)
+  if reward.ndim == baseline_t.ndim:
+    target_t = jax.lax.stop_gradient(reward_to_go(reward)[:-1])
+    error_t = jnp.square(baseline_t[:-1] - target_t)
+    return jnp.sum(error_t, axis=0) / max(error_t.shape[0], 1)
   target = jax.lax.stop_gradient(reward[None])
   return jnp.mean(jnp.square(baseline_t - target), axis=0)
+
+
+def reward_to_go(reward_t: jax.Array) -> jax.Array:
+  """The sum of the later rewards, R_t = sum_{s > t} r_s.
+
+  It is the return of the location that is drawn after glimpse t: this location has chosen
+  the glimpses after t, not glimpse t itself.
+
+  Args:
+    reward_t: rewards r of the glimpses [T, ...].
+
+  Returns:
+    Returns R [T, ...]; the last one is 0.
+
+  >>> import jax.numpy as jnp
+  >>> reward_to_go(jnp.array([8.0, 4.0, 2.0, 1.0])).tolist()
+  [7.0, 3.0, 1.0, 0.0]
+  """
+  chex.assert_type(reward_t, float)
+  chex.assert_shape(reward_t, (None, ...))
+  later_t = jax.lax.cumsum(reward_t[1:], axis=0, reverse=True)
+  return jnp.concatenate([later_t, jnp.zeros_like(reward_t[:1])])
 
 
 def error_fit_loss(
@@ -94,21 +174,28 @@ def error_fit_loss(
 ) -> jax.Array:
   """Squared error of the self-uncertainty, mean_{t,i} (u_{t,i} - |y_i - p_{t,i}|)².
 
-  y is the one-hot label. With this loss the error network learns to predict the error
+  y is the one-hot label, or the soft one. With this loss the error network learns to predict the error
   of the prediction p, which is unknown at test time (J_auxiliary of the paper,
   section 3).
 
   Args:
     predicted_error_t: self-uncertainties u [T, ..., K].
     probs_t: softmax outputs p [T, ..., K]; their gradient is stopped.
-    label: true classes [...], integer in [0, K).
+    label: true classes [...], integer in [0, K), or soft labels [..., K], whose gradient
+      is stopped.
 
   Returns:
     Losses [...], averaged over time and classes.
+
+  >>> import jax.numpy as jnp
+  >>> probs_t = jnp.array([[0.75, 0.25]])  # one glimpse, true errors 0.25 and 0.25
+  >>> predicted_error_t = jnp.array([[0.25, 0.75]])
+  >>> float(error_fit_loss(predicted_error_t, probs_t, jnp.array(0)))
+  0.125
   """
   chex.assert_equal_shape([predicted_error_t, probs_t])
   _check_classes(probs_t[0], label)
-  truth = jax.nn.one_hot(label, probs_t.shape[-1], dtype=probs_t.dtype)
+  truth = _distribution(label, probs_t[0])
   error_t = jax.lax.stop_gradient(jnp.abs(truth[None] - probs_t))
   return jnp.mean(jnp.square(predicted_error_t - error_t), axis=(0, -1))
 
@@ -124,6 +211,11 @@ def uncertainty_loss(predicted_error_t: jax.Array) -> jax.Array:
 
   Returns:
     Losses [...], summed over time and classes.
+
+  >>> import jax.numpy as jnp
+  >>> predicted_error_t = jnp.array([[0.5, 0.25], [0.25, 0.0]])  # two glimpses
+  >>> float(uncertainty_loss(predicted_error_t))
+  1.0
   """
   chex.assert_shape(predicted_error_t, (None, ..., None))
   return jnp.sum(jnp.abs(predicted_error_t), axis=(0, -1))
@@ -156,11 +248,24 @@ def intrinsic_loss(logits: jax.Array, prior: jax.Array | None = None) -> jax.Arr
   return -jnp.sum(prior * log_probs, axis=-1)
 
 
+def _is_soft(label: jax.Array) -> bool:
+  return jnp.issubdtype(label.dtype, jnp.floating)
+
+
+def _distribution(label: jax.Array, like: jax.Array) -> jax.Array:
+  """Labels as constant distributions of the shape and dtype of `like`."""
+  if _is_soft(label):
+    return jax.lax.stop_gradient(label.astype(like.dtype))
+  return jax.nn.one_hot(label, like.shape[-1], dtype=like.dtype)
+
+
 def _check_classes(logits: jax.Array, label: jax.Array) -> None:
-  chex.assert_type([logits, label], [float, int])
-  chex.assert_shape(label, logits.shape[:-1])
+  soft = _is_soft(label)
+  chex.assert_type([logits, label], [float, float if soft else int])
+  chex.assert_shape(label, logits.shape if soft else logits.shape[:-1])
 
 
 def _check_reward(baseline_t: jax.Array, reward: jax.Array) -> None:
   chex.assert_type([baseline_t, reward], float)
-  chex.assert_shape(baseline_t, (None, *reward.shape))
+  per_glimpse = reward.ndim == baseline_t.ndim
+  chex.assert_shape(reward, baseline_t.shape[0 if per_glimpse else 1 :])

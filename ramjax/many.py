@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess
-from ramjax.objectives import TermWeights
+from ramjax.objectives import ExtraTerm, ExtraTerms, TermWeights, as_terms
 from ramjax.training import Metrics, TrainState, init_train_state, train_chunk
 
 
@@ -55,6 +55,7 @@ def train_chunks(
   optimizer: optax.GradientTransformation,
   preprocess: Preprocess,
   max_steps: int,
+  extra_terms: ExtraTerms | None = None,
   mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
   """Steps `start` to `stop` of an epoch of R runs, in one call.
@@ -64,17 +65,19 @@ def train_chunks(
   Args:
     states: the states before, whose arrays have a first axis [R].
     images: all training images [M, H, W, C], uint8.
-    labels: their classes [M], int32.
+    labels: their classes [M], int32, or soft labels [M, K].
     orders: the batches of the epoch of each run [R, steps, B].
     start: first row of `orders` to train on.
     stop: row after the last one; at most `start + max_steps`.
-    term_weights: weights of the extra terms in each run, [R] each. They replace those of
-      `config.objective`, whose name has no effect.
+    term_weights: weights of the uncertainty and the intrinsic term in each run, [R]
+      each. They replace those of `config.objective`, whose name has no effect.
     config: the settings that the runs share.
     optimizer: the optimiser that the states were made for.
     preprocess: from a stored image to a model's input, see
       `ramjax.data.batches.Preprocess`.
     max_steps: the length of the longest chunk.
+    extra_terms: terms of your own, see `ramjax.ExtraTerm`. A weight is a Python number
+      for all runs, or an array [R].
     mesh: devices that share the runs, see `ramjax.parallel.make_mesh`; their number
       divides R. None is for a single device.
 
@@ -82,8 +85,8 @@ def train_chunks(
     The states after, and the metrics of each step of each run, [R, max_steps] each.
 
   Raises:
-    ConfigError: if the number of devices does not divide R, or `accumulation_steps` does
-      not divide the batch.
+    ConfigError: if the number of devices does not divide R, `accumulation_steps` does
+      not divide the batch, or an extra term has the name of another term.
   """
   chunk = functools.partial(
     train_chunk,
@@ -94,13 +97,26 @@ def train_chunks(
   )
 
   def chunks(
-    states: TrainState, orders: jax.Array, term_weights: TermWeights, *shared: jax.Array
+    states: TrainState,
+    orders: jax.Array,
+    term_weights: TermWeights,
+    extra_terms: dict[str, ExtraTerm],
+    *shared: jax.Array,
   ) -> tuple[TrainState, Metrics]:
     images, labels, start, stop = shared
     runs = jax.vmap(
       chunk, in_axes=(0, None, None, 0, None, None)
     )  # and keywords over 0
-    return runs(states, images, labels, orders, start, stop, term_weights=term_weights)
+    return runs(
+      states,
+      images,
+      labels,
+      orders,
+      start,
+      stop,
+      term_weights=term_weights,
+      extra_terms=extra_terms,
+    )
 
   if mesh is not None:
     num_runs = orders.shape[0]
@@ -112,10 +128,10 @@ def train_chunks(
     chunks = jax.shard_map(
       chunks,
       mesh=mesh,
-      in_specs=(divided, divided, divided, whole, whole, whole, whole),
+      in_specs=(*(divided,) * 4, *(whole,) * 4),
       out_specs=divided,
       check_vma=False,  # it requires annotations in every loop that starts from zeros
     )
-  return chunks(
-    states, orders, term_weights, images, labels, jnp.asarray(start), jnp.asarray(stop)
-  )
+  start, stop = jnp.asarray(start), jnp.asarray(stop)
+  terms = as_terms(extra_terms)
+  return chunks(states, orders, term_weights, terms, images, labels, start, stop)

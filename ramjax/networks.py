@@ -8,14 +8,16 @@ carries a `CoreState` from glimpse to glimpse; all other networks read its hidde
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ramjax.config import ModelConfig
+
+PyTree = Any
+"""Arrays in any nesting that `jax.tree` knows, such as the parameters of Flax."""
 
 _FORGET_BIAS = 1.0
 """Added to the initial bias of the LSTM's forget gate, so that it starts mostly open."""
@@ -247,8 +249,8 @@ class Params(NamedTuple):
     error: error network, kept apart because some losses stop its gradient.
   """
 
-  ram: chex.ArrayTree
-  error: chex.ArrayTree
+  ram: PyTree
+  error: PyTree
 
 
 def init_params(key: jax.Array, config: ModelConfig) -> Params:
@@ -274,7 +276,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
   return params
 
 
-def num_parameters(params: chex.ArrayTree) -> int:
+def num_parameters(params: PyTree) -> int:
   """Total number of entries in a tree of parameters.
 
   Args:
@@ -282,12 +284,18 @@ def num_parameters(params: chex.ArrayTree) -> int:
 
   Returns:
     The number of entries of all arrays.
+
+  >>> import jax
+  >>> from ramjax import ModelConfig, init_params
+  >>> shapes = jax.eval_shape(lambda key: init_params(key, ModelConfig()), jax.random.key(0))
+  >>> num_parameters(shapes)
+  212347
   """
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def predict_error(
-  error_params: chex.ArrayTree, hidden: jax.Array, probs: jax.Array
+  error_params: PyTree, hidden: jax.Array, probs: jax.Array
 ) -> jax.Array:
   """The self-uncertainty u, the output of the error network.
 

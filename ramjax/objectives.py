@@ -3,30 +3,49 @@
 Training minimises
 
   classification + reinforce + baseline + error_fit
-    + scale · (lambda_1 · uncertainty + lambda_2 · intrinsic),
+    + scale · (lambda_1 · uncertainty + lambda_2 · intrinsic)
+    + sum of weight · term over the terms of one's own (`ExtraTerm`),
 
-where each term is a mean over the examples. The last two terms are the paper's
+where each term is a mean over the examples. The terms of the second line are the paper's
 -J_uncertainty and -J_intrinsic; an objective without one of them gives it the weight 0.
 Every objective trains the error network, so every trained model can stop dynamically.
 The inputs of the error network are stopped in `error_fit`, so this term does not change
 the rest of the model.
+
+**Which gradient goes where**, as in the released code:
+
+| term of the paper, section 3 | function | its gradient reaches |
+|---|---|---|
+| J_original: cross entropy of the last prediction | `ramjax.classification_loss` | glimpse, core and action network |
+| J_original: policy gradient | `ramjax.reinforce_loss` | location network |
+| J_auxiliary: baseline of the policy gradient | `ramjax.baseline_loss` | baseline network |
+| J_auxiliary: u learns the error of the prediction | `ramjax.error_fit_loss` | error network |
+| J_uncertainty = −λ1 Σ u(x)_i | `ramjax.uncertainty_loss` | glimpse, core, action and (unless `error_gradient="state"`) error network |
+| J_intrinsic = λ2 Σ log f(x)_i / K | `ramjax.intrinsic_loss` | glimpse, core and action network |
+
+Locations, rewards, advantages and targets are constants. The location and the baseline
+network read the state h without sending a gradient back.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from ramjax import losses, networks
-from ramjax.config import ObjectiveConfig
+from ramjax.config import ConfigError, ObjectiveConfig
 from ramjax.rollouts import Rollout
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TermWeights(NamedTuple):
-  """Weights of the two extra terms of the objective; they may be traced.
+  """Weights of the uncertainty and the intrinsic term; they may be traced.
 
   With traced weights, runs that differ only in objective or lambda share one program
   (`ramjax.train_chunks`). An absent term has the weight 0.
@@ -45,6 +64,58 @@ class TermWeights(NamedTuple):
     return cls(config.uncertainty_weight, config.intrinsic_weight)
 
 
+class ExtraTerm(NamedTuple):
+  """A term of one's own in the objective: a function and its weight.
+
+  `extra_terms={"name": ExtraTerm(function, weight)}`, or `{"name": (function, weight)}`,
+  adds weight times the mean of `function(rollout, labels)` to the loss, and the mean as
+  `loss/name` to the metrics. The gradient flows through the rollout into what the term
+  reads. States and logits reach the glimpse network and the core, self-uncertainties also
+  the error network, log-densities the location network alone, and predicted rewards the
+  baseline alone. Locations are constants.
+
+  In a jitted function the term is a pytree. The function is a part of its structure, so
+  define it once: another function object, such as a new lambda in each call, is
+  compiled anew. A weight that is a Python number is a constant of the program, too, and 0
+  only logs the term. A weight that is an array is traced: it can change without a new
+  compilation, and differ between the runs of `ramjax.train_chunks`.
+
+  Attributes:
+    function: from a rollout of B images and their labels to one value for each image,
+      [B], float.
+    weight: number or array [].
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> def confidence(rollout, labels):  # the mean over the glimpses of max p
+  ...   return rollout.probs_t.max(axis=-1).mean(axis=0)
+  >>> jax.tree.leaves({"confidence": ExtraTerm(confidence, 0.1)})
+  []
+  >>> jax.tree.leaves({"confidence": ExtraTerm(confidence, jnp.float32(0.5))})
+  [Array(0.5, dtype=float32)]
+  """
+
+  function: Callable[[Rollout, jax.Array], jax.Array]
+  weight: float | jax.Array  # []
+
+
+ExtraTerms = Mapping[
+  str, tuple[Callable[[Rollout, jax.Array], jax.Array], float | jax.Array]
+]
+"""From names to terms: `ExtraTerm` or plain (function, weight)."""
+
+
+def _flatten(term: ExtraTerm) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+  if isinstance(term.weight, int | float):
+    return (), term
+  return (term.weight,), (term.function,)
+
+
+jax.tree_util.register_pytree_node(
+  ExtraTerm, _flatten, lambda constant, traced: ExtraTerm(*constant, *traced)
+)
+
+
 class LossParts(NamedTuple):
   """The terms of the objective for each example, unweighted.
 
@@ -55,6 +126,7 @@ class LossParts(NamedTuple):
     error_fit: squared error of the self-uncertainty u.
     uncertainty: sum of |u| over glimpses and classes.
     intrinsic: cross entropy of the prior and the prediction.
+    extra: the terms of one's own, by name.
   """
 
   classification: jax.Array  # [B]
@@ -63,20 +135,20 @@ class LossParts(NamedTuple):
   error_fit: jax.Array  # [B]
   uncertainty: jax.Array  # [B]
   intrinsic: jax.Array  # [B]
+  extra: dict[str, jax.Array]  # [B] each
 
 
 def loss_parts(
-  error_params: chex.ArrayTree,
+  error_params: networks.PyTree,
   rollout: Rollout,
   label: jax.Array,
   *,
   objective_config: ObjectiveConfig,
+  extra_terms: ExtraTerms | None = None,
 ) -> LossParts:
   """The terms of the objective for each example of a rollout.
 
-  The gradients flow as in the released code. The baseline loss and REINFORCE stop at the
-  state h. The error fit reaches the error network only. The uncertainty term reaches the
-  inputs of the error network and, with `error_gradient="all"`, its weights. The settings
+  `ramjax.objectives` has a table of the networks that each gradient reaches. The settings
   `credit_last_location` and `intrinsic_steps` select the locations that REINFORCE
   credits and the predictions in the intrinsic term.
 
@@ -84,12 +156,20 @@ def loss_parts(
     error_params: parameters of the error network, `Params.error`, of the same model as
       the rollout.
     rollout: T glimpses at each of B images.
-    label: true classes [B], integer in [0, K).
+    label: true classes [B], integer in [0, K), or soft labels [B, K], see
+      `ramjax.losses`.
     objective_config: the objective.
+    extra_terms: terms of your own, see `ExtraTerm`.
 
   Returns:
     The terms, [B] each.
+
+  Raises:
+    ConfigError: if an extra term has the name of another term, or is no pair.
+    AssertionError: if an array has another shape or type; for an extra term, with its
+      name.
   """
+  terms = as_terms(extra_terms)
   logits = rollout.logits_t[-1]
   credited = slice(None if objective_config.credit_last_location else -1)
   probs_t = rollout.probs_t
@@ -122,16 +202,21 @@ def loss_parts(
     error_fit=losses.error_fit_loss(fitted_error_t, probs_t, label),
     uncertainty=losses.uncertainty_loss(predicted_error_t),
     intrinsic=jnp.mean(intrinsic_t, axis=0),
+    extra={
+      name: _checked(name, term.function(rollout, label), reward.shape)
+      for name, term in terms.items()
+    },
   )
 
 
 def objective(
-  error_params: chex.ArrayTree,
+  error_params: networks.PyTree,
   rollout: Rollout,
   label: jax.Array,
   *,
   objective_config: ObjectiveConfig,
   term_weights: TermWeights | None = None,
+  extra_terms: ExtraTerms | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss of a rollout under one of the four objectives, and metrics.
 
@@ -139,19 +224,34 @@ def objective(
     error_params: parameters of the error network, `Params.error`, of the same model as
       the rollout.
     rollout: T glimpses at each of B images.
-    label: true classes [B], integer in [0, K).
+    label: true classes [B], integer in [0, K), or soft labels [B, K], see
+      `ramjax.losses`.
     objective_config: the objective.
-    term_weights: weights of the two extra terms; None uses those of `objective_config`.
+    term_weights: weights of the uncertainty and the intrinsic term; None uses those of
+      `objective_config`.
+    extra_terms: terms of your own, see `ExtraTerm`.
 
   Returns:
     The loss [], and metrics: `loss`, `accuracy` after the last glimpse, and
-    `loss/<term>` for each term of `LossParts`, unweighted.
+    `loss/<term>` for each term of `LossParts` and each extra term, unweighted.
+
+  Raises:
+    ConfigError: if an extra term has the name of another term, or is no pair.
+    AssertionError: if an array has another shape or type.
   """
+  parts = loss_parts(
+    error_params,
+    rollout,
+    label,
+    objective_config=objective_config,
+    extra_terms=extra_terms,
+  )
   return mean_objective(
-    loss_parts(error_params, rollout, label, objective_config=objective_config),
+    parts,
     losses.reward(rollout.logits_t[-1], label),
     objective_config=objective_config,
     term_weights=term_weights,
+    extra_terms=extra_terms,
   )
 
 
@@ -161,6 +261,7 @@ def mean_objective(
   *,
   objective_config: ObjectiveConfig,
   term_weights: TermWeights | None = None,
+  extra_terms: ExtraTerms | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss of examples, and its metrics, from the terms of each example.
 
@@ -168,20 +269,69 @@ def mean_objective(
     parts: the terms [B] each, see `loss_parts`.
     reward: 1 where the prediction after the last glimpse is correct, else 0 [B].
     objective_config: the objective.
-    term_weights: weights of the two extra terms; None uses those of `objective_config`.
+    term_weights: weights of the uncertainty and the intrinsic term; None uses those of
+      `objective_config`.
+    extra_terms: the terms of which `parts.extra` holds the values.
 
   Returns:
     The loss [] and the metrics of `objective`.
   """
-  means = jax.tree.map(jnp.mean, parts)
-  loss = means.classification + means.reinforce
-  loss += means.baseline + means.error_fit
-  extra = means.uncertainty, means.intrinsic
-  for factor, mean in zip(
-    term_weights or TermWeights.of(objective_config), extra, strict=True
-  ):
-    if isinstance(factor, jax.Array) or factor != 0.0:  # an absent term costs nothing
-      loss += factor * mean
+  means = jax.tree.map(jnp.mean, parts)._asdict()
+  means |= means.pop("extra")
+  weights = (term_weights or TermWeights.of(objective_config))._asdict()
+  weights |= {name: term.weight for name, term in as_terms(extra_terms).items()}
+  loss = means["classification"] + means["reinforce"]
+  loss += means["baseline"] + means["error_fit"]
+  for name, weight in weights.items():
+    if isinstance(weight, jax.Array) or weight != 0.0:  # an absent term costs nothing
+      loss += weight * means[name]
   metrics = {"loss": loss, "accuracy": jnp.mean(reward)}
-  metrics |= {f"loss/{name}": value for name, value in means._asdict().items()}
-  return loss, metrics
+  return loss, metrics | {f"loss/{name}": mean for name, mean in means.items()}
+
+
+def as_terms(extra_terms: ExtraTerms | None) -> dict[str, ExtraTerm]:
+  """The terms as a pytree, sorted by name like any dictionary in JAX.
+
+  Args:
+    extra_terms: from names to `ExtraTerm` or plain (function, weight); None is empty.
+
+  Returns:
+    From names to `ExtraTerm`.
+
+  Raises:
+    ConfigError: if a term has the name of another term, or is no pair.
+  """
+  terms = {}
+  for name, term in sorted((extra_terms or {}).items()):
+    if name in LossParts._fields:
+      raise ConfigError(f"extra_terms must not have the name of another term, {name!r}")
+    if not isinstance(term, tuple) or len(term) != 2 or not callable(term[0]):
+      raise ConfigError(
+        f"extra_terms[{name!r}] must be (function, weight), not {term!r}"
+      )
+    terms[name] = ExtraTerm(*term)
+  return terms
+
+
+def accept_pairs(function: F) -> F:
+  """A jitted function with `extra_terms=`, for plain (function, weight), too.
+
+  Args:
+    function: the jitted function; a plain pair is no pytree of arrays for it.
+
+  Returns:
+    The same function, which calls `as_terms` first.
+  """
+
+  @functools.wraps(function)
+  def call(*args: Any, extra_terms: ExtraTerms | None = None, **kwargs: Any) -> Any:
+    return function(*args, extra_terms=as_terms(extra_terms), **kwargs)
+
+  return cast(F, call)
+
+
+def _checked(name: str, value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  message = f"a value of extra_terms[{name!r}] for each example"
+  chex.assert_type(value, float, custom_message=message)
+  chex.assert_shape(value, shape, custom_message=message)
+  return value

@@ -67,6 +67,12 @@ def make_schedule(config: TrainConfig, *, steps_per_epoch: int) -> optax.Schedul
 
   Returns:
     A function from a number of steps [] to a learning rate [].
+
+  >>> from ramjax import TrainConfig
+  >>> config = TrainConfig(learning_rate=0.5, learning_rate_decay=0.5)
+  >>> rate = make_schedule(config, steps_per_epoch=10)
+  >>> [float(rate(step)) for step in (0, 9, 10, 20)]
+  [0.5, 0.5, 0.25, 0.125]
   """
   if config.learning_rate_schedule == "cosine":
     num_steps = max(config.num_epochs * steps_per_epoch, 1)

@@ -22,6 +22,19 @@ _TIMEOUT_SECONDS = 60.0
 """How long a failed save or load waits for the tasks that it has started."""
 
 
+def import_orbax() -> tuple[Any, Any, Any]:
+  """Orbax's v1 interface and the two private modules that `local_orbax` patches.
+
+  Raises:
+    ImportError: if Orbax is not installed, or a version without these modules.
+  """
+  from orbax.checkpoint import v1
+  from orbax.checkpoint._src import asyncio_utils
+  from orbax.checkpoint.experimental.v1._src.saving import execution
+
+  return v1, asyncio_utils, execution
+
+
 @contextlib.contextmanager
 def local_orbax() -> Iterator[Any]:
   """Orbax's v1 interface, for saves and loads by this process alone.
@@ -30,12 +43,9 @@ def local_orbax() -> Iterator[Any]:
   instead of logging them.
 
   Yields:
-    The module `orbax.checkpoint.v1`, which is imported here at first use.
+    The module `orbax.checkpoint.v1`.
   """
-  from orbax.checkpoint import v1
-  from orbax.checkpoint._src import asyncio_utils
-  from orbax.checkpoint.experimental.v1._src.saving import execution
-
+  v1, asyncio_utils, execution = import_orbax()
   process = jax.process_index()
   context = v1.Context()
   context.multiprocessing.primary_host = process

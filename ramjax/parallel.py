@@ -5,6 +5,13 @@ indices [steps, B], and each device gets a block of the columns. `train_chunk` i
 function as on one device: JAX follows the sharding of its inputs, and XLA inserts the
 sums over devices that gradients and metrics need. Random numbers belong to images, not
 to devices, so results do not depend on the number of devices, except for rounding.
+
+>>> import numpy as np
+>>> mesh = make_mesh()
+>>> params = place({"weights": np.ones(3)}, copied(mesh))
+>>> images = place(np.zeros((8, 28, 28, 1)), divided(mesh))
+>>> images.sharding.num_devices == mesh.size
+True
 """
 
 from __future__ import annotations

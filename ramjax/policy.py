@@ -20,6 +20,12 @@ def sample_location(key: jax.Array, mean: jax.Array, *, std: float) -> jax.Array
 
   Returns:
     Locations [..., 2] in [-1, 1], with stopped gradient.
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> mean = jnp.array([0.5, -0.25])
+  >>> sample_location(jax.random.key(0), mean, std=0.0).tolist()
+  [0.5, -0.25]
   """
   chex.assert_axis_dimension(mean, -1, 2)
   noise = jax.random.normal(key, mean.shape, mean.dtype)
@@ -51,6 +57,12 @@ def location_log_prob(location: jax.Array, mean: jax.Array, *, std: float) -> ja
 
   Returns:
     Log-densities [...], summed over x and y.
+
+  >>> import jax.numpy as jnp
+  >>> mean = jnp.array([0.5, -0.25])
+  >>> log_prob = location_log_prob(mean, mean, std=0.1)  # -2 log(0.1 sqrt(2 pi))
+  >>> round(float(log_prob), 4)
+  2.7673
   """
   chex.assert_equal_shape([location, mean])
   chex.assert_axis_dimension(mean, -1, 2)
@@ -59,5 +71,11 @@ def location_log_prob(location: jax.Array, mean: jax.Array, *, std: float) -> ja
 
 
 def uniform_location(key: jax.Array) -> jax.Array:
-  """A location (x, y) [2] drawn uniformly from [-1, 1]², float32."""
+  """A location (x, y) [2] drawn uniformly from [-1, 1]², float32.
+
+  >>> import jax
+  >>> keys = jax.random.split(jax.random.key(0), 5)
+  >>> jax.vmap(uniform_location)(keys).shape
+  (5, 2)
+  """
   return jax.random.uniform(key, (2,), jnp.float32, -1.0, 1.0)

@@ -24,6 +24,13 @@ def is_decided(
 
   Returns:
     Booleans [...].
+
+  >>> import jax.numpy as jnp
+  >>> probs, predicted_error = jnp.array([0.6, 0.4]), jnp.array([0.1, 0.1])
+  >>> bool(is_decided(probs, predicted_error, beta=0.5))  # .6 - .05 > .4 + .05
+  True
+  >>> bool(is_decided(probs, predicted_error, beta=2.0))  # .6 - .2 < .4 + .2
+  False
   """
   chex.assert_equal_shape([probs, predicted_error])
   chex.assert_type([probs, predicted_error], float)

@@ -1,7 +1,5 @@
 """Training: one step, and a chunk of steps in one call to the device."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,14 +14,14 @@ from ramjax import networks
 from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess, preprocess_batch, take_images
 from ramjax.keys import image_keys
-from ramjax.objectives import TermWeights, objective
+from ramjax.objectives import ExtraTerms, TermWeights, accept_pairs, objective
 from ramjax.rollouts import rollout
 
 Metrics = dict[str, jax.Array]
 
 GetExamples = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
 """From a key [], positions in a batch [B] and the entries of the batch there [B, ...]
-to normalised images [B, H, W, C] and labels [B]."""
+to normalised images [B, H, W, C] and labels [B] or [B, K]."""
 
 
 class TrainState(NamedTuple):
@@ -40,7 +38,7 @@ class TrainState(NamedTuple):
   step: jax.Array  # [] int32
   key: jax.Array  # []
   params: networks.Params
-  opt_state: optax.OptState
+  opt_state: networks.PyTree
 
 
 def init_train_state(
@@ -61,6 +59,7 @@ def init_train_state(
   return TrainState(jnp.int32(0), step_key, params, optimizer.init(params))
 
 
+@accept_pairs
 @functools.partial(jax.jit, static_argnames=("config", "optimizer"))
 def train_step(
   state: TrainState,
@@ -70,6 +69,7 @@ def train_step(
   config: Config,
   optimizer: optax.GradientTransformation,
   term_weights: TermWeights | None = None,
+  extra_terms: ExtraTerms | None = None,
 ) -> tuple[TrainState, Metrics]:
   """One step: a rollout, the gradient of its objective, an update.
 
@@ -81,20 +81,23 @@ def train_step(
   Args:
     state: the state before.
     images: images [B, H, W, C], float, normalised.
-    labels: true classes [B], integer in [0, K).
+    labels: true classes [B], integer in [0, K), or soft labels [B, K].
     config: the run: its model, its objective, its number of glimpses.
     optimizer: the optimiser that the state was made for.
-    term_weights: weights of the extra terms; None for those of `config.objective`.
+    term_weights: weights of the uncertainty and the intrinsic term; None for those of
+      `config.objective`.
+    extra_terms: terms of your own, see `ramjax.ExtraTerm`.
 
   Returns:
     The state after, and the metrics of `ramjax.objective` before the update, with
     `skipped`: 1 if the step was skipped, else 0.
 
   Raises:
-    ConfigError: if `accumulation_steps` does not divide the batch.
+    ConfigError: if `accumulation_steps` does not divide the batch, or an extra term has
+      the name of another term.
     AssertionError: if an array has another rank, shape or type.
   """
-  chex.assert_shape(labels, images.shape[:1])
+  chex.assert_shape(labels, (images.shape[0], ...))
   return _gradient_step(
     state,
     (images, labels),
@@ -102,6 +105,7 @@ def train_step(
     config=config,
     optimizer=optimizer,
     term_weights=term_weights,
+    extra_terms=extra_terms,
   )
 
 
@@ -118,6 +122,7 @@ def train_chunk(
   preprocess: Preprocess,
   max_steps: int,
   term_weights: TermWeights | None = None,
+  extra_terms: ExtraTerms | None = None,
 ) -> tuple[TrainState, Metrics]:
   """Steps `start` to `stop` of an epoch, in one call.
 
@@ -127,7 +132,7 @@ def train_chunk(
   Args:
     state: the state before.
     images: all training images [M, H, W, C], uint8.
-    labels: their classes [M], int32.
+    labels: their classes [M], int32, or soft labels [M, K].
     order: the batches of the epoch [steps, B], indices into the images.
     start: first row of `order` to train on.
     stop: row after the last one; at most `start + max_steps`.
@@ -136,14 +141,17 @@ def train_chunk(
     preprocess: from a stored image to a model's input, see
       `ramjax.data.batches.Preprocess`.
     max_steps: the length of the longest chunk.
-    term_weights: weights of the extra terms; None for those of `config.objective`.
+    term_weights: weights of the uncertainty and the intrinsic term; None for those of
+      `config.objective`.
+    extra_terms: terms of your own, see `ramjax.ExtraTerm`.
 
   Returns:
     The state after, and the metrics of each step, [max_steps] each, of which the
     first `stop - start` are filled.
 
   Raises:
-    ConfigError: if `accumulation_steps` does not divide the batch.
+    ConfigError: if `accumulation_steps` does not divide the batch, or an extra term has
+      the name of another term.
   """
 
   def get_examples(
@@ -159,6 +167,7 @@ def train_chunk(
     config=config,
     optimizer=optimizer,
     term_weights=term_weights,
+    extra_terms=extra_terms,
   )
 
   def body(
@@ -185,6 +194,7 @@ def _gradient_step(
   config: Config,
   optimizer: optax.GradientTransformation,
   term_weights: TermWeights | None,
+  extra_terms: ExtraTerms | None,
 ) -> tuple[TrainState, Metrics]:
   """One step on a batch, a tree of arrays [B, ...]; see `train_step`."""
   batch_size = jax.tree.leaves(batch)[0].shape[0]
@@ -214,6 +224,7 @@ def _gradient_step(
       labels,
       objective_config=config.objective,
       term_weights=term_weights,
+      extra_terms=extra_terms,
     )
 
   gradient = jax.grad(loss, has_aux=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple, cast
 
-import chex
 import jax
 
 from ramjax import glimpse, networks, policy
@@ -34,7 +33,7 @@ class Unrolled(NamedTuple):
 
 
 def take_glimpse(
-  ram_params: chex.ArrayTree,
+  ram_params: networks.PyTree,
   images: jax.Array,
   state: networks.CoreState,
   location: jax.Array,
@@ -77,7 +76,7 @@ def take_glimpse(
 
 
 def unroll(
-  ram_params: chex.ArrayTree,
+  ram_params: networks.PyTree,
   images: jax.Array,
   first_location: jax.Array,
   noise_t: jax.Array,

@@ -30,8 +30,8 @@ def without_code(document: pathlib.Path) -> str:
 
 
 def commands(document: pathlib.Path) -> list[list[str]]:
-  """The command lines of the scripts in the shell blocks of a document, expanded."""
-  blocks = re.findall(r"```sh\n(.*?)```", document.read_text(), re.DOTALL)
+  """The command lines of the scripts in the bash blocks of a document, expanded."""
+  blocks = re.findall(r"```bash\n(.*?)```", document.read_text(), re.DOTALL)
   found = subprocess.run(
     ["bash", "-euc", 'python() { echo "$@"; }\npip() { :; }\n' + "\n".join(blocks)],
     capture_output=True,
@@ -55,9 +55,12 @@ def test_links_lead_to_files_and_headings(name):
       assert not anchor or anchor in anchors(target), link
 
 
-def test_documented_commands_are_accepted():
+@pytest.mark.parametrize(
+  "document", [FIRST_PAGE, RESULTS_PAGE], ids=["README", "experiments"]
+)
+def test_documented_commands_are_accepted(document):
   """One argument too many ends a script after its flags have been read."""
-  found = commands(RESULTS_PAGE)
+  found = commands(document)
   assert found
   for python_option, module, *arguments in found:
     assert python_option == "-m"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from jax.test_util import check_grads
 
 import ramjax
@@ -15,17 +16,24 @@ T, B, K = 3, 4, 5
 @pytest.fixture
 def arrays():
   """Random inputs of every loss, with two leading axes between time and classes."""
-  keys = jax.random.split(jax.random.key(0), 6)
+  keys = jax.random.split(jax.random.key(0), 8)
   shape = (2, B)
   return {
     "logits": jax.random.normal(keys[0], (*shape, K)),
     "label": jax.random.randint(keys[1], shape, 0, K),
+    "soft_label": jax.nn.softmax(jax.random.normal(keys[6], (*shape, K))),
     "log_prob_t": jax.random.normal(keys[2], (T, *shape)),
     "baseline_t": jax.random.uniform(keys[3], (T, *shape)),
     "probs_t": jax.nn.softmax(jax.random.normal(keys[4], (T, *shape, K))),
     "predicted_error_t": jax.random.uniform(keys[5], (T, *shape, K)) + 0.1,
     "reward": jnp.tile(jnp.array([0.0, 1.0]), (2, B // 2)),
+    "reward_t": jax.random.normal(keys[7], (T, *shape)),
   }
+
+
+def function(name):
+  """The loss of an entry of `LOSSES`."""
+  return getattr(ramjax, name.partition(" ")[0])
 
 
 LOSSES = {
@@ -36,6 +44,11 @@ LOSSES = {
   "error_fit_loss": ("predicted_error_t", "probs_t", "label"),
   "uncertainty_loss": ("predicted_error_t",),
   "intrinsic_loss": ("logits",),
+  "reward of soft labels": ("logits", "soft_label"),
+  "classification_loss of soft labels": ("logits", "soft_label"),
+  "error_fit_loss of soft labels": ("predicted_error_t", "probs_t", "soft_label"),
+  "reinforce_loss of each glimpse": ("log_prob_t", "baseline_t", "reward_t"),
+  "baseline_loss of each glimpse": ("baseline_t", "reward_t"),
 }
 LEARNED = {
   "classification_loss": "logits",
@@ -44,6 +57,10 @@ LEARNED = {
   "error_fit_loss": "predicted_error_t",
   "uncertainty_loss": "predicted_error_t",
   "intrinsic_loss": "logits",
+  "classification_loss of soft labels": "logits",
+  "error_fit_loss of soft labels": "predicted_error_t",
+  "reinforce_loss of each glimpse": "log_prob_t",
+  "baseline_loss of each glimpse": "baseline_t",
 }
 STOPPED = [
   ("reinforce_loss", "baseline_t"),
@@ -51,6 +68,12 @@ STOPPED = [
   ("baseline_loss", "reward"),
   ("error_fit_loss", "probs_t"),
   ("reward", "logits"),
+  ("classification_loss of soft labels", "soft_label"),
+  ("error_fit_loss of soft labels", "soft_label"),
+  ("error_fit_loss of soft labels", "probs_t"),
+  ("reinforce_loss of each glimpse", "baseline_t"),
+  ("reinforce_loss of each glimpse", "reward_t"),
+  ("baseline_loss of each glimpse", "reward_t"),
 ]
 
 
@@ -122,7 +145,7 @@ def test_a_uniform_prior_is_the_default(arrays):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_accept_any_leading_axes(name, arrays):
-  loss = getattr(ramjax, name)
+  loss = function(name)
   inputs = [arrays[argument] for argument in LOSSES[name]]
   axes = [1 if argument.endswith("_t") else 0 for argument in LOSSES[name]]
   together = loss(*inputs)
@@ -137,7 +160,7 @@ def test_gradients_equal_finite_differences(name, arrays):
 
   def loss(value):
     inputs = {**arrays, learned: value}
-    return getattr(ramjax, name)(*(inputs[argument] for argument in LOSSES[name]))
+    return function(name)(*(inputs[argument] for argument in LOSSES[name]))
 
   check_grads(loss, (arrays[learned],), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
@@ -146,9 +169,80 @@ def test_gradients_equal_finite_differences(name, arrays):
 def test_gradients_of_constants_are_stopped(name, argument, arrays):
   def loss(value):
     inputs = {**arrays, argument: value}
-    return getattr(ramjax, name)(*(inputs[name_] for name_ in LOSSES[name])).sum()
+    return function(name)(*(inputs[name_] for name_ in LOSSES[name])).sum()
 
   assert not jax.grad(loss)(arrays[argument]).any()
+
+
+def test_soft_labels_by_hand():
+  # p = (1/4, 3/4), y = (0.9, 0.1): errors (0.65, 0.65); u = (0.5, 0.65)
+  logits, label = jnp.array([0.0, LOG(3.0)]), jnp.array([0.9, 0.1])
+  expected = -(0.9 * LOG(0.25) + 0.1 * LOG(0.75))
+  np.testing.assert_allclose(
+    ramjax.classification_loss(logits, label), expected, rtol=1e-6
+  )
+  fit = ramjax.error_fit_loss(
+    jnp.array([[0.5, 0.65]]), jnp.array([[0.25, 0.75]]), label
+  )
+  np.testing.assert_allclose(fit, 0.15**2 / 2, rtol=1e-5)
+  assert ramjax.reward(logits, label) == 0.0
+  assert ramjax.reward(logits, jnp.array([0.4, 0.6])) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_one_hot_soft_labels_are_the_classes(dtype, arrays):
+  one_hot = jax.nn.one_hot(arrays["label"], K, dtype=dtype)
+  for name in LOSSES:
+    if name.endswith("of soft labels"):
+      soft = [{**arrays, "soft_label": one_hot}[argument] for argument in LOSSES[name]]
+      hard = [arrays[argument] for argument in LOSSES[name.partition(" ")[0]]]
+      np.testing.assert_allclose(
+        function(name)(*soft), function(name)(*hard), rtol=1e-6
+      )
+
+
+def test_rewards_of_the_glimpses_equal_their_definition(arrays):
+  """Location t is credited with the rewards of the glimpses after t; loops in NumPy."""
+  log_prob_t, baseline_t, reward_t = (
+    np.asarray(arrays[name], np.float64)
+    for name in ("log_prob_t", "baseline_t", "reward_t")
+  )
+  reinforce, baseline = np.zeros((2, B)), np.zeros((2, B))
+  for t in range(T - 1):
+    later = sum(reward_t[s] for s in range(t + 1, T))
+    reinforce -= log_prob_t[t] * (later - baseline_t[t])
+    baseline += (baseline_t[t] - later) ** 2 / (T - 1)
+  found = ramjax.reinforce_loss(
+    arrays["log_prob_t"], arrays["baseline_t"], arrays["reward_t"]
+  )
+  np.testing.assert_allclose(found, reinforce, rtol=1e-5)
+  found = ramjax.baseline_loss(arrays["baseline_t"], arrays["reward_t"])
+  np.testing.assert_allclose(found, baseline, rtol=1e-5)
+
+
+def test_a_reward_at_the_last_glimpse_is_one_reward_without_the_last_location(arrays):
+  log_prob_t, baseline_t, reward = (
+    arrays[name] for name in ("log_prob_t", "baseline_t", "reward")
+  )
+  reward_t = jnp.zeros_like(baseline_t).at[-1].set(reward)
+  np.testing.assert_allclose(
+    ramjax.reinforce_loss(log_prob_t, baseline_t, reward_t),
+    ramjax.reinforce_loss(log_prob_t[:-1], baseline_t[:-1], reward),
+    rtol=1e-6,
+  )
+  np.testing.assert_allclose(
+    ramjax.baseline_loss(baseline_t, reward_t),
+    ramjax.baseline_loss(baseline_t[:-1], reward),
+    rtol=1e-6,
+  )
+
+
+def test_a_single_glimpse_credits_no_location():
+  for loss in (
+    ramjax.reinforce_loss(jnp.ones((1, B)), jnp.ones((1, B)), jnp.ones((1, B))),
+    ramjax.baseline_loss(jnp.ones((1, B)), jnp.ones((1, B))),
+  ):
+    assert loss.tolist() == [0.0] * B
 
 
 def test_reinforce_gradient_is_the_policy_gradient():
@@ -171,10 +265,44 @@ def test_reinforce_gradient_is_the_policy_gradient():
   np.testing.assert_allclose(-jax.grad(loss)(mean), expected, rtol=0.01)
 
 
+def test_reinforce_gradient_of_each_glimpse_is_the_policy_gradient():
+  """Two of three locations earn; the mean gradient is that of the expected sum.
+
+  r_1 = 1[l_0 > 0] and r_2 = 1[l_0 + l_1 > 0] have the means Φ(m / s) and Φ(√2 m / s).
+  r_0 and the last location, after which nothing is seen, add no bias.
+  """
+  mean, std, samples = 0.3, 0.5, 400_000
+  location_t = mean + std * jax.random.normal(jax.random.key(0), (3, samples))
+  reward_t = jnp.stack(
+    [
+      jnp.full(samples, 3.0),
+      (location_t[0] > 0).astype(jnp.float32),
+      (location_t[0] + location_t[1] > 0).astype(jnp.float32),
+    ]
+  )
+  baseline_t = jnp.broadcast_to(jnp.array([[1.4], [0.7], [5.0]]), (3, samples))
+
+  def loss(mean):
+    log_prob_t = jax.scipy.stats.norm.logpdf(location_t, mean, std)
+    return ramjax.reinforce_loss(log_prob_t, baseline_t, reward_t).mean()
+
+  density = scipy.stats.norm.pdf
+  expected = density(mean / std) / std
+  expected += density(2**0.5 * mean / std) * 2**0.5 / std
+  np.testing.assert_allclose(-jax.grad(loss)(mean), expected, rtol=0.01)
+
+
 @pytest.mark.parametrize(
   ("name", "inputs"),
   [
     ("reward", (jnp.zeros((4, K)), jnp.zeros(3, jnp.int32))),
+    ("reward", (jnp.zeros((4, K)), jnp.zeros((4, K + 1)))),
+    ("classification_loss", (jnp.zeros((4, K)), jnp.zeros((4, K), jnp.int32))),
+    ("classification_loss", (jnp.zeros((4, K)), jnp.zeros((3, K)))),
+    ("reinforce_loss", (jnp.zeros((T, 4)), jnp.zeros((T, 4)), jnp.zeros((2, 4)))),
+    ("baseline_loss", (jnp.zeros((T, 4)), jnp.zeros((T + 1, 4)))),
+    ("reward_to_go", (jnp.zeros((T, 4), jnp.int32),)),
+    ("reward_to_go", (jnp.zeros(()),)),
     ("classification_loss", (jnp.zeros((4, K)), jnp.zeros(4))),
     ("reinforce_loss", (jnp.zeros((T, 4)), jnp.zeros((2, 4)), jnp.zeros(4))),
     ("baseline_loss", (jnp.zeros((T, 4)), jnp.zeros(5))),

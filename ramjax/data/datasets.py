@@ -1,7 +1,5 @@
 """Datasets by name: images in three splits, and the transform that the model needs."""
 
-from __future__ import annotations
-
 import functools
 import pathlib
 from typing import NamedTuple
@@ -158,6 +156,12 @@ def load_dataset(
     ConfigError: if the name is unknown, `num_train_examples` exceeds the training
       split, or the canvas does not fit.
     DataError: if no source has the dataset, or it is damaged.
+
+  >>> mnist = load_dataset("mnist_translated_60", num_train_examples=100)
+  >>> mnist.train.images.shape, mnist.image_shape  # as stored, as a model sees them
+  ((100, 28, 28, 1), (60, 60, 1))
+  >>> [name for name in DATASETS if name.startswith("mnist")]  # doctest: +ELLIPSIS
+  ['mnist', 'mnist_translated_60', ...]
   """
   base, canvas = _parse(name, canvas_size, num_clutter)
   name, stored = _read(name, base, data_dir)
@@ -200,6 +204,10 @@ def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
     ConfigError: if the name is unknown.
     DataError: if no source has the dataset, it is damaged, or it differs from the data
       of the run.
+
+  >>> dataset = dataset_of(Config())
+  >>> dataset.name, dataset.validation.labels.shape
+  ('mnist', (6000,))
   """
   dataset = load_dataset(
     config.train.dataset,

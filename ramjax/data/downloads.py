@@ -34,6 +34,20 @@ def sources(name: str) -> dict[str, Fetch]:
   return fetches
 
 
+def check_tfds() -> None:
+  """Imports TFDS.
+
+  Raises:
+    DataError: if TFDS is not installed.
+  """
+  try:
+    import tensorflow_datasets  # noqa: F401
+  except ImportError as error:
+    raise DataError(
+      f"tensorflow-datasets cannot be imported ({error}); pip install 'ramjax[data]'"
+    ) from error
+
+
 def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) -> None:
   """Downloads the files with the download manager of TFDS, which checks and caches them.
 
@@ -42,12 +56,10 @@ def fetch_from_tfds(name: str, file_names: Sequence[str], folder: pathlib.Path) 
   are not downloaded again.
 
   Raises:
-    DataError: if TFDS cannot be imported, or cannot download the files.
+    DataError: if TFDS is not installed, or cannot download the files.
   """
-  try:
-    import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise DataError(f"cannot be imported ({error})") from error
+  check_tfds()
+  import tensorflow_datasets as tfds
   from tensorflow_datasets.core.download.download_manager import (
     NonMatchingChecksumError,
   )

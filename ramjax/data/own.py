@@ -172,7 +172,8 @@ def _read_images(files: Sequence[pathlib.Path]) -> np.ndarray:
     from PIL import Image
   except ImportError as error:
     raise DataError(
-      "Pillow is needed to read image files; pip install pillow"
+      f"Pillow, which reads image files, cannot be imported ({error}); pip install"
+      " 'ramjax[data]'"
     ) from error
   arrays: list[Any] = []
   for file in files:

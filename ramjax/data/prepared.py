@@ -33,14 +33,16 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
   Raises:
     ConfigError: if TFDS does not know the name, or the dataset does not consist of
       8-bit images of one size and their classes.
-    DataError: if TensorFlow is not installed, or TFDS cannot prepare the dataset.
+    DataError: if TensorFlow or TFDS is not installed, or TFDS cannot prepare the
+      dataset.
   """
   if importlib.util.find_spec("tensorflow") is None:
     raise DataError(
       f"{name} needs TensorFlow, with which TFDS prepares it;"
-      " pip install 'ramjax[tensorflow]', or pip install tensorflow"
+      " pip install 'ramjax[tensorflow]'"
     )
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  downloads.check_tfds()
   import tensorflow as tf
   import tensorflow_datasets as tfds
 

@@ -1,7 +1,5 @@
 """Splits of images and classes: checks, division, channel statistics, digests."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import NamedTuple
 
@@ -65,6 +63,13 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
   Raises:
     DataError: if an array has the wrong rank, shape or dtype, if a label is not in
       [0, K), or if an image is not finite. The message names the array.
+
+  >>> import numpy as np
+  >>> split = Split(np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 3]))
+  >>> check_split(split, name="mine", num_classes=3)
+  Traceback (most recent call last):
+    ...
+  ramjax.data.idx.DataError: mine labels must be from 0 to 2, but label 1 is 3
   """
   images, labels = np.asarray(split.images), np.asarray(split.labels)
   if images.dtype not in (np.uint8, np.float32):

@@ -48,6 +48,13 @@ def translate(
   Raises:
     ValueError: if the image does not fit on the canvas.
     AssertionError: if the image has the wrong rank.
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> image = jnp.full((2, 2, 1), 255, jnp.uint8).at[0, 0].set(0)
+  >>> canvas = translate(jax.random.key(0), image, canvas_size=(5, 5))
+  >>> canvas.shape, int((canvas == 255).sum())
+  ((5, 5, 1), 3)
   """
   chex.assert_rank(image, 3)
   height, width, channels = image.shape
@@ -99,6 +106,13 @@ def clutter(
     ValueError: if the image does not fit on the canvas, or a crop does not fit in an
       image.
     AssertionError: if an array has the wrong rank, shape or dtype.
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> pool = jnp.full((9, 28, 28, 1), 100, jnp.uint8)  # crops may overlap and add up
+  >>> canvas = clutter(jax.random.key(0), pool[0], pool, canvas_size=(60, 60), num_crops=4)
+  >>> canvas.shape, set(canvas.ravel().tolist()) <= {0, 100, 200, 255}
+  ((60, 60, 1), True)
   """
   chex.assert_type([image, pool], jnp.uint8)
   chex.assert_shape(pool, (None, None, None, image.shape[-1]))
