@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import ramjax
-from ramjax import ExtraTerm
+from ramjax import ExtraTerm, parallel
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 from ramjax.objectives import as_terms
 
@@ -237,7 +237,8 @@ def test_runs_in_one_program_have_a_weight_each():
   weights = jax.tree.map(
     lambda weight: jnp.full(2, weight), ramjax.TermWeights.of(CONFIG.objective)
   )
-  many = functools.partial(ramjax.train_chunks, **options)
+  mesh = parallel.make_mesh(num_devices=1)
+  many = functools.partial(ramjax.train_chunks, **options, mesh=mesh)
   terms = {"early": (early_answer, jnp.array([0.0, 0.5])), "sure": (confidence, 0.1)}
   together, metrics = jax.jit(
     lambda states: many(
