@@ -34,11 +34,21 @@ from ramjax.losses import (
   uncertainty_loss,
 )
 from ramjax.many import init_train_states, train_chunks
+from ramjax.model import Model
 from ramjax.networks import Params, init_params, num_parameters, predict_error
 from ramjax.objectives import ExtraTerm, LossParts, TermWeights, loss_parts, objective
 from ramjax.optimizer import make_optimizer, make_schedule
-from ramjax.policy import location_log_prob, sample_location, uniform_location
+from ramjax.policy import (
+  Policy,
+  categorical_policy,
+  gaussian_policy,
+  learned_gaussian_policy,
+  location_log_prob,
+  sample_location,
+  uniform_location,
+)
 from ramjax.prediction import Prediction, predict
+from ramjax.ram import recurrent_attention_model
 from ramjax.rollouts import Rollout, rollout
 from ramjax.stopping import at_stop, is_decided, stopping_time
 from ramjax.training import (
@@ -58,9 +68,11 @@ __all__ = [
   "EvaluationConfig",
   "ExtraTerm",
   "LossParts",
+  "Model",
   "ModelConfig",
   "ObjectiveConfig",
   "Params",
+  "Policy",
   "Prediction",
   "Reliability",
   "Rollout",
@@ -70,6 +82,7 @@ __all__ = [
   "UncertaintyFit",
   "at_stop",
   "baseline_loss",
+  "categorical_policy",
   "classification_loss",
   "epoch_order",
   "epoch_orders",
@@ -77,11 +90,13 @@ __all__ = [
   "evaluate",
   "expected_calibration_error",
   "extract_glimpse",
+  "gaussian_policy",
   "init_params",
   "init_train_state",
   "init_train_states",
   "intrinsic_loss",
   "is_decided",
+  "learned_gaussian_policy",
   "location_log_prob",
   "log_polar_glimpse",
   "look_until_decided",
@@ -93,6 +108,7 @@ __all__ = [
   "patch_origin",
   "predict",
   "predict_error",
+  "recurrent_attention_model",
   "reinforce_loss",
   "reliability",
   "reward",

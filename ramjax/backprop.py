@@ -17,20 +17,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from ramjax import networks
-from ramjax.config import ModelConfig
+from ramjax.model import Model, PyTree
 from ramjax.unroll import Unrolled, unroll
 
 
 def unroll_by_hand(
-  ram_params: networks.PyTree,
+  params: networks.Params,
   images: jax.Array,
   first_location: jax.Array,
-  noise_t: jax.Array,
+  noise_t: PyTree,
   *,
-  model_config: ModelConfig,
+  model: Model,
+  module: networks.RecurrentAttentionModel,
 ) -> Unrolled:
   """`ramjax.unroll.unroll` of the RNN core, with a faster gradient in the parameters.
 
@@ -38,27 +40,43 @@ def unroll_by_hand(
   Forward-mode differentiation is not supported.
 
   Args:
-    ram_params: parameters of the RAM, `Params.ram`.
+    params: parameters of the model.
     images: batch [B, H, W, C], float, normalised.
     first_location: location of the first glimpse (x, y) [B, 2].
-    noise_t: standard normal noise of the policy [T, B, 2].
-    model_config: the model; its core must be `rnn`.
+    noise_t: noise of the policy [T, B, ...].
+    model: the model; its sensor and its policy may be any.
+    module: the networks of its `start`, `step` and `locate`; their core must be `rnn`.
 
   Returns:
     The unroll.
   """
 
-  def plain(*inputs: Any) -> Unrolled:
-    return unroll(*inputs, model_config=model_config)[0]
+  def plain(ram: Any, *inputs: Any) -> Unrolled:
+    return unroll(networks.Params(ram, error=None), *inputs, model=model)
 
+  def step_keeping_activations(
+    params: networks.Params, state: networks.CoreState, *inputs: jax.Array
+  ) -> tuple[networks.CoreState, Any]:
+    state, sown = module.apply(
+      {"params": params.ram}, state, *inputs, method="step", mutable=["activations"]
+    )
+    return state, (state.hidden, sown["activations"]["glimpse"]["layers"])
+
+  keeping = model._replace(
+    step=step_keeping_activations,
+    locate=lambda params, kept: model.locate(params, kept[0]),
+  )
   run = jax.custom_vjp(plain)
 
   def forward(*inputs: Any) -> tuple[Unrolled, Any]:
     values = jax.tree.map(lambda leaf: leaf.value, inputs)
-    if any(leaf.perturbed for leaf in inputs[1:]):
+    if any(leaf.perturbed for leaf in jax.tree.leaves(inputs[1:])):
       return jax.vjp(plain, *values)
-    unrolled, activations = unroll(*values, model_config=model_config)
-    return unrolled, (values[0], unrolled, activations)
+    ram, *rest = values
+    unrolled = unroll(networks.Params(ram, error=None), *rest, model=keeping)
+    hidden_t, activations = unrolled.hidden_t
+    unrolled = unrolled._replace(hidden_t=hidden_t)
+    return unrolled, (ram, unrolled, activations)
 
   def backward(residuals: Any, gradient: Unrolled) -> tuple[Any, ...]:
     gradient = jax.tree.map(_instantiate, gradient, is_leaf=_is_zero)
@@ -69,7 +87,7 @@ def unroll_by_hand(
     return params_gradient, None, None, None
 
   run.defvjp(forward, backward, symbolic_zeros=True)
-  recurrent = {name: ram_params[name] for name in ("glimpse", "core", "location")}
+  recurrent = {name: params.ram[name] for name in ("glimpse", "core", "location")}
   return run(recurrent, images, first_location, noise_t)
 
 
@@ -116,7 +134,9 @@ def _params_gradient(
     "bias": core.sum(axis=(0, 1)),
   }
   _, location_vjp = jax.vjp(
-    lambda params: networks.LocationNetwork().apply({"params": params}, hidden_t),
+    lambda params: networks.LocationNetwork(unrolled.output_t.shape[-1]).apply(
+      {"params": params}, hidden_t
+    ),
     params["location"],
   )
   return {
@@ -130,7 +150,7 @@ def _params_gradient(
       "glimpse": _layer_gradient(activations.features, core),
       "hidden": hidden_layer,
     },
-    "location": location_vjp(gradient.mean_t)[0],
+    "location": location_vjp(gradient.output_t)[0],
   }
 
 
@@ -157,5 +177,8 @@ def _is_zero(leaf: Any) -> bool:
   return isinstance(leaf, SymbolicZero)
 
 
-def _instantiate(leaf: Any) -> jax.Array:
-  return jnp.zeros(leaf.shape, leaf.dtype) if _is_zero(leaf) else leaf
+def _instantiate(leaf: Any) -> Any:
+  if not _is_zero(leaf):
+    return leaf
+  zeros = np.zeros if leaf.dtype == jax.dtypes.float0 else jnp.zeros
+  return zeros(leaf.shape, leaf.dtype)

@@ -44,6 +44,17 @@ def _check_prior(name: str, value: Any) -> tuple[float, ...]:
   return tuple(float(p) for p in value)
 
 
+def _check_factory(name: str, value: Any) -> str:
+  parts = value.split(":") if isinstance(value, str) else ()
+  if len(parts) != 2 or not all(
+    word.isidentifier() for part in parts for word in part.split(".")
+  ):
+    raise ConfigError(
+      f"{name} must be package.module:function (or None), not {value!r}"
+    )
+  return str(value)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(fields.Checked):
   """The shape of the network and of what it sees."""
@@ -87,6 +98,14 @@ class ModelConfig(fields.Checked):
   )
   fill_value: float = fields.number(
     0.0, "Value of pixels outside of the image, in normalised units.", reach="set"
+  )
+  factory: str | None = fields.checked(
+    None,
+    "A model of your own, package.module:function; the function makes a `ramjax.Model`"
+    " from these settings. By default it is the model of the paper.",
+    _check_factory,
+    optional=True,
+    flag="model",
   )
 
 

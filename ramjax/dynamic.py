@@ -9,16 +9,18 @@ ones for the remainder. The program is therefore compiled once, for any number o
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ramjax import networks, stopping
+from ramjax import stopping
 from ramjax.config import ConfigError, ModelConfig
 from ramjax.data.batches import take_images
+from ramjax.model import Model, PyTree
+from ramjax.ram import as_model
 from ramjax.rollouts import begin, policy_noise
-from ramjax.unroll import take_glimpse
+from ramjax.unroll import initial_states, take_glimpse
 
 _BLOCK_SIZES = (512, 128, 32)
 """Large blocks make large matrix products, small ones waste little on the remainder."""
@@ -41,19 +43,19 @@ class Decision(NamedTuple):
 class _Progress(NamedTuple):
   """B images between two glimpses."""
 
-  state: networks.CoreState  # [B, hidden_size]
+  state: PyTree  # [B, ...]
   location: jax.Array  # [B, 2], of the next glimpse
   decided: jax.Array  # [B]
-  num_glimpses: jax.Array  # [B]
+  decision: Decision  # at the last glimpse
 
 
 def look_until_decided(
   key: jax.Array,
-  params: networks.Params,
+  params: PyTree,
   images: jax.Array,
   *,
   beta: float | jax.Array,
-  model_config: ModelConfig,
+  model: Model | ModelConfig,
   max_glimpses: int,
   location_policy: str = "sample",
 ) -> Decision:
@@ -69,7 +71,7 @@ def look_until_decided(
     images: images [B, H, W, C], float, normalised; any height and width.
     beta: exploration rate of the stopping rule [], at least 0; a larger rate takes more
       glimpses.
-    model_config: the shape of the model.
+    model: the model, or the configuration of the paper's model.
     max_glimpses: number of glimpses after which it stops in any case.
     location_policy: `sample` draws the next location from the policy, `mean` takes its
       mean.
@@ -83,36 +85,44 @@ def look_until_decided(
   """
   if max_glimpses < 1:
     raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
+  model = as_model(model)
   batch = images.shape[0]
   first_location, policy_key = begin(
-    key, images, model_config=model_config, location_policy=location_policy
+    key, images, model=model, location_policy=location_policy
   )
   block_sizes = [size for size in _BLOCK_SIZES if size <= batch] or [batch]
 
   def predict(hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Probabilities and self-uncertainties [..., K] of internal states."""
-    model = networks.RecurrentAttentionModel(model_config)
-    logits, _ = cast(
-      tuple[jax.Array, jax.Array],
-      model.apply({"params": params.ram}, hidden, method="read"),
-    )
+    """Probabilities and self-uncertainties [K] of one image."""
+    logits, _ = model.read(params, hidden)
     probs = jax.nn.softmax(logits)
-    return probs, networks.predict_error(params.error, hidden, probs)
+    return probs, model.predict_error(params, hidden, probs)
+
+  def look(
+    t: jax.Array, images: jax.Array, keys: jax.Array, state: PyTree, location: jax.Array
+  ) -> _Progress:
+    """Takes glimpse t at some images."""
+    noise_t = policy_noise(model.policy, keys, t[None], location_policy=location_policy)
+    noise = jax.tree.map(lambda leaf: leaf[0], noise_t)
+    state, hidden, _, sample = take_glimpse(
+      params, images, state, location, noise, model=model
+    )
+    probs, predicted_error = jax.vmap(predict)(hidden)
+    return _Progress(
+      state,
+      jax.vmap(model.policy.location)(sample),
+      stopping.is_decided(probs, predicted_error, beta=beta),
+      Decision(probs, predicted_error, jnp.full(images.shape[:1], t + 1)),
+    )
 
   def advance_block(t: jax.Array, index: jax.Array, progress: _Progress) -> _Progress:
     """Takes glimpse t at the images `index`; an index of B stands for no image."""
     valid = jnp.minimum(index, batch - 1)
-    noise_t = policy_noise(policy_key[valid], t[None], location_policy=location_policy)
-    state, location, _, _ = take_glimpse(
-      params.ram,
-      take_images(images, valid),
-      jax.tree.map(lambda leaf: leaf[valid], progress.state),
-      progress.location[valid],
-      noise_t[0],
-      model_config=model_config,
+    state, location = jax.tree.map(
+      lambda leaf: leaf[valid], (progress.state, progress.location)
     )
-    decided = stopping.is_decided(*predict(state.hidden), beta=beta)
-    block = _Progress(state, location, decided, jnp.full(index.shape, t + 1))
+    shown = take_images(images, valid)
+    block = look(t, shown, policy_key[valid], state, location)
     # JAX drops updates that are out of bounds, here those of index B.
     return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), progress, block)
 
@@ -151,12 +161,11 @@ def look_until_decided(
     t, progress = carry
     return (t < max_glimpses) & ~jnp.all(progress.decided)
 
-  start = _Progress(
-    state=networks.initial_state(model_config, batch=(batch,)),
-    location=first_location,
-    decided=jnp.zeros(batch, jnp.bool_),
-    num_glimpses=jnp.zeros(batch, jnp.int32),
+  inputs = images, policy_key, initial_states(model, params, batch), first_location
+  undecided = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+    jax.eval_shape(look, jnp.int32(0), *inputs),
   )
+  start = undecided._replace(state=inputs[2], location=first_location)
   _, end = jax.lax.while_loop(is_unfinished, advance, (jnp.int32(0), start))
-  # A decided image keeps its state, so its prediction is computed again from it.
-  return Decision(*predict(end.state.hidden), end.num_glimpses)
+  return end.decision

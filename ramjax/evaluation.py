@@ -9,10 +9,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ramjax import calibration, losses, networks, stopping
+from ramjax import calibration, losses, stopping
 from ramjax.config import Config, EvaluationConfig, ModelConfig
 from ramjax.data.batches import Preprocess, evaluation_images, map_batches
 from ramjax.keys import image_keys
+from ramjax.model import Model, PyTree
 from ramjax.objectives import (
   ExtraTerms,
   LossParts,
@@ -22,6 +23,7 @@ from ramjax.objectives import (
   mean_objective,
 )
 from ramjax.prediction import Prediction, predict
+from ramjax.ram import model_of
 from ramjax.rollouts import Rollout, rollout
 
 
@@ -96,7 +98,7 @@ def summarize(
 @functools.partial(
   jax.jit,
   static_argnames=(
-    "model_config",
+    "model",
     "evaluation_config",
     "preprocess",
     "batch_size",
@@ -105,12 +107,12 @@ def summarize(
 )
 def evaluate(
   key: jax.Array,
-  params: networks.Params,
+  params: PyTree,
   images: jax.Array,
   labels: jax.Array,
   betas: jax.Array,
   *,
-  model_config: ModelConfig,
+  model: Model | ModelConfig,
   evaluation_config: EvaluationConfig,
   preprocess: Preprocess,
   batch_size: int = 1000,
@@ -124,7 +126,7 @@ def evaluate(
     images: images [M, H, W, C], stored.
     labels: true classes [M], integer in [0, K).
     betas: exploration rates of the stopping rule [num_betas]; may be empty.
-    model_config: the shape of the model.
+    model: the model, or the configuration of the paper's model.
     evaluation_config: numbers of glimpses and of rollouts, and the location policy.
     preprocess: from a stored image to a model's input, see `ramjax.predict`.
     batch_size: images at a time; bounds the memory of the rollouts.
@@ -143,7 +145,7 @@ def evaluate(
     key,
     params,
     images,
-    model_config=model_config,
+    model=model,
     evaluation_config=evaluation_config,
     preprocess=preprocess,
     batch_size=batch_size,
@@ -154,11 +156,12 @@ def evaluate(
 
 def validation_rollout(
   key: jax.Array,
-  params: networks.Params,
+  params: PyTree,
   images: jax.Array,
   index: jax.Array,
   *,
   config: Config,
+  model: Model | None = None,
   preprocess: Preprocess,
 ) -> Rollout:
   """The rollout of some images that `validate` evaluates.
@@ -169,6 +172,7 @@ def validation_rollout(
     images: all images [M, H, W, C], stored.
     index: numbers of the images [B].
     config: the run.
+    model: its model; None for that of `config.model`.
     preprocess: from a stored image to a model's input, see `ramjax.predict`.
 
   Returns:
@@ -179,22 +183,23 @@ def validation_rollout(
     image_keys(rollout_key, index),
     params,
     evaluation_images(images, index, preprocess=preprocess),
-    model_config=config.model,
+    model=model_of(config, model),
     num_glimpses=config.train.num_glimpses,
   )
 
 
 @accept_pairs
 @functools.partial(
-  jax.jit, static_argnames=("config", "preprocess", "batch_size", "sharding")
+  jax.jit, static_argnames=("config", "model", "preprocess", "batch_size", "sharding")
 )
 def validate(
   key: jax.Array,
-  params: networks.Params,
+  params: PyTree,
   images: jax.Array,
   labels: jax.Array,
   *,
   config: Config,
+  model: Model | None = None,
   preprocess: Preprocess,
   term_weights: TermWeights | None = None,
   extra_terms: ExtraTerms | None = None,
@@ -209,6 +214,7 @@ def validate(
     images: images [M, H, W, C], stored.
     labels: true classes [M], integer in [0, K), or soft labels [M, K].
     config: the run.
+    model: its model; None for that of `config.model`.
     preprocess: from a stored image to a model's input, see `ramjax.predict`.
     term_weights: weights of the uncertainty and the intrinsic term; None for those of
       `config.objective`.
@@ -230,12 +236,13 @@ def validate(
 
   def validate_batch(index: jax.Array) -> tuple[LossParts, jax.Array]:
     unrolled = validation_rollout(
-      key, params, images, index, config=config, preprocess=preprocess
+      key, params, images, index, config=config, model=model, preprocess=preprocess
     )
     parts = loss_parts(
-      params.error,
+      params,
       unrolled,
       labels[index],
+      model=model_of(config, model),
       objective_config=config.objective,
       extra_terms=extra_terms,
     )

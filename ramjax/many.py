@@ -21,24 +21,32 @@ from jax.sharding import Mesh, PartitionSpec
 
 from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess
+from ramjax.model import Model
 from ramjax.objectives import ExtraTerm, ExtraTerms, TermWeights, as_terms
 from ramjax.training import Metrics, TrainState, init_train_state, train_chunk
 
 
 def init_train_states(
-  keys: jax.Array, *, config: Config, optimizer: optax.GradientTransformation
+  keys: jax.Array,
+  *,
+  config: Config,
+  optimizer: optax.GradientTransformation,
+  model: Model | None = None,
 ) -> TrainState:
   """The states of R runs before the first step.
 
   Args:
     keys: typed PRNG keys of the runs [R].
     config: the settings that the runs share.
+    model: their model; None for that of `config.model`.
     optimizer: any Optax optimiser.
 
   Returns:
     A state whose arrays have a first axis [R].
   """
-  init = functools.partial(init_train_state, config=config, optimizer=optimizer)
+  init = functools.partial(
+    init_train_state, config=config, optimizer=optimizer, model=model
+  )
   return jax.vmap(init)(keys)
 
 
@@ -53,6 +61,7 @@ def train_chunks(
   *,
   config: Config,
   optimizer: optax.GradientTransformation,
+  model: Model | None = None,
   preprocess: Preprocess,
   max_steps: int,
   extra_terms: ExtraTerms | None = None,
@@ -72,6 +81,7 @@ def train_chunks(
     term_weights: weights of the uncertainty and the intrinsic term in each run, [R]
       each. They replace those of `config.objective`, whose name has no effect.
     config: the settings that the runs share.
+    model: their model; None for that of `config.model`.
     optimizer: the optimiser that the states were made for.
     preprocess: from a stored image to a model's input, see
       `ramjax.data.batches.Preprocess`.
@@ -92,6 +102,7 @@ def train_chunks(
     train_chunk,
     config=config,
     optimizer=optimizer,
+    model=model,
     preprocess=preprocess,
     max_steps=max_steps,
   )

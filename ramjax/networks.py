@@ -4,20 +4,19 @@ The architecture follows Mnih et al. (2014), section 4,
 https://arxiv.org/abs/1406.6247. Sizes and initialisation follow the released code of the
 paper. Every network accepts any leading axes, so a batch is one matrix product. The core
 carries a `CoreState` from glimpse to glimpse; all other networks read its hidden state h.
+`ramjax.ram` makes a `ramjax.Model` of them.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ramjax.config import ModelConfig
-
-PyTree = Any
-"""Arrays in any nesting that `jax.tree` knows, such as the parameters of Flax."""
+from ramjax.model import PyTree
 
 _FORGET_BIAS = 1.0
 """Added to the initial bias of the LSTM's forget gate, so that it starts mostly open."""
@@ -70,8 +69,8 @@ class GlimpseNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, glimpse: jax.Array, location: jax.Array) -> jax.Array:
-    """From patches [..., num_scales, g, g, C] and locations [..., 2] to features."""
-    patches = glimpse.reshape(*glimpse.shape[:-4], -1)
+    """From glimpses [..., any shape] and locations [..., 2] to features."""
+    patches = glimpse.reshape(*location.shape[:-1], -1)
     what = nn.relu(_dense(self.branch_size, patches.shape[-1], "patch")(patches))
     where = nn.relu(_dense(self.branch_size, 2, "location")(location))
     features = nn.relu(
@@ -158,15 +157,20 @@ _CORES = {"rnn": RNNCore, "lstm": LSTMCore}
 
 
 class LocationNetwork(nn.Module):
-  """Mean of the location policy, clip(fc(h), -1, 1).
+  """What the location policy takes, fc(h): for a Gaussian, its mean before clipping.
 
   The gradient of h is stopped, so REINFORCE trains this layer only.
+
+  Attributes:
+    num_outputs: `ramjax.Policy.num_outputs`.
   """
+
+  num_outputs: int = 2
 
   @nn.compact
   def __call__(self, hidden: jax.Array) -> jax.Array:
-    mean = _dense(2, hidden.shape[-1], "mean")(jax.lax.stop_gradient(hidden))
-    return jnp.clip(mean, -1.0, 1.0)
+    layer = _dense(self.num_outputs, hidden.shape[-1], "mean")
+    return layer(jax.lax.stop_gradient(hidden))
 
 
 class BaselineNetwork(nn.Module):
@@ -201,33 +205,37 @@ class RecurrentAttentionModel(nn.Module):
 
   Attributes:
     config: the model.
+    num_outputs: number of outputs of the location network.
   """
 
   config: ModelConfig
+  num_outputs: int = 2
 
   def setup(self) -> None:
     self.glimpse = GlimpseNetwork(self.config.branch_size, self.config.hidden_size)
     self.core = _CORES[self.config.core](self.config.hidden_size)
-    self.location = LocationNetwork()
+    self.location = LocationNetwork(self.num_outputs)
     self.action = _dense(self.config.num_classes, self.config.hidden_size)
     self.baseline = BaselineNetwork()
 
   def step(
     self, state: CoreState, glimpse: jax.Array, location: jax.Array
-  ) -> tuple[CoreState, jax.Array]:
+  ) -> CoreState:
     """Updates the state with one glimpse.
 
     Args:
       state: state before the glimpse [..., hidden_size].
-      glimpse: patches [..., num_scales, g, g, C].
+      glimpse: patches [..., num_scales, g, g, C], or what another sensor gives.
       location: location of the glimpse (x, y) [..., 2].
 
     Returns:
-      The new state [..., hidden_size], and the mean of the policy for the next location
-      [..., 2].
+      The new state [..., hidden_size].
     """
-    state = self.core(state, self.glimpse(glimpse, location))
-    return state, self.location(state.hidden)
+    return self.core(state, self.glimpse(glimpse, location))
+
+  def locate(self, hidden: jax.Array) -> jax.Array:
+    """What the policy of the next location takes [..., num_outputs]."""
+    return self.location(hidden)
 
   def read(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Logits of the prediction [..., K] and predicted reward [...] of a state."""
@@ -236,9 +244,9 @@ class RecurrentAttentionModel(nn.Module):
   def __call__(
     self, state: CoreState, glimpse: jax.Array, location: jax.Array
   ) -> tuple[CoreState, jax.Array, jax.Array, jax.Array]:
-    """`step` and `read`; uses every parameter, as initialisation requires."""
-    state, mean = self.step(state, glimpse, location)
-    return state, mean, *self.read(state.hidden)
+    """All of these; uses every parameter, as initialisation requires."""
+    state = self.step(state, glimpse, location)
+    return state, self.locate(state.hidden), *self.read(state.hidden)
 
 
 class Params(NamedTuple):
@@ -253,12 +261,20 @@ class Params(NamedTuple):
   error: PyTree
 
 
-def init_params(key: jax.Array, config: ModelConfig) -> Params:
+def init_params(
+  key: jax.Array,
+  config: ModelConfig,
+  *,
+  glimpse_shape: tuple[int, ...] | None = None,
+  num_outputs: int = 2,
+) -> Params:
   """Initial parameters: 212,347 numbers for the default configuration.
 
   Args:
     key: typed PRNG key.
     config: the model.
+    glimpse_shape: shape of a glimpse; None for that of the configuration.
+    num_outputs: number of outputs of the location network.
 
   Returns:
     Parameters, float32.
@@ -266,8 +282,9 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
   ram_key, error_key = jax.random.split(key)
   state = initial_state(config)
   side, channels = config.patch_size, config.image_shape[-1]
-  glimpse = jnp.zeros((config.num_scales, side, side, channels))
-  ram = RecurrentAttentionModel(config).init(ram_key, state, glimpse, jnp.zeros(2))
+  glimpse = jnp.zeros(glimpse_shape or (config.num_scales, side, side, channels))
+  module = RecurrentAttentionModel(config, num_outputs)
+  ram = module.init(ram_key, state, glimpse, jnp.zeros(2))
   error = ErrorNetwork().init(error_key, state.hidden, jnp.zeros(config.num_classes))
   params = Params(ram=ram["params"], error=error["params"])
   if config.core == "lstm":

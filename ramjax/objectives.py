@@ -35,9 +35,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ramjax import losses, networks
-from ramjax.config import ConfigError, ObjectiveConfig
-from ramjax.rollouts import Rollout
+from ramjax import losses
+from ramjax.config import ConfigError, ModelConfig, ObjectiveConfig
+from ramjax.model import Model, PyTree
+from ramjax.ram import as_model
+from ramjax.rollouts import Rollout, predict_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,10 +139,11 @@ class LossParts(NamedTuple):
 
 
 def loss_parts(
-  error_params: networks.PyTree,
+  params: PyTree,
   rollout: Rollout,
   label: jax.Array,
   *,
+  model: Model | ModelConfig,
   objective_config: ObjectiveConfig,
   extra_terms: ExtraTerms | None = None,
 ) -> LossParts:
@@ -151,11 +154,11 @@ def loss_parts(
   credits and the predictions in the intrinsic term.
 
   Args:
-    error_params: parameters of the error network, `Params.error`, of the same model as
-      the rollout.
+    params: parameters of the model, with which the rollout was made.
     rollout: T glimpses at each of B images.
     label: true classes [B], integer in [0, K), or soft labels [B, K], see
       `ramjax.losses`.
+    model: the model of the rollout, or the configuration of the paper's model.
     objective_config: the objective.
     extra_terms: terms of your own, see `ExtraTerm`.
 
@@ -168,19 +171,21 @@ def loss_parts(
       name.
   """
   terms = as_terms(extra_terms)
+  model = as_model(model)
   logits = rollout.logits_t[-1]
   credited = slice(None if objective_config.credit_last_location else -1)
   probs_t = rollout.probs_t
   reward = losses.reward(logits, label)
-  fitted_error_t = networks.predict_error(
-    error_params,
+  fitted_error_t = predict_errors(
+    model,
+    params,
     jax.lax.stop_gradient(rollout.hidden_t),
     jax.lax.stop_gradient(probs_t),
   )
   predicted_error_t = rollout.predicted_error_t
   if objective_config.error_gradient == "state":
-    predicted_error_t = networks.predict_error(
-      jax.lax.stop_gradient(error_params), rollout.hidden_t, probs_t
+    predicted_error_t = predict_errors(
+      model, jax.lax.stop_gradient(params), rollout.hidden_t, probs_t
     )
   prior = (
     None
@@ -208,10 +213,11 @@ def loss_parts(
 
 
 def objective(
-  error_params: networks.PyTree,
+  params: PyTree,
   rollout: Rollout,
   label: jax.Array,
   *,
+  model: Model | ModelConfig,
   objective_config: ObjectiveConfig,
   term_weights: TermWeights | None = None,
   extra_terms: ExtraTerms | None = None,
@@ -219,11 +225,11 @@ def objective(
   """The loss of a rollout under one of the four objectives, and metrics.
 
   Args:
-    error_params: parameters of the error network, `Params.error`, of the same model as
-      the rollout.
+    params: parameters of the model, with which the rollout was made.
     rollout: T glimpses at each of B images.
     label: true classes [B], integer in [0, K), or soft labels [B, K], see
       `ramjax.losses`.
+    model: the model of the rollout, or the configuration of the paper's model.
     objective_config: the objective.
     term_weights: weights of the uncertainty and the intrinsic term; None uses those of
       `objective_config`.
@@ -238,9 +244,10 @@ def objective(
     AssertionError: if an array has another shape or type.
   """
   parts = loss_parts(
-    error_params,
+    params,
     rollout,
     label,
+    model=model,
     objective_config=objective_config,
     extra_terms=extra_terms,
   )

@@ -9,10 +9,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ramjax import networks
 from ramjax.config import EvaluationConfig, ModelConfig
 from ramjax.data.batches import Preprocess, evaluation_images, map_batches
 from ramjax.keys import image_keys
+from ramjax.model import Model, PyTree
 from ramjax.rollouts import rollout
 
 
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
 @functools.partial(
   jax.jit,
   static_argnames=(
-    "model_config",
+    "model",
     "evaluation_config",
     "preprocess",
     "batch_size",
@@ -42,10 +42,10 @@ class Prediction(NamedTuple):
 )
 def predict(
   key: jax.Array,
-  params: networks.Params,
+  params: PyTree,
   images: jax.Array,
   *,
-  model_config: ModelConfig,
+  model: Model | ModelConfig,
   evaluation_config: EvaluationConfig,
   preprocess: Preprocess,
   batch_size: int = 1000,
@@ -61,7 +61,7 @@ def predict(
       its own key from it, so results do not depend on `batch_size`.
     params: parameters of the model.
     images: images [M, H, W, C], stored.
-    model_config: the shape of the model.
+    model: the model, or the configuration of the paper's model.
     evaluation_config: numbers of glimpses and of rollouts, and the location policy.
     preprocess: from a stored image to a model's input, see
       `ramjax.data.batches.Preprocess`; a random one gets fixed keys, see
@@ -88,7 +88,7 @@ def predict(
         image_keys(jax.random.fold_in(rollout_key, sample), index),
         params,
         shown,
-        model_config=model_config,
+        model=model,
         num_glimpses=evaluation_config.num_glimpses,
         location_policy=evaluation_config.location_policy,
       )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from ramjax import networks, policy
-from ramjax.backprop import unroll_by_hand
 from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
 from ramjax.keys import image_keys
+from ramjax.model import Model, PyTree
+from ramjax.policy import Policy
+from ramjax.ram import as_model
 from ramjax.unroll import unroll
 
 
@@ -23,9 +26,9 @@ class Rollout(NamedTuple):
     next_location_t: location drawn after each glimpse for the next one. No glimpse
       follows the last of them, but REINFORCE may credit it
       (`ObjectiveConfig.credit_last_location`).
-    log_prob_t: log-density of `next_location_t` under the policy, or of the sample
-      before it was clipped (`ModelConfig.location_density`).
-    hidden_t: internal state h after each glimpse.
+    log_prob_t: log-density of what the policy has drawn for `next_location_t`: of this
+      location, or of the sample before it was clipped (`ModelConfig.location_density`).
+    hidden_t: internal state h after each glimpse; the second output of `Model.step`.
     logits_t: logits of the prediction after each glimpse.
     baseline_t: predicted reward after each glimpse.
     predicted_error_t: self-uncertainty u after each glimpse.
@@ -34,7 +37,7 @@ class Rollout(NamedTuple):
   location_t: jax.Array  # [T, B, 2]
   next_location_t: jax.Array  # [T, B, 2]
   log_prob_t: jax.Array  # [T, B]
-  hidden_t: jax.Array  # [T, B, hidden_size]
+  hidden_t: jax.Array  # [T, B, n]
   logits_t: jax.Array  # [T, B, K]
   baseline_t: jax.Array  # [T, B]
   predicted_error_t: jax.Array  # [T, B, K]
@@ -49,7 +52,7 @@ def begin(
   key: jax.Array,
   images: jax.Array,
   *,
-  model_config: ModelConfig,
+  model: Model,
   location_policy: str,
   first_location: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -59,9 +62,9 @@ def begin(
     key: typed PRNG key [], from which `image_keys` derives one key per image; or the
       keys of the images [B].
     images: batch [B, H, W, C], float.
-    model_config: the model.
+    model: the model.
     location_policy: `sample` or `mean`, see `rollout`.
-    first_location: (x, y) [2] or [B, 2]; None uses `model_config.first_location`.
+    first_location: (x, y) [2] or [B, 2]; None uses `model.first_location`.
 
   Returns:
     First locations [B, 2], and keys [B] for `policy_noise`.
@@ -75,7 +78,7 @@ def begin(
       f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
       f" not {location_policy!r}"
     )
-  chex.assert_shape(images, (None, None, None, model_config.image_shape[-1]))
+  chex.assert_rank(images, 4)
   chex.assert_type(images, float)
   batch = images.shape[0]
   if key.ndim == 0:
@@ -83,43 +86,43 @@ def begin(
   chex.assert_shape(key, (batch,))
   first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
   if first_location is None:
-    if model_config.first_location == "centre":
-      first_location = jnp.zeros(2)
-    else:
-      first_location = jax.vmap(policy.uniform_location)(first_key)
+    first_location = jax.vmap(model.first_location)(first_key)
   chex.assert_axis_dimension(first_location, -1, 2)
   return jnp.broadcast_to(first_location, (batch, 2)), policy_key
 
 
 def policy_noise(
-  policy_key: jax.Array, t: jax.Array, *, location_policy: str
-) -> jax.Array:
+  policy: Policy, policy_key: jax.Array, t: jax.Array, *, location_policy: str
+) -> PyTree:
   """The noise of the location policy; glimpse t of an image uses `fold_in(key, t)`.
 
   Args:
+    policy: the policy.
     policy_key: typed PRNG key of each image's policy [B].
     t: numbers of the glimpses, from 0 [T], integer.
     location_policy: `sample`, or `mean`, which has no noise.
 
   Returns:
-    Standard normal noise [T, B, 2]; zeros for `mean`.
+    Noise [T, B, ...]; zeros for `mean`.
   """
-  if location_policy == "mean":
-    return jnp.zeros((t.size, policy_key.size, 2))
 
-  def draw(key: jax.Array, t: jax.Array) -> jax.Array:
-    return jax.random.normal(jax.random.fold_in(key, t), (2,))
+  def draw(key: jax.Array, t: jax.Array) -> PyTree:
+    return policy.noise(jax.random.fold_in(key, t))
 
   draw_batch = jax.vmap(draw, in_axes=(0, None))
-  return jax.vmap(draw_batch, in_axes=(None, 0))(policy_key, t)
+  draw_all = jax.vmap(draw_batch, in_axes=(None, 0))
+  if location_policy == "mean":
+    shapes = jax.eval_shape(draw_all, policy_key, t)
+    return jax.tree.map(lambda noise: jnp.zeros(noise.shape, noise.dtype), shapes)
+  return draw_all(policy_key, t)
 
 
 def rollout(
   key: jax.Array,
-  params: networks.Params,
+  params: PyTree,
   images: jax.Array,
   *,
-  model_config: ModelConfig,
+  model: Model | ModelConfig,
   num_glimpses: int,
   location_policy: str = "sample",
   first_location: jax.Array | None = None,
@@ -136,14 +139,15 @@ def rollout(
       keys of the images [B].
     params: parameters of the model.
     images: batch [B, H, W, C], float, normalised; any height and width.
-    model_config: the model.
+    model: the model, or the configuration of the paper's model.
     num_glimpses: number of glimpses T, at least 1.
     location_policy: `sample` draws the next location from the policy; `mean` takes the
-      mean of the policy.
+      mean of the policy, or the most probable of several places.
     first_location: (x, y) [2] or [B, 2] of the first glimpse; None uses
-      `model_config.first_location`.
+      `model.first_location`.
     autodiff: whether JAX differentiates the unroll. This is slower than the hand-written
-      gradient, but forward-mode differentiation needs it. The LSTM always uses it.
+      gradient of the paper's RNN, but forward-mode differentiation needs it. All other
+      models always use it.
 
   Returns:
     The rollout, differentiable in the parameters.
@@ -154,39 +158,51 @@ def rollout(
   """
   if num_glimpses < 1:
     raise ConfigError(f"num_glimpses must be at least 1, not {num_glimpses}")
+  model = as_model(model)
   first_location, policy_key = begin(
     key,
     images,
-    model_config=model_config,
+    model=model,
     location_policy=location_policy,
     first_location=first_location,
   )
   noise_t = policy_noise(
-    policy_key, jnp.arange(num_glimpses), location_policy=location_policy
+    model.policy,
+    policy_key,
+    jnp.arange(num_glimpses),
+    location_policy=location_policy,
   )
-  inputs = params.ram, images, first_location, noise_t
-  if autodiff or model_config.core != "rnn":
-    unrolled, _ = unroll(*inputs, model_config=model_config)
-  else:
-    unrolled = unroll_by_hand(*inputs, model_config=model_config)
-  sample_t = unrolled.next_location_t
-  if model_config.location_density == "raw":  # before it was clipped
-    sample_t = unrolled.mean_t + model_config.location_std * noise_t
-  model = networks.RecurrentAttentionModel(model_config)
-  logits_t, baseline_t = cast(
-    tuple[jax.Array, jax.Array],
-    model.apply({"params": params.ram}, unrolled.hidden_t, method="read"),
-  )
+  run = unroll if autodiff or model.unroll is None else model.unroll
+  unrolled = run(params, images, first_location, noise_t, model=model)
+  read = functools.partial(model.read, params)
+  logits_t, baseline_t = _each(read)(unrolled.hidden_t)
   return Rollout(
     location_t=unrolled.location_t,
-    next_location_t=unrolled.next_location_t,
-    log_prob_t=policy.location_log_prob(
-      sample_t, unrolled.mean_t, std=model_config.location_std
-    ),
+    next_location_t=_each(model.policy.location)(unrolled.sample_t),
+    log_prob_t=_each(model.policy.log_prob)(unrolled.output_t, unrolled.sample_t),
     hidden_t=unrolled.hidden_t,
     logits_t=logits_t,
     baseline_t=baseline_t,
-    predicted_error_t=networks.predict_error(
-      params.error, unrolled.hidden_t, jax.nn.softmax(logits_t)
+    predicted_error_t=predict_errors(
+      model, params, unrolled.hidden_t, jax.nn.softmax(logits_t)
     ),
   )
+
+
+def predict_errors(
+  model: Model, params: PyTree, hidden_t: jax.Array, probs_t: jax.Array
+) -> jax.Array:
+  """The self-uncertainties u [T, B, K] of a model.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    hidden_t: outputs `hidden` of `Model.step` [T, B, n].
+    probs_t: softmax outputs p [T, B, K].
+  """
+  return _each(functools.partial(model.predict_error, params))(hidden_t, probs_t)
+
+
+def _each(function: Callable[..., Any]) -> Callable[..., Any]:
+  """A function of one glimpse at one image, mapped over the axes [T, B]."""
+  return jax.vmap(jax.vmap(function))

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from optax.microbatching import AccumulationType, microbatch
 
-from ramjax import networks
 from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess, preprocess_batch, take_images
 from ramjax.keys import image_keys
+from ramjax.model import Model, PyTree
 from ramjax.objectives import ExtraTerms, TermWeights, accept_pairs, objective
+from ramjax.ram import model_of
 from ramjax.rollouts import rollout
 
 Metrics = dict[str, jax.Array]
@@ -37,30 +38,35 @@ class TrainState(NamedTuple):
 
   step: jax.Array  # [] int32
   key: jax.Array  # []
-  params: networks.Params
-  opt_state: networks.PyTree
+  params: PyTree
+  opt_state: PyTree
 
 
 def init_train_state(
-  key: jax.Array, *, config: Config, optimizer: optax.GradientTransformation
+  key: jax.Array,
+  *,
+  config: Config,
+  optimizer: optax.GradientTransformation,
+  model: Model | None = None,
 ) -> TrainState:
   """The state before the first step, with fresh parameters.
 
   Args:
     key: typed PRNG key of the run.
     config: the run.
+    model: its model; None for that of `config.model`.
     optimizer: any Optax optimiser.
 
   Returns:
     The state.
   """
   init_key, step_key = jax.random.split(key)
-  params = networks.init_params(init_key, config.model)
+  params = model_of(config, model).init(init_key)
   return TrainState(jnp.int32(0), step_key, params, optimizer.init(params))
 
 
 @accept_pairs
-@functools.partial(jax.jit, static_argnames=("config", "optimizer"))
+@functools.partial(jax.jit, static_argnames=("config", "optimizer", "model"))
 def train_step(
   state: TrainState,
   images: jax.Array,
@@ -68,6 +74,7 @@ def train_step(
   *,
   config: Config,
   optimizer: optax.GradientTransformation,
+  model: Model | None = None,
   term_weights: TermWeights | None = None,
   extra_terms: ExtraTerms | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -83,6 +90,7 @@ def train_step(
     images: images [B, H, W, C], float, normalised.
     labels: true classes [B], integer in [0, K), or soft labels [B, K].
     config: the run: its model, its objective, its number of glimpses.
+    model: the model; None for that of `config.model`.
     optimizer: the optimiser that the state was made for.
     term_weights: weights of the uncertainty and the intrinsic term; None for those of
       `config.objective`.
@@ -104,6 +112,7 @@ def train_step(
     get_examples=lambda key, position, examples: examples,
     config=config,
     optimizer=optimizer,
+    model=model,
     term_weights=term_weights,
     extra_terms=extra_terms,
   )
@@ -119,6 +128,7 @@ def train_chunk(
   *,
   config: Config,
   optimizer: optax.GradientTransformation,
+  model: Model | None = None,
   preprocess: Preprocess,
   max_steps: int,
   term_weights: TermWeights | None = None,
@@ -137,6 +147,7 @@ def train_chunk(
     start: first row of `order` to train on.
     stop: row after the last one; at most `start + max_steps`.
     config: the run.
+    model: its model; None for that of `config.model`.
     optimizer: the optimiser that the state was made for.
     preprocess: from a stored image to a model's input, see
       `ramjax.data.batches.Preprocess`.
@@ -166,6 +177,7 @@ def train_chunk(
     get_examples=get_examples,
     config=config,
     optimizer=optimizer,
+    model=model,
     term_weights=term_weights,
     extra_terms=extra_terms,
   )
@@ -193,10 +205,12 @@ def _gradient_step(
   get_examples: GetExamples,
   config: Config,
   optimizer: optax.GradientTransformation,
+  model: Model | None,
   term_weights: TermWeights | None,
   extra_terms: ExtraTerms | None,
 ) -> tuple[TrainState, Metrics]:
   """One step on a batch, a tree of arrays [B, ...]; see `train_step`."""
+  model = model_of(config, model)
   batch_size = jax.tree.leaves(batch)[0].shape[0]
   num_parts = config.train.accumulation_steps
   if batch_size % num_parts:
@@ -208,20 +222,21 @@ def _gradient_step(
   )
 
   def loss(
-    params: networks.Params, position: jax.Array, batch: Any
+    params: PyTree, position: jax.Array, batch: Any
   ) -> tuple[jax.Array, Metrics]:
     images, labels = get_examples(preprocess_key, position, batch)
     unrolled = rollout(
       image_keys(rollout_key, position),
       params,
       images,
-      model_config=config.model,
+      model=model,
       num_glimpses=config.train.num_glimpses,
     )
     return objective(
-      params.error,
+      params,
       unrolled,
       labels,
+      model=model,
       objective_config=config.objective,
       term_weights=term_weights,
       extra_terms=extra_terms,
@@ -239,13 +254,13 @@ def _gradient_step(
     )
   grads, metrics = gradient(state.params, jnp.arange(batch_size), batch)
 
-  def update() -> tuple[networks.Params, optax.OptState]:
+  def update() -> tuple[PyTree, optax.OptState]:
     # Optax mixes its integer step count with floats, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
       updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     return optax.apply_updates(state.params, updates), opt_state
 
-  def skip() -> tuple[networks.Params, optax.OptState]:
+  def skip() -> tuple[PyTree, optax.OptState]:
     return state.params, state.opt_state
 
   # The norm is finite only if every entry is, and small enough for Adam to square it.

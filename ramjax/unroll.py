@@ -1,19 +1,16 @@
-"""The recurrent loop of the model: each glimpse chooses the next location.
+"""The recurrent loop of a model: each glimpse chooses the next location.
 
-`unroll` is the reference: a plain `lax.scan` that JAX differentiates. `ramjax.backprop`
-computes the same values with a hand-written gradient for the RNN core, which is faster.
-`ramjax.rollout` uses the fast version where it applies.
+`unroll` is a plain `lax.scan` over any `ramjax.Model`, which JAX differentiates. For the
+RNN core of the paper, `ramjax.backprop` has a faster gradient, written by hand.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 
-from ramjax import glimpse, networks, policy
-from ramjax.config import ModelConfig
+from ramjax.model import Model, PyTree
 
 
 class Unrolled(NamedTuple):
@@ -21,89 +18,84 @@ class Unrolled(NamedTuple):
 
   Attributes:
     location_t: location of each glimpse, (x, y) in [-1, 1].
-    next_location_t: location drawn after each glimpse for the next one.
-    mean_t: mean of the policy from which `next_location_t` was drawn.
-    hidden_t: internal state h after each glimpse.
+    sample_t: what the policy has drawn after each glimpse, for the next location.
+    output_t: output of `Model.locate` from which it was drawn.
+    hidden_t: `hidden` of `Model.step` after each glimpse.
   """
 
   location_t: jax.Array  # [T, B, 2]
-  next_location_t: jax.Array  # [T, B, 2]
-  mean_t: jax.Array  # [T, B, 2]
-  hidden_t: jax.Array  # [T, B, hidden_size]
+  sample_t: PyTree  # [T, B, ...]
+  output_t: PyTree  # [T, B, ...]
+  hidden_t: jax.Array  # [T, B, n]
+
+
+def initial_states(model: Model, params: PyTree, batch: int) -> PyTree:
+  """The states of a batch [B, ...] before the first glimpse."""
+  return jax.vmap(lambda _: model.start(params), axis_size=batch)(None)
 
 
 def take_glimpse(
-  ram_params: networks.PyTree,
+  params: PyTree,
   images: jax.Array,
-  state: networks.CoreState,
+  state: PyTree,
   location: jax.Array,
-  noise: jax.Array,
+  noise: PyTree,
   *,
-  model_config: ModelConfig,
-) -> tuple[networks.CoreState, jax.Array, jax.Array, networks.GlimpseActivations]:
+  model: Model,
+) -> tuple[PyTree, jax.Array, PyTree, PyTree]:
   """One glimpse at each of B images.
 
   Args:
-    ram_params: parameters of the RAM, `Params.ram`.
+    params: parameters of the model.
     images: batch [B, H, W, C], float, normalised.
-    state: states before the glimpse [B, hidden_size].
+    state: states before the glimpse [B, ...].
     location: locations of the glimpse (x, y) [B, 2].
-    noise: standard normal noise of the policy [B, 2].
-    model_config: the model.
+    noise: noise of the policy [B, ...].
+    model: the model.
 
   Returns:
-    The states after the glimpse [B, hidden_size], the next locations [B, 2], the means
-    of the policy [B, 2], and the activations of the glimpse network.
+    The states after the glimpse [B, ...], `hidden` [B, n], the outputs of
+    `Model.locate` [B, ...], and the samples of the policy [B, ...].
   """
-  sensor = functools.partial(
-    glimpse.extract_glimpse,
-    patch_size=model_config.patch_size,
-    num_scales=model_config.num_scales,
-    scale_factor=model_config.scale_factor,
-    fill_value=model_config.fill_value,
-  )
-  (state, mean), sown = networks.RecurrentAttentionModel(model_config).apply(
-    {"params": ram_params},
-    state,
-    jax.vmap(sensor)(images, location),
-    location,
-    method="step",
-    mutable=["activations"],
-  )
-  next_location = policy.perturb_location(mean, noise, std=model_config.location_std)
-  activations = cast(Any, sown)["activations"]["glimpse"]["layers"]
-  return state, next_location, mean, activations
+  glimpse = jax.vmap(model.sensor)(images, location)
+  step = jax.vmap(model.step, in_axes=(None, 0, 0, 0))
+  state, hidden = step(params, state, glimpse, location)
+  output = jax.vmap(model.locate, in_axes=(None, 0))(params, hidden)
+  sample = jax.vmap(model.policy.sample)(output, noise)
+  return state, hidden, output, jax.lax.stop_gradient(sample)
 
 
 def unroll(
-  ram_params: networks.PyTree,
+  params: PyTree,
   images: jax.Array,
   first_location: jax.Array,
-  noise_t: jax.Array,
+  noise_t: PyTree,
   *,
-  model_config: ModelConfig,
-) -> tuple[Unrolled, networks.GlimpseActivations]:
-  """T glimpses at each of B images, starting from the zero state.
+  model: Model,
+) -> Unrolled:
+  """T glimpses at each of B images.
 
   Args:
-    ram_params: parameters of the RAM, `Params.ram`.
+    params: parameters of the model.
     images: batch [B, H, W, C], float, normalised.
     first_location: location of the first glimpse (x, y) [B, 2].
-    noise_t: standard normal noise of the policy [T, B, 2].
-    model_config: the model.
+    noise_t: noise of the policy [T, B, ...].
+    model: the model.
 
   Returns:
-    The unroll, and the activations of the glimpse network at each glimpse [T, B, ...].
+    The unroll.
   """
+  locations = jax.vmap(model.policy.location)
 
-  def step(carry, noise):
+  def step(
+    carry: tuple[PyTree, jax.Array], noise: PyTree
+  ) -> tuple[tuple[PyTree, jax.Array], Unrolled]:
     state, location = carry
-    state, next_location, mean, activations = take_glimpse(
-      ram_params, images, state, location, noise, model_config=model_config
+    state, hidden, output, sample = take_glimpse(
+      params, images, state, location, noise, model=model
     )
-    unrolled = Unrolled(location, next_location, mean, state.hidden)
-    return (state, next_location), (unrolled, activations)
+    return (state, locations(sample)), Unrolled(location, sample, output, hidden)
 
-  start = networks.initial_state(model_config, batch=images.shape[:1]), first_location
-  _, (unrolled, activations) = jax.lax.scan(step, start, noise_t)
-  return unrolled, activations
+  start = initial_states(model, params, images.shape[0]), first_location
+  _, unrolled = jax.lax.scan(step, start, noise_t)
+  return unrolled

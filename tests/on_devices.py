@@ -75,7 +75,7 @@ def evaluate(mesh, dataset, params):
     images,
     labels,
     jnp.array([0.1, 1.0]),
-    model_config=CONFIG.model,
+    model=CONFIG.model,
     evaluation_config=EvaluationConfig(num_glimpses=5),
     **options,
   ).compile()

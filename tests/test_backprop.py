@@ -31,13 +31,13 @@ def make_loss(num_glimpses=6, num_scales=1, core="rnn", **options):
       jax.random.key(2),
       params,
       images,
-      model_config=model,
+      model=model,
       num_glimpses=num_glimpses,
       first_location=first_location,
       **options,
     )
     config = ramjax.ObjectiveConfig(name="both", lambda_uncertainty=1e-2)
-    return objective(params.error, result, LABELS, objective_config=config)[0]
+    return objective(params, result, LABELS, model=model, objective_config=config)[0]
 
   return loss, params
 
@@ -98,7 +98,7 @@ def test_lstm_gradient_equals_finite_differences():
       jax.random.key(2),
       params._replace(ram=ram),
       IMAGES,
-      model_config=model,
+      model=model,
       num_glimpses=4,
     )
     return ramjax.classification_loss(result.logits_t[-1], LABELS).mean()

@@ -38,7 +38,7 @@ def decide(
     params,
     images,
     beta=beta,
-    model_config=config,
+    model=config,
     max_glimpses=max_glimpses,
     **options,
   )
@@ -48,7 +48,7 @@ def decide(
 def decide_by_full_rollout(key, params, images, config=CONFIG, **options):
   """The stopping rule applied to a rollout of all glimpses."""
   rollout = ramjax.rollout(
-    key, params, images, model_config=config, num_glimpses=MAX_GLIMPSES, **options
+    key, params, images, model=config, num_glimpses=MAX_GLIMPSES, **options
   )
   probs_t, errors_t = rollout.probs_t, rollout.predicted_error_t
   num_glimpses = ramjax.stopping_time(probs_t, errors_t, beta=BETA)
@@ -121,7 +121,7 @@ def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
     params,
     make_images(700),
     beta=BETA,
-    model_config=CONFIG,
+    model=CONFIG,
     max_glimpses=MAX_GLIMPSES,
   )
   jax.effects_barrier()

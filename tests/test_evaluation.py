@@ -50,7 +50,7 @@ def params():
 @functools.partial(jax.jit, static_argnames=("num_glimpses",))
 def rollout(keys, params, images, *, num_glimpses):
   return ramjax.rollout(
-    keys, params, images, model_config=CONFIG.model, num_glimpses=num_glimpses
+    keys, params, images, model=CONFIG.model, num_glimpses=num_glimpses
   )
 
 
@@ -76,7 +76,7 @@ def evaluate(params, betas=BETAS, *, num_glimpses=9, num_samples=1, **options):
     params,
     *DATASET.test,
     betas,
-    model_config=CONFIG.model,
+    model=CONFIG.model,
     evaluation_config=evaluation_config,
     **{"preprocess": DATASET.preprocess, **options},
   )
@@ -176,9 +176,10 @@ def test_validation_is_the_objective_over_all_images(weights, params):
   _, key = jax.random.split(KEY)
   unrolled = rollout(key, params, DATASET.preprocess(KEY, images), num_glimpses=4)
   _, expected = ramjax.objective(
-    params.error,
+    params,
     unrolled,
     labels,
+    model=CONFIG.model,
     objective_config=CONFIG.objective,
     term_weights=weights,
   )
@@ -190,7 +191,7 @@ def test_bad_arguments_are_refused(params):
   images, labels = DATASET.test
   evaluate_some = functools.partial(
     ramjax.evaluate,
-    model_config=CONFIG.model,
+    model=CONFIG.model,
     evaluation_config=EvaluationConfig(num_glimpses=2),
     preprocess=DATASET.preprocess,
   )
@@ -220,13 +221,11 @@ def test_looking_until_decided_gives_the_figures_of_an_evaluation(params):
   """With M = 1 and the same keys, for each exploration rate."""
   expected = evaluate(params)
   decide = functools.partial(
-    jax.jit(
-      ramjax.look_until_decided, static_argnames=("model_config", "max_glimpses")
-    ),
+    jax.jit(ramjax.look_until_decided, static_argnames=("model", "max_glimpses")),
     image_keys(sample=0),
     params,
     shown_images(),
-    model_config=CONFIG.model,
+    model=CONFIG.model,
     max_glimpses=9,
   )
   for i, beta in enumerate(BETAS):

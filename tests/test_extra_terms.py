@@ -38,7 +38,7 @@ def look(params, autodiff=False):
     jax.random.key(4),
     params,
     IMAGES,
-    model_config=CONFIG.model,
+    model=CONFIG.model,
     num_glimpses=3,
     autodiff=autodiff,
   )
@@ -64,9 +64,10 @@ def everything(rollout, labels):
 
 def objective(params, extra_terms=None, labels=LABELS, **options):
   return ramjax.objective(
-    params.error,
+    params,
     look(params),
     labels,
+    model=CONFIG.model,
     objective_config=CONFIG.objective,
     extra_terms=extra_terms,
     **options,
@@ -183,9 +184,7 @@ def test_a_step_is_gradient_descent_with_the_term(state):
 
   def term(params):
     _, key = jax.random.split(jax.random.fold_in(state.key, 0))
-    looked = ramjax.rollout(
-      key, params, IMAGES, model_config=CONFIG.model, num_glimpses=3
-    )
+    looked = ramjax.rollout(key, params, IMAGES, model=CONFIG.model, num_glimpses=3)
     return early_answer(looked, LABELS).mean()
 
   value, slope = jax.jit(jax.value_and_grad(term))(state.params)
@@ -278,13 +277,12 @@ def test_validation_logs_the_terms_over_all_images(state):
     batch_size=3,
   )
   _, key = jax.random.split(jax.random.key(5))
-  looked = ramjax.rollout(
-    key, state.params, IMAGES, model_config=CONFIG.model, num_glimpses=3
-  )
+  looked = ramjax.rollout(key, state.params, IMAGES, model=CONFIG.model, num_glimpses=3)
   _, expected = ramjax.objective(
-    state.params.error,
+    state.params,
     looked,
     SOFT,
+    model=CONFIG.model,
     objective_config=CONFIG.objective,
     extra_terms=terms,
   )
@@ -306,7 +304,9 @@ def test_soft_labels_enter_the_three_terms_that_know_the_truth(state):
   looked = look(state.params)
   config = ObjectiveConfig(name="both")
   parts, hard = (
-    ramjax.loss_parts(state.params.error, looked, labels, objective_config=config)
+    ramjax.loss_parts(
+      state.params, looked, labels, model=CONFIG.model, objective_config=config
+    )
     for labels in (SOFT, SOFT.argmax(-1))
   )
   probs_t = np.asarray(looked.probs_t)

@@ -78,7 +78,7 @@ def test_a_step_equals_its_definition_in_numpy(params):
   where = relu(fc(ram["glimpse"]["location"], location))
   g = relu(fc(ram["glimpse"]["what"], what) + fc(ram["glimpse"]["where"], where))
   h = relu(fc(ram["core"]["glimpse"], g) + fc(ram["core"]["hidden"], hidden))
-  mean = np.clip(fc(ram["location"]["mean"], h), -1, 1)
+  mean = fc(ram["location"]["mean"], h)
   logits = fc(ram["action"], h)
   baseline = relu(fc(ram["baseline"]["value"], h))[:, 0]
   assert (fc(ram["baseline"]["value"], h) < 0).all()
@@ -130,7 +130,7 @@ def test_a_step_of_the_lstm_equals_its_definition_in_numpy(lstm_params):
   )
   np.testing.assert_allclose(state.cell, c, atol=2e-6)
   np.testing.assert_allclose(state.hidden, h, atol=2e-6)
-  expected = np.clip(fc(ram["location"]["mean"], h), -1, 1)
+  expected = fc(ram["location"]["mean"], h)
   np.testing.assert_allclose(mean, expected, atol=2e-6)
   np.testing.assert_allclose(logits, fc(ram["action"], h), atol=2e-6)
   expected = relu(fc(ram["baseline"]["value"], h))[:, 0]
@@ -146,14 +146,6 @@ def test_lstm_starts_with_an_open_forget_gate(lstm_params):
     for kind, values in layer.items():
       middle = 1.0 if (name, kind) == ("hf", "bias") else 0.0
       assert 0.9 / 16 < jnp.abs(values - middle).max() <= 1.0001 / 16
-
-
-def test_mean_location_stays_in_the_image(params):
-  far = jax.tree.map(lambda leaf: 100.0 * leaf, params.ram)
-  _, mean, _, _ = RecurrentAttentionModel(CONFIG).apply(
-    {"params": far}, CoreState(jnp.ones(256)), jnp.ones((1, 8, 8, 1)), jnp.ones(2)
-  )
-  assert jnp.abs(mean).max() == 1.0
 
 
 def test_sizes_follow_the_configuration():

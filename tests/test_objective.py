@@ -38,7 +38,7 @@ def batch():
 
 @jax.jit
 def look(params, images):
-  return rollout(jax.random.key(3), params, images, model_config=MODEL, num_glimpses=3)
+  return rollout(jax.random.key(3), params, images, model=MODEL, num_glimpses=3)
 
 
 def reached(grads):
@@ -67,10 +67,8 @@ def test_each_term_reaches_only_its_networks(core, settings, batch):
   config = ObjectiveConfig(**settings)
 
   def sums(params):
-    unrolled = rollout(
-      jax.random.key(3), params, images, model_config=model, num_glimpses=3
-    )
-    parts = loss_parts(params.error, unrolled, labels, objective_config=config)
+    unrolled = rollout(jax.random.key(3), params, images, model=model, num_glimpses=3)
+    parts = loss_parts(params, unrolled, labels, model=model, objective_config=config)
     return {
       part: value.sum() for part, value in parts._asdict().items() if part != "extra"
     }
@@ -113,7 +111,9 @@ def test_credit_of_the_last_location_by_hand(credited, expected, params, batch):
 
   def parts(log_prob_t):
     replaced = looked._replace(log_prob_t=log_prob_t)
-    return loss_parts(params.error, replaced, jnp.array([3]), objective_config=config)
+    return loss_parts(
+      params, replaced, jnp.array([3]), model=MODEL, objective_config=config
+    )
 
   found = parts(looked.log_prob_t)
   np.testing.assert_allclose(found.reinforce, [expected], rtol=1e-6)
@@ -128,7 +128,7 @@ def test_credit_of_the_last_location_by_hand(credited, expected, params, batch):
 def test_without_last_credit_a_single_glimpse_has_no_reinforce_loss(params, batch):
   looked = jax.tree.map(lambda field: field[:1], look(params, batch[0]))
   config = ObjectiveConfig(credit_last_location=False)
-  parts = loss_parts(params.error, looked, batch[1], objective_config=config)
+  parts = loss_parts(params, looked, batch[1], model=MODEL, objective_config=config)
   assert parts.reinforce.tolist() == [0.0] * BATCH
 
 
@@ -142,7 +142,7 @@ def test_intrinsic_steps_last_and_all_by_hand(steps, params, batch):
   def intrinsic(logits_t):
     replaced = looked._replace(logits_t=logits_t)
     return loss_parts(
-      params.error, replaced, jnp.array([3]), objective_config=config
+      params, replaced, jnp.array([3]), model=MODEL, objective_config=config
     ).intrinsic
 
   first = np.log(55) - np.log(np.arange(1, 11)).mean()
@@ -166,7 +166,7 @@ def test_uncertainty_gradient_flows_through_state_and_prediction(
 
   def loss(params):
     parts = loss_parts(
-      params.error, look(params, images), labels, objective_config=config
+      params, look(params, images), labels, model=MODEL, objective_config=config
     )
     return parts.uncertainty.sum()
 
@@ -193,7 +193,9 @@ def test_error_network_does_not_change_the_gradient_of_the_rest(params, batch):
 
   def loss(ram, error):
     replaced = params._replace(ram=ram, error=error)
-    return objective(error, look(replaced, images), labels, objective_config=config)[0]
+    return objective(
+      replaced, look(replaced, images), labels, model=MODEL, objective_config=config
+    )[0]
 
   slope = jax.jit(jax.grad(loss))
   other = init_params(jax.random.key(7), MODEL).error
@@ -215,8 +217,10 @@ def test_loss_is_the_weighted_sum_of_its_terms(name, scale, params, batch):
     regularizer_scale=scale,
   )
   looked = look(params, images)
-  loss, metrics = objective(params.error, looked, labels, objective_config=config)
-  parts = loss_parts(params.error, looked, labels, objective_config=config)
+  loss, metrics = objective(
+    params, looked, labels, model=MODEL, objective_config=config
+  )
+  parts = loss_parts(params, looked, labels, model=MODEL, objective_config=config)
   mean = LossParts(*map(np.mean, parts[:-1]), extra={})
   expected = mean.classification + mean.reinforce + mean.baseline + mean.error_fit
   if name in ("uncertainty", "both"):
@@ -233,7 +237,7 @@ def test_loss_is_the_weighted_sum_of_its_terms(name, scale, params, batch):
   as_numbers = TermWeights(*map(jnp.float32, TermWeights.of(config)))
   other = ObjectiveConfig(name="original" if name == "both" else "both")
   again, _ = objective(
-    params.error, looked, labels, objective_config=other, term_weights=as_numbers
+    params, looked, labels, model=MODEL, objective_config=other, term_weights=as_numbers
   )
   np.testing.assert_allclose(again, expected, rtol=1e-5)
 
@@ -242,9 +246,11 @@ def test_default_scale_equals_the_released_sum_over_a_batch_of_32(params):
   images = jax.random.normal(jax.random.key(1), (32, *MODEL.image_shape))
   labels = jnp.zeros(32, jnp.int32)
   looked = look(params, images)
-  both, _ = objective(params.error, looked, labels, objective_config=ObjectiveConfig())
+  both, _ = objective(
+    params, looked, labels, model=MODEL, objective_config=ObjectiveConfig()
+  )
   plain = ObjectiveConfig(name="original")
-  original, _ = objective(params.error, looked, labels, objective_config=plain)
+  original, _ = objective(params, looked, labels, model=MODEL, objective_config=plain)
   released = 1e-5 * looked.predicted_error_t.sum() - 0.1 * jnp.sum(
     jax.nn.log_softmax(looked.logits_t[-1]).mean(-1)
   )
@@ -256,9 +262,9 @@ def test_loss_does_not_depend_on_the_batch_size(params, batch):
   config = ObjectiveConfig()
   looked = look(params, images)
   twice = jax.tree.map(lambda field: jnp.concatenate([field, field], 1), looked)
-  once, _ = objective(params.error, looked, labels, objective_config=config)
+  once, _ = objective(params, looked, labels, model=MODEL, objective_config=config)
   again, _ = objective(
-    params.error, twice, jnp.tile(labels, 2), objective_config=config
+    params, twice, jnp.tile(labels, 2), model=MODEL, objective_config=config
   )
   np.testing.assert_allclose(once, again, rtol=1e-5)
 
@@ -268,6 +274,8 @@ def test_prior_changes_the_intrinsic_term(params, batch):
   prior = (0.91, *[0.01] * 9)
   looked = look(params, images)
   config = ObjectiveConfig(prior=prior)
-  found = loss_parts(params.error, looked, labels, objective_config=config).intrinsic
+  found = loss_parts(
+    params, looked, labels, model=MODEL, objective_config=config
+  ).intrinsic
   expected = -jax.nn.log_softmax(looked.logits_t[-1]) @ jnp.array(prior)
   np.testing.assert_allclose(found, expected, rtol=1e-5)

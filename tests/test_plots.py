@@ -93,7 +93,7 @@ def test_the_figure_of_a_run_shows_what_its_model_saw(npz_file, tmp_path, monkey
 
   seen = data.normalize(jnp.asarray(shown), mean=dataset.mean, std=dataset.std)
   location = jnp.asarray(unrolled.location_t[0])
-  state, _ = RecurrentAttentionModel(model).apply(
+  state = RecurrentAttentionModel(model).apply(
     {"params": run.params.ram},
     initial_state(model, batch=(8,)),
     jax.vmap(functools.partial(extract_glimpse, patch_size=8))(seen, location),

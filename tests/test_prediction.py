@@ -24,7 +24,7 @@ def predict(params, **options):
     jax.random.key(3),
     params,
     DATASET.test.images,
-    model_config=MODEL,
+    model=MODEL,
     evaluation_config=EvaluationConfig(num_glimpses=5),
     preprocess=DATASET.preprocess,
     **options,
@@ -55,7 +55,7 @@ def test_the_memory_of_many_predictions_is_modest(params):
     images,
     labels,
     np.linspace(0, 2, 15, dtype=np.float32),
-    model_config=MODEL,
+    model=MODEL,
     evaluation_config=EvaluationConfig(num_glimpses=100),
     preprocess=DATASET.preprocess,
   ).compile()

@@ -43,14 +43,14 @@ def images():
 
 
 @functools.partial(
-  jax.jit, static_argnames=("model_config", "num_glimpses", "location_policy")
+  jax.jit, static_argnames=("model", "num_glimpses", "location_policy")
 )
-def unroll(params, images, key=KEY, model_config=CONFIG, num_glimpses=6, **options):
+def unroll(params, images, key=KEY, model=CONFIG, num_glimpses=6, **options):
   return rollout(
     key,
     params,
     images,
-    model_config=model_config,
+    model=model,
     num_glimpses=num_glimpses,
     **options,
   )
@@ -68,7 +68,7 @@ def assert_same(left, right, **tolerance):
 def test_rollout_equals_a_loop_over_sensor_and_networks(config, images):
   """Given the locations, sensor and networks determine everything else."""
   params = init_params(jax.random.key(0), config)
-  result = unroll(params, images, model_config=config)
+  result = unroll(params, images, model=config)
   model = RecurrentAttentionModel(config)
   sizes = {"patch_size": 5, "num_scales": 2, "scale_factor": 3, "fill_value": -0.4}
   see = jax.vmap(functools.partial(extract_glimpse, **sizes))
@@ -103,7 +103,7 @@ def test_rollout_equals_a_loop_over_sensor_and_networks(config, images):
 def test_short_rollout_is_the_beginning_of_a_long_one(config, images):
   params = init_params(jax.random.key(0), config)
   few, many = (
-    unroll(params, images, model_config=config, num_glimpses=num) for num in (6, 50)
+    unroll(params, images, model=config, num_glimpses=num) for num in (6, 50)
   )
   assert_same(few, jax.tree.map(lambda field: field[:6], many))
 
@@ -160,7 +160,7 @@ def test_mean_score_of_clipped_and_raw_density(density, expected, params):
   def mean_log_prob(bias):
     location["mean"]["bias"] = bias
     blind = params._replace(ram={**params.ram, "location": location})
-    result = rollout(KEY, blind, images, model_config=config, num_glimpses=50)
+    result = rollout(KEY, blind, images, model=config, num_glimpses=50)
     return result.log_prob_t.mean()
 
   score = jax.jit(jax.grad(mean_log_prob))(jnp.full(2, 0.95))
@@ -173,8 +173,7 @@ def test_location_density_changes_only_log_probs(params, images):
   config = dataclasses.replace(CONFIG, location_density="raw", location_std=0.8)
   wide = dataclasses.replace(CONFIG, location_std=0.8)
   raw, clipped = (
-    rollout(KEY, params, images, model_config=c, num_glimpses=30)
-    for c in (config, wide)
+    rollout(KEY, params, images, model=c, num_glimpses=30) for c in (config, wide)
   )
   inside = (jnp.abs(raw.next_location_t) < 1).all(-1)
   assert 0.2 < inside.mean() < 0.9
@@ -199,12 +198,12 @@ def test_mean_policy_has_no_randomness(params, images):
 def test_first_location_in_the_centre_or_given(params, images):
   """The setting changes nothing else, and a given location takes precedence."""
   centred = dataclasses.replace(CONFIG, first_location="centre")
-  result = unroll(params, images, model_config=centred)
+  result = unroll(params, images, model=centred)
   assert not result.location_t[0].any()
   assert_same(result, unroll(params, images, first_location=jnp.zeros(2)), atol=0)
   given = jnp.array([0.2, -0.3])
   assert_same(
-    unroll(params, images, model_config=centred, first_location=given),
+    unroll(params, images, model=centred, first_location=given),
     unroll(params, images, first_location=given),
     atol=0,
   )

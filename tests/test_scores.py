@@ -32,7 +32,7 @@ def test_scores_are_those_of_the_predictions():
       scores.run_keys(7).generalization,
       params,
       dataset.test.images,
-      model_config=CONFIG.model,
+      model=CONFIG.model,
       evaluation_config=evaluation_config,
       preprocess=dataset.preprocess,
     ),

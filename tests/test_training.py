@@ -64,11 +64,9 @@ def test_a_step_is_gradient_descent_on_the_objective():
 
   def loss(params):
     _, key = jax.random.split(jax.random.fold_in(state.key, 0))
-    unrolled = ramjax.rollout(
-      key, params, images, model_config=SMALL.model, num_glimpses=3
-    )
+    unrolled = ramjax.rollout(key, params, images, model=SMALL.model, num_glimpses=3)
     return ramjax.objective(
-      params.error, unrolled, labels, objective_config=SMALL.objective
+      params, unrolled, labels, model=SMALL.model, objective_config=SMALL.objective
     )[0]
 
   value, grads = jax.jit(jax.value_and_grad(loss))(state.params)

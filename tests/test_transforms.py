@@ -239,7 +239,7 @@ def test_evaluations_see_the_same_images(kind, seed, batch_size, translated):
   inputs = jax.random.key(seed), params, numbered(20), jnp.arange(20) % 10
   if kind == "evaluate":
     options |= {
-      "model_config": SMALL.model,
+      "model": SMALL.model,
       "evaluation_config": EvaluationConfig(num_glimpses=1),
     }
     found = ramjax.evaluate(*inputs, jnp.zeros(0), **options)

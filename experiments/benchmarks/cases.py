@@ -211,7 +211,7 @@ class _Setup:
       self.trained,
       *self._test,
       jnp.asarray(betas),
-      model_config=_CONFIG.model,
+      model=_CONFIG.model,
       evaluation_config=EvaluationConfig(num_glimpses=num_glimpses),
       preprocess=self.dataset.preprocess,
     )
@@ -230,7 +230,7 @@ class _Setup:
         params,
         evaluation_images(images, index, preprocess=self.dataset.preprocess),
         beta=beta,
-        model_config=_CONFIG.model,
+        model=_CONFIG.model,
         max_glimpses=_SWEEP_GLIMPSES,
       )
 
@@ -362,7 +362,7 @@ def _unroll(side: int) -> Case:
     def program(keys: jax.Array, images: jax.Array) -> Any:
       def unroll(key: jax.Array) -> jax.Array:
         rollout = ramjax.rollout(
-          key, params, images, model_config=_CONFIG.model, num_glimpses=6
+          key, params, images, model=_CONFIG.model, num_glimpses=6
         )
         return rollout.logits_t
 

@@ -59,7 +59,7 @@ def score(
       images,
       labels,
       np.array(betas, np.float32),
-      model_config=config.model,
+      model=config.model,
       evaluation_config=evaluation_config,
       preprocess=dataset.preprocess,
       sharding=sharding,

@@ -1,0 +1,112 @@
+"""What a model is: a few pure functions, as an optimiser is in Optax.
+
+`ramjax.recurrent_attention_model` makes the model of the paper. A model of your own is
+another `Model`: the library asks for nothing else, and differentiates it by autodiff.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+import jax
+
+from ramjax.glimpse import extract_glimpse
+from ramjax.policy import Policy, gaussian_policy, uniform_location
+
+PyTree = Any
+"""Arrays in any nesting that `jax.tree` knows, such as the parameters of Flax."""
+
+Sensor = Callable[[jax.Array, jax.Array], jax.Array]
+"""From an image [H, W, C] and a location (x, y) [2] to a glimpse of fixed shape."""
+
+
+def retina(image: jax.Array, location: jax.Array) -> jax.Array:
+  """The paper's sensor: one patch of 8×8 pixels, see `ramjax.extract_glimpse`."""
+  return extract_glimpse(image, location, patch_size=8)
+
+
+def expected_error(params: PyTree, hidden: jax.Array, probs: jax.Array) -> jax.Array:
+  """The self-uncertainty u of a model that has no network for it, 2 p (1 - p).
+
+  If the class is drawn from p, this is the expectation of the error |y - p| that the
+  error network of the paper learns.
+
+  Args:
+    params: not used.
+    hidden: not used.
+    probs: softmax outputs p [..., K].
+
+  Returns:
+    Self-uncertainties [..., K], in [0, 1/2].
+  """
+  return 2.0 * probs * (1.0 - probs)
+
+
+class Model(NamedTuple):
+  """A model that looks at images through glimpses, as pure functions of one image.
+
+  No function has a batch axis: the library maps them over images and glimpses with
+  `jax.vmap`. Parameters and state are any pytrees. A model is a static argument of jitted
+  functions, so make it once: new functions are compiled anew. Replace a part of a model
+  with `model._replace(sensor=...)`.
+
+  Which gradient goes where is up to the functions. Locations are constants, so a policy
+  gradient reaches what `locate` does not stop. In the paper's model, `locate` and the
+  baseline read `stop_gradient(hidden)`.
+
+  Attributes:
+    init: from a key to parameters.
+    start: from parameters to the state before the first glimpse.
+    step: from parameters, state, glimpse and its location (x, y) [2] to the next state
+      and `hidden`, an array [n] that the functions below read.
+    locate: from parameters and `hidden` to what `policy` takes: for the Gaussian of the
+      paper, the mean of the next location [2].
+    read: from parameters and `hidden` to the logits of the prediction [K] and the
+      predicted reward [], the baseline.
+    predict_error: from parameters, `hidden` and softmax outputs [K] to the
+      self-uncertainty u [K].
+    sensor: from an image [H, W, C] and a location [2] to a glimpse.
+    policy: how the next location is drawn.
+    first_location: from a key to the location of the first glimpse [2].
+    unroll: a replacement of `ramjax.unroll.unroll` with the same arguments, for a model
+      with a gradient of its own; None uses autodiff.
+  """
+
+  init: Callable[[jax.Array], PyTree]
+  start: Callable[[PyTree], PyTree]
+  step: Callable[[PyTree, PyTree, jax.Array, jax.Array], tuple[PyTree, jax.Array]]
+  locate: Callable[[PyTree, jax.Array], PyTree]
+  read: Callable[[PyTree, jax.Array], tuple[jax.Array, jax.Array]]
+  predict_error: Callable[[PyTree, jax.Array, jax.Array], jax.Array] = expected_error
+  sensor: Sensor = retina
+  policy: Policy = gaussian_policy(0.1)
+  first_location: Callable[[jax.Array], jax.Array] = uniform_location
+  unroll: Callable[..., Any] | None = None
+
+  @classmethod
+  def from_methods(
+    cls,
+    init: Callable[[jax.Array], PyTree],
+    call: Callable[..., Any],
+    *,
+    methods: Sequence[str] = ("start", "step", "locate", "read"),
+    **others: Any,
+  ) -> Self:
+    """A model from a module with methods of the names above, of any library.
+
+    Args:
+      init: from a key to parameters.
+      call: from parameters, the name of a method and its arguments to its value. For
+        Flax Linen it is `lambda params, name, *args: module.apply(params, *args,
+        method=name)`.
+      methods: the methods that the module has.
+      **others: further attributes, such as `sensor=` and `policy=`.
+
+    Returns:
+      The model.
+    """
+
+    def bind(name: str) -> Callable[..., Any]:
+      return lambda params, *args: call(params, name, *args)
+
+    parts: dict[str, Any] = {name: bind(name) for name in methods}
+    return cls(init, **parts, **others)
