@@ -1,4 +1,4 @@
-"""The unroll of the RNN core with a hand-written gradient: same values, less time.
+"""The unroll of the paper's model with a hand-written gradient: same values, less time.
 
 Autodiff of the scan computes every weight gradient step by step, as T small matrix
 products. But no gradient flows through the sampled locations, so only one quantity must
@@ -7,12 +7,16 @@ core's relu,
 
   a_t = 1[h_t > 0] (dL/dh_t + W_hidden a_{t+1}).
 
-Given all a_t, each weight gradient is one matrix product over all glimpses and examples.
-tests/test_backprop.py compares this gradient with autodiff of the plain scan.
+For the LSTM, a_t is the gradient in the inputs of its gates; beside it goes the gradient
+in the memory c. Given all a_t, each weight gradient is one matrix product over all
+glimpses and examples. tests/test_backprop.py compares this gradient with autodiff of the
+plain scan.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +25,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from ramjax import networks
+from ramjax.config import ModelConfig
 from ramjax.model import Model, PyTree
 from ramjax.unroll import Unrolled, unroll
 
@@ -34,7 +39,7 @@ def unroll_by_hand(
   model: Model,
   module: networks.RecurrentAttentionModel,
 ) -> Unrolled:
-  """`ramjax.unroll.unroll` of the RNN core, with a faster gradient in the parameters.
+  """`ramjax.unroll.unroll` of the paper's model, with a faster gradient in parameters.
 
   If images or first locations are differentiated too, it falls back to autodiff.
   Forward-mode differentiation is not supported.
@@ -45,7 +50,7 @@ def unroll_by_hand(
     first_location: location of the first glimpse (x, y) [B, 2].
     noise_t: noise of the policy [T, B, ...].
     model: the model; its sensor and its policy may be any.
-    module: the networks of its `start`, `step` and `locate`; their core must be `rnn`.
+    module: the networks of its `start`, `step` and `locate`.
 
   Returns:
     The unroll.
@@ -60,7 +65,7 @@ def unroll_by_hand(
     state, sown = module.apply(
       {"params": params.ram}, state, *inputs, method="step", mutable=["activations"]
     )
-    return state, (state.hidden, sown["activations"]["glimpse"]["layers"])
+    return state, (state.hidden, sown["activations"])
 
   keeping = model._replace(
     step=step_keeping_activations,
@@ -83,7 +88,9 @@ def unroll_by_hand(
     if callable(residuals):
       return tuple(residuals(gradient))
     params, unrolled, activations = residuals
-    params_gradient = _params_gradient(params, unrolled, activations, gradient)
+    params_gradient = _params_gradient(
+      params, unrolled, activations, gradient, config=module.config
+    )
     return params_gradient, None, None, None
 
   run.defvjp(forward, backward, symbolic_zeros=True)
@@ -94,67 +101,134 @@ def unroll_by_hand(
 def _params_gradient(
   params: Any,
   unrolled: Unrolled,
-  activations: networks.GlimpseActivations,
+  activations: Any,
   gradient: Unrolled,
+  *,
+  config: ModelConfig,
 ) -> dict[str, Any]:
   """Gradient of the loss in the parameters of the glimpse, core and location network.
 
   Args:
     params: parameters of these networks.
     unrolled: output of the unroll.
-    activations: activations of the glimpse network [T, B, ...].
+    activations: activations of the networks at each glimpse [T, B, ...].
     gradient: gradient of the loss in `unrolled`.
+    config: the model.
   """
+  product = functools.partial(_product, dtype=config.compute_dtype)
+  layer_gradient = functools.partial(_layer_gradient, dtype=config.compute_dtype)
+  glimpse, core = params["glimpse"], params["core"]
+  kept = activations["glimpse"]["layers"]
   hidden_t = unrolled.hidden_t
-  to_hidden = params["core"]["hidden"]["kernel"].T
-
-  def backward_step(
-    next_core: jax.Array, step: tuple[jax.Array, jax.Array]
-  ) -> tuple[jax.Array, jax.Array]:
-    hidden, hidden_gradient = step
-    core = _before_relu(hidden, hidden_gradient + next_core @ to_hidden)
-    return core, core
-
-  # `core`, `features`, `what` and `where`: gradients in the inputs of the relus.
-  _, core = jax.lax.scan(
-    backward_step,
-    jnp.zeros_like(hidden_t[0]),
-    (hidden_t, gradient.hidden_t),
-    reverse=True,
-  )
-  glimpse = params["glimpse"]
-  features = _before_relu(
-    activations.features, core @ params["core"]["glimpse"]["kernel"].T
-  )
-  what = _before_relu(activations.what, features @ glimpse["what"]["kernel"].T)
-  where = _before_relu(activations.where, features @ glimpse["where"]["kernel"].T)
-  hidden_layer = {
-    # The state before the first glimpse is zero, so the kernel gets no gradient there.
-    "kernel": _layer_gradient(hidden_t[:-1], core[1:])["kernel"],
-    "bias": core.sum(axis=(0, 1)),
-  }
+  location_network = networks.LocationNetwork(unrolled.output_t.shape[-1])
   _, location_vjp = jax.vjp(
-    lambda params: networks.LocationNetwork(unrolled.output_t.shape[-1]).apply(
-      {"params": params}, hidden_t
-    ),
+    lambda params: location_network.apply({"params": params}, hidden_t),
     params["location"],
   )
+  to_hidden = functools.partial(product, kernel=core["hidden"]["kernel"].T)
+  # `sums`, `features`, `what` and `where`: gradients in the inputs of activations.
+  if config.core == "rnn":
+    sums = _rnn_gradient(hidden_t, gradient.hidden_t, to_hidden)
+  else:
+    gates = activations["core"]["layers"]
+    sums = _lstm_gradient(gates, gradient.hidden_t, to_hidden)
+  features = _before_relu(kept.features, product(sums, core["glimpse"]["kernel"].T))
+  what = _before_relu(kept.what, product(features, glimpse["what"]["kernel"].T))
+  where = _before_relu(kept.where, product(features, glimpse["where"]["kernel"].T))
+  core_gradient = {
+    "glimpse": layer_gradient(kept.features, sums),
+    "hidden": {
+      # The state before the first glimpse is zero: the kernel gets no gradient there.
+      "kernel": layer_gradient(hidden_t[:-1], sums[1:])["kernel"],
+      "bias": sums.sum(axis=(0, 1)),
+    },
+  }
   return {
     "glimpse": {
-      "patch": _layer_gradient(activations.patches, what),
+      "patch": layer_gradient(kept.patches, what),
       "location": _layer_gradient(unrolled.location_t, where),
-      "what": _layer_gradient(activations.what, features),
-      "where": _layer_gradient(activations.where, features),
+      "what": layer_gradient(kept.what, features),
+      "where": layer_gradient(kept.where, features),
     },
     "core": {
-      "glimpse": _layer_gradient(activations.features, core),
-      "hidden": hidden_layer,
+      layer: {name: core_gradient[layer][name] for name in core[layer]}
+      for layer in core
     },
     "location": location_vjp(gradient.output_t)[0],
   }
 
 
-def _layer_gradient(inputs: jax.Array, gradient: jax.Array) -> dict[str, jax.Array]:
+def _rnn_gradient(
+  hidden_t: jax.Array,
+  gradient_t: jax.Array,
+  to_hidden: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Gradient in the inputs of the core's relu [T, B, hidden_size].
+
+  Args:
+    hidden_t: internal state h after each glimpse [T, B, hidden_size].
+    gradient_t: gradient of the loss in `hidden_t`.
+    to_hidden: from the gradient at the next glimpse to its part in the state before.
+  """
+
+  def step(
+    next_sums: jax.Array, inputs: tuple[jax.Array, jax.Array]
+  ) -> tuple[jax.Array, jax.Array]:
+    hidden, gradient = inputs
+    sums = _before_relu(hidden, gradient + to_hidden(next_sums))
+    return sums, sums
+
+  start = jnp.zeros_like(hidden_t[0])
+  return jax.lax.scan(step, start, (hidden_t, gradient_t), reverse=True)[1]
+
+
+def _lstm_gradient(
+  activations: networks.GateActivations,
+  gradient_t: jax.Array,
+  to_hidden: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Gradient in the inputs of the LSTM's gates [T, B, 4 * hidden_size].
+
+  Args:
+    activations: activations of the gates, and the memory, after each glimpse.
+    gradient_t: gradient of the loss in h after each glimpse [T, B, hidden_size].
+    to_hidden: from the gradient at the next glimpse to its part in h before.
+  """
+  gates_t, cell_t = activations
+  start = jnp.zeros_like(cell_t[0])
+  before_t = jnp.concatenate([start[None], cell_t[:-1]])
+
+  def step(
+    carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]
+  ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    next_sums, next_cell = carry
+    gates, cell, before, gradient = inputs
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    hidden = gradient + to_hidden(next_sums)
+    seen = jnp.tanh(cell)
+    of_cell = next_cell + hidden * o * (1.0 - seen**2)
+    of_gates = (
+      of_cell * g * i * (1.0 - i),
+      of_cell * before * f * (1.0 - f),
+      of_cell * i * (1.0 - g**2),
+      hidden * seen * o * (1.0 - o),
+    )
+    sums = jnp.concatenate(of_gates, axis=-1)
+    return (sums, of_cell * f), sums
+
+  inputs_t = gates_t, cell_t, before_t, gradient_t
+  carry = jnp.zeros_like(gates_t[0]), start
+  return jax.lax.scan(step, carry, inputs_t, reverse=True)[1]
+
+
+def _product(inputs: jax.Array, kernel: jax.Array, *, dtype: str) -> jax.Array:
+  """The product [..., m] of inputs [..., n] and a matrix [n, m]."""
+  return _contract(inputs, kernel, (inputs.ndim - 1,), (0,), dtype)
+
+
+def _layer_gradient(
+  inputs: jax.Array, gradient: jax.Array, *, dtype: str = "float32"
+) -> dict[str, jax.Array]:
   """Gradient of the loss in the parameters of a fully connected layer.
 
   The axes [T, B] are not flattened: flattening would gather a batch that is divided
@@ -163,9 +237,26 @@ def _layer_gradient(inputs: jax.Array, gradient: jax.Array) -> dict[str, jax.Arr
   Args:
     inputs: inputs of the layer [T, B, n].
     gradient: gradient of the loss in its outputs [T, B, m].
+    dtype: type of the factors.
   """
-  kernel = jnp.tensordot(inputs, gradient, axes=((0, 1), (0, 1)))
+  kernel = _contract(inputs, gradient, (0, 1), (0, 1), dtype)
   return {"kernel": kernel, "bias": gradient.sum(axis=(0, 1))}
+
+
+def _contract(
+  left: jax.Array,
+  right: jax.Array,
+  left_axes: tuple[int, ...],
+  right_axes: tuple[int, ...],
+  dtype: str,
+) -> jax.Array:
+  """The sum of products over some axes, in float32, of factors rounded to a type."""
+  return jax.lax.dot_general(
+    left.astype(dtype),
+    right.astype(dtype),
+    ((left_axes, right_axes), ((), ())),
+    preferred_element_type=jnp.float32,
+  )
 
 
 def _before_relu(output: jax.Array, gradient: jax.Array) -> jax.Array:

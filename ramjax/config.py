@@ -75,7 +75,14 @@ class ModelConfig(fields.Checked):
   core: str = fields.choice(
     "rnn",
     ("rnn", "lstm"),
-    "What carries the state: one layer with a relu (as released), or Flax's LSTM.",
+    "What carries the state: one layer with a relu (as released), or an LSTM.",
+  )
+  compute_dtype: str = fields.choice(
+    "float32",
+    ("float32", "bfloat16"),
+    "Type of the factors in the products of glimpse network and core. Parameters,"
+    " states and sums are float32.",
+    reach="rare",
   )
   first_location: str = fields.choice(
     "random",

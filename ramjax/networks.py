@@ -7,9 +7,10 @@ carries a `CoreState` from glimpse to glimpse; all other networks read its hidde
 `ramjax.ram` makes a `ramjax.Model` of them.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -32,10 +33,54 @@ def _uniform(fan_in: int) -> Callable[..., jax.Array]:
   return init
 
 
-def _dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
-  """A fully connected layer; weights and biases start uniform in ±1/sqrt(fan_in)."""
+def _dense(
+  features: int,
+  fan_in: int,
+  name: str | None = None,
+  *,
+  dtype: str = "float32",
+  **options: Any,
+) -> nn.Dense:
+  """A fully connected layer; weights and biases start uniform in ±1/sqrt(fan_in).
+
+  Args:
+    features: width of the layer.
+    fan_in: width of its input.
+    name: name of its parameters.
+    dtype: see `contract`.
+    **options: further attributes of the layer.
+  """
   init = _uniform(fan_in)
-  return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
+  if dtype != "float32":
+    options["dot_general"] = functools.partial(contract, dtype=dtype)
+  options = {"kernel_init": init, "bias_init": init, **options}
+  return nn.Dense(features, name=name, **options)
+
+
+def contract(
+  left: jax.Array,
+  right: jax.Array,
+  dimension_numbers: Any,
+  precision: Any = None,
+  *,
+  dtype: str = "float32",
+) -> jax.Array:
+  """`jax.lax.dot_general` of factors that are rounded to a type.
+
+  Args:
+    left: left factor, float32.
+    right: right factor, float32.
+    dimension_numbers: as in `jax.lax.dot_general`.
+    precision: as in `jax.lax.dot_general`.
+    dtype: type of the factors, and of the product after its sum. The sum itself has the
+      precision of the hardware, which is float32 for bfloat16.
+
+  Returns:
+    The product, float32.
+  """
+  left, right = left.astype(dtype), right.astype(dtype)
+  product = jax.lax.dot_general(left, right, dimension_numbers, precision)
+  return product.astype(jnp.float32)
 
 
 class GlimpseActivations(NamedTuple):
@@ -62,20 +107,23 @@ class GlimpseNetwork(nn.Module):
   Attributes:
     branch_size: width of the first layer of each branch.
     features: width of g.
+    dtype: see `contract`.
   """
 
   branch_size: int
   features: int
+  dtype: str = "float32"
 
   @nn.compact
   def __call__(self, glimpse: jax.Array, location: jax.Array) -> jax.Array:
     """From glimpses [..., any shape] and locations [..., 2] to features."""
     patches = glimpse.reshape(*location.shape[:-1], -1)
-    what = nn.relu(_dense(self.branch_size, patches.shape[-1], "patch")(patches))
+    dense = functools.partial(_dense, dtype=self.dtype)
+    what = nn.relu(dense(self.branch_size, patches.shape[-1], "patch")(patches))
     where = nn.relu(_dense(self.branch_size, 2, "location")(location))
     features = nn.relu(
-      _dense(self.features, self.branch_size, "what")(what)
-      + _dense(self.features, self.branch_size, "where")(where)
+      dense(self.features, self.branch_size, "what")(what)
+      + dense(self.features, self.branch_size, "where")(where)
     )
     activations = GlimpseActivations(patches, what, where, features)
     self.sow("activations", "layers", activations, reduce_fn=lambda _, new: new)
@@ -113,44 +161,71 @@ class RNNCore(nn.Module):
 
   Attributes:
     hidden_size: width of the internal state h.
+    dtype: see `contract`.
   """
 
   hidden_size: int
+  dtype: str = "float32"
 
   @nn.compact
   def __call__(self, state: CoreState, features: jax.Array) -> CoreState:
+    dense = functools.partial(_dense, self.hidden_size, dtype=self.dtype)
     return CoreState(
       nn.relu(
-        _dense(self.hidden_size, features.shape[-1], "glimpse")(features)
-        + _dense(self.hidden_size, self.hidden_size, "hidden")(state.hidden)
+        dense(features.shape[-1], "glimpse")(features)
+        + dense(self.hidden_size, "hidden")(state.hidden)
       )
     )
 
 
+class GateActivations(NamedTuple):
+  """Activations of the LSTM, kept for the gradient.
+
+  Attributes:
+    gates: activations of input, forget, candidate and output, side by side.
+    cell: the new memory c.
+  """
+
+  gates: jax.Array  # [..., 4 * hidden_size]
+  cell: jax.Array  # [..., hidden_size]
+
+
 class LSTMCore(nn.Module):
-  """Flax's LSTM cell (Hochreiter and Schmidhuber, 1997) as the core.
+  """The LSTM (Hochreiter and Schmidhuber, 1997) as the core, with one product of all gates.
 
-  With s the logistic function and four layers fc_k(g, h) = W_k g + V_k h + b_k,
+  With s the logistic function and (i, f, g, o) = W g_t + V h_{t-1} + b,
 
-    c_t = s(fc_f) c_{t-1} + s(fc_i) tanh(fc_g),  h_t = s(fc_o) tanh(c_t).
+    c_t = s(f) c_{t-1} + s(i) tanh(g),  h_t = s(o) tanh(c_t).
+
+  Its activations are sown in the collection `activations`.
 
   Attributes:
     hidden_size: width of the internal state h and of the memory c.
+    dtype: see `contract`.
   """
 
   hidden_size: int
+  dtype: str = "float32"
 
   @nn.compact
   def __call__(self, state: CoreState, features: jax.Array) -> CoreState:
-    cell = nn.LSTMCell(
-      self.hidden_size,
-      kernel_init=_uniform(features.shape[-1]),
-      recurrent_kernel_init=_uniform(self.hidden_size),
-      bias_init=_uniform(self.hidden_size),
-      name="lstm",
-    )
-    (memory, hidden), _ = cell((state.cell, state.hidden), features)
-    return CoreState(hidden, memory)
+    dense = functools.partial(_dense, 4 * self.hidden_size, dtype=self.dtype)
+    sums = dense(features.shape[-1], "glimpse", use_bias=False)(features)
+    sums += dense(self.hidden_size, "hidden", bias_init=self._init_bias)(state.hidden)
+    i, f, g, o = jnp.split(sums, 4, axis=-1)
+    i, f, g, o = nn.sigmoid(i), nn.sigmoid(f), nn.tanh(g), nn.sigmoid(o)
+    assert state.cell is not None
+    cell = f * state.cell + i * g
+    activations = GateActivations(jnp.concatenate([i, f, g, o], axis=-1), cell)
+    self.sow("activations", "layers", activations, reduce_fn=lambda _, new: new)
+    return CoreState(o * nn.tanh(cell), cell)
+
+  def _init_bias(
+    self, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype
+  ) -> jax.Array:
+    """Uniform as all parameters, with an open forget gate."""
+    bias = _uniform(self.hidden_size)(key, shape, dtype)
+    return bias.at[self.hidden_size : 2 * self.hidden_size].add(_FORGET_BIAS)
 
 
 _CORES = {"rnn": RNNCore, "lstm": LSTMCore}
@@ -212,8 +287,9 @@ class RecurrentAttentionModel(nn.Module):
   num_outputs: int = 2
 
   def setup(self) -> None:
-    self.glimpse = GlimpseNetwork(self.config.branch_size, self.config.hidden_size)
-    self.core = _CORES[self.config.core](self.config.hidden_size)
+    size, dtype = self.config.hidden_size, self.config.compute_dtype
+    self.glimpse = GlimpseNetwork(self.config.branch_size, size, dtype)
+    self.core = _CORES[self.config.core](size, dtype)
     self.location = LocationNetwork(self.num_outputs)
     self.action = _dense(self.config.num_classes, self.config.hidden_size)
     self.baseline = BaselineNetwork()
@@ -286,11 +362,7 @@ def init_params(
   module = RecurrentAttentionModel(config, num_outputs)
   ram = module.init(ram_key, state, glimpse, jnp.zeros(2))
   error = ErrorNetwork().init(error_key, state.hidden, jnp.zeros(config.num_classes))
-  params = Params(ram=ram["params"], error=error["params"])
-  if config.core == "lstm":
-    # Flax has only one initialiser for the biases of all gates.
-    params.ram["core"]["lstm"]["hf"]["bias"] += _FORGET_BIAS
-  return params
+  return Params(ram=ram["params"], error=error["params"])
 
 
 def num_parameters(params: PyTree) -> int:

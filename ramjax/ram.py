@@ -28,8 +28,7 @@ def recurrent_attention_model(
   """The model of the paper; its parameters are `ramjax.Params`.
 
   Its networks read a glimpse of any shape, and its location network has as many outputs
-  as the policy takes. The RNN core has a hand-written gradient, with every sensor and
-  every policy.
+  as the policy takes. Its hand-written gradient serves every sensor and every policy.
 
   Args:
     config: the model.
@@ -169,5 +168,5 @@ def _make(config: ModelConfig, sensor: Sensor, policy_: policy.Policy) -> Model:
     sensor=sensor,
     policy=policy_,
     first_location=first_location,
-    unroll=fast_unroll if config.core == "rnn" else None,
+    unroll=fast_unroll,
   )

@@ -146,8 +146,8 @@ def rollout(
     first_location: (x, y) [2] or [B, 2] of the first glimpse; None uses
       `model.first_location`.
     autodiff: whether JAX differentiates the unroll. This is slower than the hand-written
-      gradient of the paper's RNN, but forward-mode differentiation needs it. All other
-      models always use it.
+      gradient of the paper's model, but forward-mode differentiation needs it. Models
+      of your own always use it.
 
   Returns:
     The rollout, differentiable in the parameters.

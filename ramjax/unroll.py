@@ -1,7 +1,7 @@
 """The recurrent loop of a model: each glimpse chooses the next location.
 
 `unroll` is a plain `lax.scan` over any `ramjax.Model`, which JAX differentiates. For the
-RNN core of the paper, `ramjax.backprop` has a faster gradient, written by hand.
+model of the paper, `ramjax.backprop` has a faster gradient, written by hand.
 """
 
 from __future__ import annotations
