@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES = [
   pytest.param(code, id=f"{path.relative_to(ROOT)}-{number}")
-  for path in (ROOT / "README.md", *sorted(ROOT.glob("*/README.md")))
+  for path in (ROOT / "README.md", *sorted(ROOT.glob("experiments/*.md")))
   for number, code in enumerate(
     re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL), start=1
   )

@@ -42,7 +42,7 @@ def test_the_reference_has_every_public_name_and_renders_without_warnings(tmp_pa
 
 def examples():
   """All examples, which run as tests: code of the READMEs, doctests with their output."""
-  for path in (ROOT / "README.md", ROOT / "experiments/README.md"):
+  for path in (ROOT / "README.md", *ROOT.glob("experiments/*.md")):
     yield from re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
   for path in pathlib.Path(ramjax.__file__).parent.rglob("*.py"):
     yield from re.findall(r"^ *>>> .*?(?=\n\n|\"{3})", path.read_text(), MULTILINE)
