@@ -68,7 +68,7 @@ def gaussian_policy(std: float, *, density: str = "clipped") -> Policy:
   >>> import jax.numpy as jnp
   >>> policy = gaussian_policy(0.1)
   >>> sample = policy.sample(jnp.array([0.5, 2.0]), jnp.array([1.0, 1.0]))
-  >>> policy.location(sample).round(4).tolist()
+  >>> [round(float(place), 4) for place in policy.location(sample)]
   [0.6, 1.0]
   """
   if not 0 < std < math.inf:

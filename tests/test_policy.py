@@ -1,11 +1,19 @@
-"""The location policy: clipped samples, Gaussian densities, first locations."""
+"""Location policies: samples, densities and scores, first locations."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
-from ramjax import location_log_prob, sample_location, uniform_location
+from ramjax import (
+  categorical_policy,
+  gaussian_policy,
+  learned_gaussian_policy,
+  location_log_prob,
+  sample_location,
+  uniform_location,
+)
 
 
 def test_samples_are_gaussian_and_clipped():
@@ -49,3 +57,66 @@ def test_first_locations_are_uniform():
   for coordinate in (x, y):
     assert scipy.stats.kstest(coordinate, scipy.stats.uniform(-1, 2).cdf).pvalue > 0.01
   assert abs(np.corrcoef(x, y)[0, 1]) < 0.05
+
+
+def draw(policy, outputs, num=4_000):
+  """Samples and their locations, from noise as the rollout draws it."""
+  noise = jax.vmap(policy.noise)(jax.random.split(jax.random.key(0), num))
+  samples = jax.vmap(policy.sample, (None, 0))(outputs, noise)
+  return samples, jax.vmap(policy.location)(samples)
+
+
+def test_a_learned_deviation_is_that_of_the_samples():
+  policy = learned_gaussian_policy(0.1, min_std=0.05, max_std=0.4)
+  outputs = jnp.array([0.2, -0.3, np.log(2.0), -5.0])  # 0.2, and the smallest
+  _, locations = draw(policy, outputs)
+  for values, mean, std in zip(locations.T, (0.2, -0.3), (0.2, 0.05), strict=True):
+    assert scipy.stats.kstest(values, scipy.stats.norm(mean, std).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+  ("policy", "outputs"),
+  [
+    (gaussian_policy(0.2, density="raw"), [0.2, 0.9]),
+    (learned_gaussian_policy(0.2), [0.2, 0.9, 0.1, -0.1]),
+    (categorical_policy([(-0.5, 0), (0, 0), (0.5, 0.5)]), [0.3, -0.2, 0.5]),
+  ],
+)
+def test_the_mean_score_is_zero_so_that_reinforce_is_unbiased(policy, outputs):
+  """Also where locations are clipped at the border: y is 0.9 ± 0.2."""
+  outputs = jnp.array(outputs)
+  assert outputs.shape == (policy.num_outputs,)
+  samples, locations = draw(policy, outputs)
+  score = jax.vmap(jax.grad(policy.log_prob), (None, 0))(outputs, samples)
+  error = score.std(axis=0) / np.sqrt(len(samples))
+  assert (jnp.abs(score.mean(axis=0)) < 4 * error).all()
+  assert (error > 0).all()
+  assert jnp.abs(locations).max() <= 1
+
+
+def test_places_are_drawn_with_their_probabilities():
+  places = jnp.array([(-0.5, 0.0), (0.5, 0.0), (0.0, 1.0)])
+  policy = categorical_policy(places)
+  outputs = jnp.log(jnp.array([0.2, 0.7, 0.1]))
+  samples, locations = draw(policy, outputs)
+  counts = np.bincount(samples, minlength=3)
+  expected = len(samples) * np.array([0.2, 0.7, 0.1])
+  assert scipy.stats.chisquare(counts, expected).pvalue > 0.01
+  np.testing.assert_array_equal(locations, places[samples])
+  log_prob = jax.vmap(policy.log_prob, (None, 0))(outputs, jnp.arange(3))
+  np.testing.assert_allclose(log_prob, outputs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("make", "message"),
+  [
+    (lambda: gaussian_policy(0.0), "std must be a finite number greater than 0"),
+    (lambda: gaussian_policy(0.1, density="x"), "density must be clipped or raw"),
+    (lambda: learned_gaussian_policy(0.1, min_std=0.2), "0 < min_std <= initial_std"),
+    (lambda: categorical_policy([]), "places must be one or more pairs"),
+    (lambda: categorical_policy([(0.0, 1.5)]), "places must be one or more pairs"),
+  ],
+)
+def test_impossible_policies_are_refused(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
