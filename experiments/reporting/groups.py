@@ -186,7 +186,7 @@ def _settings(
       words.append(f"{name} {ours[name]}")
   if identity.copy:
     seeds = ", ".join(str(run["seed"]) for run in runs)
-    words.append(f"seed {seeds} again")
+    words.append(f"copy {identity.copy + 1} of seed {seeds}")
   return words
 
 

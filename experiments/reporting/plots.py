@@ -192,7 +192,7 @@ def _show_the_best(axes: Axes) -> None:
   if not axes.lines:
     return
   x, y = np.concatenate([line.get_xydata() for line in axes.lines]).T
-  inside = x <= _MOST_GLIMPSES
+  inside = (x <= _MOST_GLIMPSES) & np.isfinite(y)
   if not inside.any():
     return
   best, lowest = y[inside].max(), y[inside].min()

@@ -29,6 +29,9 @@ _MOST_NUMBERS = 12
 _RATES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 7, 10)
 """Exploration rates of the paper, and some between them."""
 
+_CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
+"""The corners of a box: row and column, from the top left on."""
+
 _LUMINANCE = np.array([0.30, 0.59, 0.11])
 """How bright red, green and blue are."""
 
@@ -119,8 +122,8 @@ def _draw_path(axes: Axes, corners: np.ndarray, config: ModelConfig) -> None:
 
   Dark edges keep the bright colours visible on bright images.
   """
-  side, number = config.patch_size, len(corners)
-  colors = colormaps["plasma"](np.linspace(0.3, 0.95, number))
+  side = config.patch_size
+  colors = colormaps["plasma"](np.linspace(0.3, 0.95, len(corners)))
   dark = [patheffects.withStroke(linewidth=2.2, foreground=figures.INK, alpha=0.75)]
   centres = corners[:, ::-1] + side / 2 - 0.5
   axes.plot(*centres.T, color="white", linewidth=0.8, alpha=0.8, path_effects=dark)
@@ -128,24 +131,12 @@ def _draw_path(axes: Axes, corners: np.ndarray, config: ModelConfig) -> None:
     square = (column - 0.5, row - 0.5)
     box = Rectangle(square, side, side, fill=False, ec=color, lw=1.3, path_effects=dark)
     axes.add_patch(box)
-  every = -(-number // _MOST_NUMBERS)
-  (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-  placed: list[np.ndarray] = []
-  for t in sorted({*range(0, number, every), number - 1}):
-    low, high = corners[t][::-1], corners[t][::-1] + side - 1
-    candidates = np.array([low, (high[0], low[1]), high, (low[0], high[1])], float)
-    margin = 0.045 * max(right - left, bottom - top)
-    candidates = np.clip(
-      candidates, (left + margin, top + margin), (right - margin, bottom - margin)
-    )
-    # Boxes often lie on each other: a number takes the corner farthest from the others.
-    room = [
-      min((np.linalg.norm(place - other) for other in placed), default=np.inf)
-      for place in candidates
-    ]
-    placed.append(candidates[int(np.argmax(np.minimum(room, 2.5 * margin)))])
+  every = -(-len(corners) // _MOST_NUMBERS)
+  numbered = sorted({*range(0, len(corners), every), len(corners) - 1})
+  for t, (x, y) in zip(numbered, _places(axes, corners[numbered], side), strict=True):
     axes.text(
-      *placed[-1],
+      x,
+      y,
       str(t + 1),
       color="white" if colors[t][:3] @ _LUMINANCE < 0.5 else figures.INK,
       fontsize=6,
@@ -154,6 +145,29 @@ def _draw_path(axes: Axes, corners: np.ndarray, config: ModelConfig) -> None:
       va="center",
       bbox={"boxstyle": "round,pad=0.12", "fc": colors[t], "ec": "none"},
     )
+
+
+def _places(axes: Axes, corners: np.ndarray, side: int) -> list[np.ndarray]:
+  """Where the numbers of boxes stand, (x, y) each: at a corner, inside the axes.
+
+  Boxes often lie on each other. A number takes the corner farthest from those before.
+  """
+  (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+  margin = 0.045 * max(right - left, bottom - top)
+  places: list[np.ndarray] = []
+  for row, column in corners:
+    ends = np.array([(column + dx, row + dy) for dy, dx in _CORNERS * (side - 1)])
+    ends = np.clip(
+      ends, (left + margin, top + margin), (right - margin, bottom - margin)
+    )
+    room = [
+      min(*(float(np.hypot(*(end - other))) for other in places), 2.5 * margin)
+      if places
+      else 0.0
+      for end in ends
+    ]
+    places.append(ends[int(np.argmax(room))])
+  return places
 
 
 def _set_title(

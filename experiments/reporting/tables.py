@@ -285,9 +285,9 @@ def _classes(
     wrong[k] = 0
     taken_for = f"{names[wrong.argmax()]} ({wrong.max():g})" if wrong.any() else ""
     cells = [f"{count:g}" for count in row] if few else [taken_for]
-    rows.append([names[k], spread(accuracy[:, k]), *cells])
+    rows.append([names[k], f"{row.sum():g}", spread(accuracy[:, k]), *cells])
   columns = [f"as {name}" for name in names] if few else ["most often taken for"]
-  return _markdown(["class", "accuracy", *columns], rows)
+  return _markdown(["class", "images", "accuracy", *columns], rows)
 
 
 def objectives(results: Results) -> str:
