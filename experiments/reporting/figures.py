@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -65,6 +66,13 @@ def tidy(axes: Axes) -> None:
   axes.spines[["top", "right"]].set_visible(False)
   axes.grid(axis="y", color=PALE, linewidth=0.6)
   axes.set_axisbelow(True)
+
+
+def in_percent(axes: Axes) -> None:
+  """Writes the vertical axis, of shares that are drawn already, in percent."""
+  axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  low, high = axes.get_ylim()
+  axes.set_ylim(max(low, 0.0), min(high, 1.02))
 
 
 def legend_above(axes: Axes, *, ncols: int) -> None:

@@ -36,7 +36,7 @@ def learning_curves(lines: Sequence[Results], objective: ObjectiveConfig) -> Fig
   _draw_series(accuracy, train, "accuracy", color=color, alpha=0.6, label="train")
   _draw_points(accuracy, validation, "accuracy", color=color)
   accuracy.set_ylabel("accuracy")
-  accuracy.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  figures.in_percent(accuracy)
 
   weights = {
     "classification": 1.0,
@@ -88,7 +88,7 @@ def glimpse_generalization(results: Results) -> Figure:
   dynamic.set(ylabel="accuracy")
   norm.set(ylabel="l2 norm of the internal state", yscale="log")
   for axes in (accuracy, dynamic):
-    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    figures.in_percent(axes)
   figures.say_if_blank(dynamic, "no exploration rate was tried")
   figures.say_if_blank(norm, "no norm is finite")
   _show_the_best(dynamic)
@@ -141,7 +141,7 @@ def convergence(results: Results) -> Figure:
       axes.fill_between(steps, mean - band, mean + band, color=color, alpha=0.15, lw=0)
     axes.set_title(title, fontsize=9, color=figures.INK, loc="left")
     axes.set(xlabel="step", ylabel="train accuracy")
-    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    figures.in_percent(axes)
     figures.say_if_blank(axes, "every step was skipped")
     figures.tidy(axes)
   figures.shared_legend(drawn)
@@ -211,19 +211,24 @@ def _mark_training(
   for axes in panels:
     figures.tidy(axes)
     axes.set_xlabel("glimpses")
-    axes.set_xlim(left=0.5)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlim(0.5, max(axes.get_xlim()[1], 1.5))
+    axes.xaxis.set_major_locator(
+      ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+    )
+  first, right = panels[0], panels[0].get_xlim()[1]
   for row, number in enumerate(sorted({run["train_num_glimpses"] for run in runs})):
     for axes in panels:
       if number <= axes.get_xlim()[1]:
         axes.axvline(number, color=figures.PALE, lw=1.2, zorder=0)
-    if number <= panels[0].get_xlim()[1]:
-      panels[0].annotate(
+    if number <= right:
+      before = number > right / 2
+      first.annotate(
         f"trained with {number}",
         (number, height),
         xycoords=("data", "axes fraction"),
-        xytext=(4, 10 * row * (1 if height < 0.5 else -1)),
+        xytext=(-4 if before else 4, 10 * row * (1 if height < 0.5 else -1)),
         textcoords="offset points",
+        ha="right" if before else "left",
         fontsize=8,
         color=figures.INK,
       )

@@ -29,8 +29,8 @@ _MOST_NUMBERS = 12
 _RATES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 7, 10)
 """Exploration rates of the paper, and some between them."""
 
-_CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
-"""The corners of a box: row and column, from the top left on."""
+_EDGE = np.array([(0, 0), (0, 2), (2, 2), (2, 0), (0, 1), (1, 2), (2, 1), (1, 0)]) / 2
+"""Corners of a box from the top left on, and the middles between: row and column."""
 
 _LUMINANCE = np.array([0.30, 0.59, 0.11])
 """How bright red, green and blue are."""
@@ -148,15 +148,15 @@ def _draw_path(axes: Axes, corners: np.ndarray, config: ModelConfig) -> None:
 
 
 def _places(axes: Axes, corners: np.ndarray, side: int) -> list[np.ndarray]:
-  """Where the numbers of boxes stand, (x, y) each: at a corner, inside the axes.
+  """Where the numbers of boxes stand, (x, y) each: on the edge, inside the axes.
 
-  Boxes often lie on each other. A number takes the corner farthest from those before.
+  Boxes often lie on each other. A number takes the place farthest from those before.
   """
   (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
   margin = 0.045 * max(right - left, bottom - top)
   places: list[np.ndarray] = []
   for row, column in corners:
-    ends = np.array([(column + dx, row + dy) for dy, dx in _CORNERS * (side - 1)])
+    ends = np.array([(column + dx, row + dy) for dy, dx in _EDGE * (side - 1)])
     ends = np.clip(
       ends, (left + margin, top + margin), (right - margin, bottom - margin)
     )
