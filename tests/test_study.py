@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import re
 
 import forked
 import numpy as np
@@ -160,28 +159,3 @@ def test_a_whole_study(npz_file, tmp_path):
   assert {"config.json", "metrics.jsonl", "checkpoints"} <= {
     path.name for path in member.iterdir()
   }
-
-
-@pytest.mark.slow
-def test_a_short_study_has_curves(npz_file, tmp_path):
-  """36 steps, fewer than --steps_per_call: points of three steps each, and a figure."""
-  folder = tmp_path / "study"
-  ended = forked.run(
-    "convergence",
-    f"--dataset=npz:{npz_file}",
-    "--num_seeds=1",
-    "--batch_size=8",
-    "--hidden_size=16",
-    "--num_glimpses=2",
-    "--figure_format=both",
-    f"--workdir={folder}",
-  )
-  assert ended.returncode == 0, ended.stderr
-  results = json.loads((folder / "convergence.json").read_text())
-  assert results["window"] == 3
-  assert results["steps"] == list(range(3, 37, 3))
-  assert "±" not in "".join(re.findall(r"^\| (?:original|both) .*", ended.stdout, re.M))
-  assert "nan" not in ended.stdout
-  assert ended.stdout.splitlines()[-1] == (
-    f"written to {folder / 'convergence.json'} and convergence.png and convergence.svg"
-  )

@@ -283,9 +283,11 @@ def _classes(
     row = confusion[k]
     wrong = row.copy()
     wrong[k] = 0
-    taken_for = f"{names[wrong.argmax()]} ({wrong.max():g})" if wrong.any() else ""
-    cells = [f"{count:g}" for count in row] if few else [taken_for]
-    rows.append([names[k], f"{row.sum():g}", spread(accuracy[:, k]), *cells])
+    taken_for = (
+      f"{names[wrong.argmax()]} ({_count(wrong.max())})" if wrong.any() else ""
+    )
+    cells = [*map(_count, row)] if few else [taken_for]
+    rows.append([names[k], _count(row.sum()), spread(accuracy[:, k]), *cells])
   columns = [f"as {name}" for name in names] if few else ["most often taken for"]
   return _markdown(["class", "images", "accuracy", *columns], rows)
 
@@ -460,6 +462,11 @@ def _norm(value: float) -> str:
   digits = "⁰¹²³⁴⁵⁶⁷⁸⁹"
   power = "".join(digits[int(digit)] for digit in str(exponent))
   return f"{value / 10**exponent:.0f}·10{power}"
+
+
+def _count(value: float) -> str:
+  """A number of images, or the mean of several."""
+  return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
