@@ -25,7 +25,7 @@ from absl import flags as absl_flags
 import ramjax
 from experiments.cli import app, devices, errors, flags
 from experiments.reporting import tables
-from experiments.runs import files
+from experiments.runs import output
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
@@ -142,7 +142,7 @@ def main() -> None:
   folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
   folder.mkdir(parents=True, exist_ok=True)
   print(tables.baselines(results))
-  files.write_results(folder / "baselines.json", results)
+  output.write(output.Target(folder / "baselines.json"), results)
 
 
 def train(

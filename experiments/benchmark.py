@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 
 from experiments.benchmarks import cases as cases_lib
 from experiments.cli import app, devices, errors, flags
-from experiments.runs import files
+from experiments.runs import output
 from experiments.runs.provenance import provenance
 from ramjax import data, parallel
 
@@ -80,7 +80,7 @@ def main() -> None:
   for ratio in results["ratios"]:
     print(f"{ratio['name']}: {ratio['median']:.2f}")
   if options.output:
-    files.write_results(pathlib.Path(options.output), results)
+    output.write(output.Target(pathlib.Path(options.output)), results)
 
 
 def measure(cases: Sequence[cases_lib.Case], *, rounds: int) -> dict[str, Any]:

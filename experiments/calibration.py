@@ -3,7 +3,7 @@
 `--workdir=RUN[,RUN…]` names trained runs. For each number of glimpses up to
 --max_glimpses, the script measures on the test set the expected calibration error of the
 probabilities p, and how well the self-uncertainty u predicts the true error. It writes
-calibration.json and .png into the first folder.
+calibration.json and .png into the first folder, or where --output says.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from absl import flags as absl_flags
 
 from experiments.cli import app, devices, flags
-from experiments.reporting import plots, tables
-from experiments.runs import files, trained
+from experiments.reporting import groups, plots, tables
+from experiments.runs import output, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 
@@ -22,6 +22,7 @@ def define_flags() -> None:
   absl_flags.DEFINE_integer("max_glimpses", 20, "Largest number of glimpses.")
   flags.define_rollout_flags()
   flags.define_evaluation_flags()
+  flags.define_figure_flag()
   devices.define_jax_flags()
 
 
@@ -31,9 +32,9 @@ def main() -> None:
   evaluation_config = flags.evaluation_config()
   flags.check_seed()
   devices.set_up_jax()
+  target = output.evaluation_target("calibration")
   runs = []
-  opened = trained.open_runs()
-  for run in opened:
+  for run in trained.open_runs():
     scored = scores.score(
       run.config,
       run.params,
@@ -47,11 +48,10 @@ def main() -> None:
     "location_policy": options.location_policy,
     "evaluation_seed": options.seed,
     **provenance(),
-    "runs": runs,
+    "runs": groups.with_groups(runs),
   }
   print(tables.calibration(results))
-  target = opened[0].workdir.path / "calibration.json"
-  files.write_results(target, results, plots.calibration)
+  output.write(target, results, plots.calibration(results))
 
 
 if __name__ == "__main__":

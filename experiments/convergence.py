@@ -21,10 +21,14 @@ from experiments.runs.workdir import data_label
 from experiments.studies import study
 from ramjax.config import OBJECTIVES, Config
 
+_FEWEST_POINTS = 10
+"""Curves have at least so many points, if there are as many steps."""
+
 
 def define_flags() -> None:
   """Defines the flags of the script: those of a training, for all objectives."""
   flags.define_train_flags(num_seeds=8, lambda_intrinsic=3e-3, num_epochs=1)
+  flags.define_figure_flag()
 
 
 def variants(config: Config) -> Sequence[study.Variant]:
@@ -96,5 +100,6 @@ if __name__ == "__main__":
       default_workdir=lambda config: f"runs/convergence_{data_label(config.train)}",
       summarize=summarize,
       draw=plots.convergence,
+      fewest_lines=_FEWEST_POINTS,
     )
   )

@@ -2,8 +2,9 @@
 
 `--workdir=RUN[,RUN…]` names trained runs, each on its own dataset. For each number of
 --glimpses, the script measures the test error of a single rollout (M = 1) and of the
-average over M rollouts, with sampled locations and with the mean of the policy. It writes
-error_rates.json into the first folder.
+average over M rollouts, with sampled locations and with the mean of the policy, and the
+accuracy of each class. It writes error_rates.json into the first folder, or where --output
+says.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 from absl import flags as absl_flags
 
 from experiments.cli import app, devices, errors, flags
-from experiments.reporting import tables
-from experiments.runs import files, trained
+from experiments.reporting import groups, tables
+from experiments.runs import output, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax.config import LOCATION_POLICIES, EvaluationConfig
@@ -40,9 +41,9 @@ def main() -> None:
   nums_samples = _positive("num_samples")
   flags.check_seed()
   devices.set_up_jax()
+  target = output.evaluation_target("error_rates")
   runs = []
-  opened = trained.open_runs()
-  for run in opened:
+  for run in trained.open_runs():
     described = run.describe()
     print(f"{described['workdir']}: {described['dataset']}", flush=True)
     scored = [
@@ -59,20 +60,23 @@ def main() -> None:
           glimpses=glimpses,
           split=options.split,
           seed=options.seed,
+          classes=True,
         )["fixed"],
       }
       for num_samples in nums_samples
       for policy in LOCATION_POLICIES
     ]
-    runs.append({**described, "scores": scored})
+    names = getattr(getattr(run.dataset, "info", None), "class_names", ())
+    runs.append({**described, "class_names": list(names), "scores": scored})
   results = {
     "split": options.split,
     "evaluation_seed": options.seed,
     **provenance(),
-    "runs": runs,
+    "runs": groups.with_groups(runs),
   }
   print(tables.error_rates(results))
-  files.write_results(opened[0].workdir.path / "error_rates.json", results)
+  print(f"\n{tables.classes(results)}")
+  output.write(target, results)
 
 
 def _positive(name: str) -> list[int]:

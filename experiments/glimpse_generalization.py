@@ -2,7 +2,8 @@
 
 `python -m experiments.glimpse_generalization --workdir=RUN[,RUN…]` evaluates each run
 with fixed numbers of glimpses, 1 to --max_glimpses, and with a dynamic number for each of
---betas. It writes glimpse_generalization.json and .png into the first folder.
+--betas. It writes glimpse_generalization.json and .png into the first folder, or where
+--output says.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 from absl import flags as absl_flags
 
 from experiments.cli import app, devices, errors, flags
-from experiments.reporting import plots
-from experiments.runs import files, trained
+from experiments.reporting import groups, plots
+from experiments.runs import output, trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax import parallel
@@ -42,6 +43,7 @@ def define_flags() -> None:
   )
   flags.define_split_flag()
   flags.define_evaluation_flags()
+  flags.define_figure_flag()
   devices.define_device_flags()
 
 
@@ -54,6 +56,7 @@ def main() -> None:
   betas = _parse_betas()
   mesh = devices.open_mesh()
   is_first = parallel.is_first_process()
+  target = output.evaluation_target("glimpse_generalization") if is_first else None
   runs = trained.open_runs(best=options.checkpoint == "best")
   if is_first:
     sources = (f"{run.dataset.name} from {run.dataset.source}" for run in runs)
@@ -89,10 +92,10 @@ def main() -> None:
       "split": options.split,
       "evaluation_seed": options.seed,
       **provenance(),
-      "runs": described,
+      "runs": groups.with_groups(described),
     }
-    target = runs[0].workdir.path / "glimpse_generalization.json"
-    files.write_results(target, results, plots.glimpse_generalization)
+    assert target is not None
+    output.write(target, results, plots.glimpse_generalization(results))
 
 
 def _parse_betas() -> list[float]:

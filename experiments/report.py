@@ -16,16 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
+from matplotlib.figure import Figure
 
 from experiments.cli import app, errors, flags
-from experiments.reporting import plots, tables
+from experiments.reporting import figures, groups, plots, tables
 from experiments.runs import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 DOCUMENTS = ("README.md", "experiments/README.md", "BUILD_NOTES.md")
 
-_FIGURES: Mapping[str, Callable[[Mapping[str, Any], pathlib.Path], None]] = {
+_FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure]] = {
   "convergence": plots.convergence,
   "glimpse_generalization": plots.glimpse_generalization,
   "calibration": plots.calibration,
@@ -42,6 +43,7 @@ _TABLE = re.compile(
 def define_flags() -> None:
   """Defines the flags of the script."""
   absl_flags.DEFINE_boolean("check", False, "Whether only to compare.")
+  flags.define_figure_flag()
 
 
 def main() -> None:
@@ -66,8 +68,9 @@ def main() -> None:
   for path in sorted(RESULTS.glob("*.json")):
     for beginning, draw in _FIGURES.items():
       if path.stem.startswith(beginning):
-        draw(read_results(path.name), path.with_suffix(".png"))
-        print(f"drew {path.with_suffix('.png').name}")
+        figure = draw(read_results(path.name))
+        for written in figures.save(figure, path, flags.FLAGS.figure_format):
+          print(f"drew {written.name}")
   print(f"updated tables in: {', '.join(stale) or 'no document, all are up to date'}")
 
 
@@ -91,16 +94,22 @@ def with_tables(document: str) -> str:
 
 
 def _merge_runs(names: Sequence[str]) -> Mapping[str, Any]:
-  """The content of the first results file, with the runs of all files."""
-  first, *others = map(read_results, names)
-  if not others:
-    return first
-  for name, results in zip(names, (first, *others), strict=True):
+  """The content of the first results file, with the runs of all files.
+
+  Each run says how it was evaluated, so that only those evaluated alike are pooled.
+  """
+  contents = [read_results(name) for name in names]
+  if len(contents) == 1:
+    return contents[0]
+  runs: list[Mapping[str, Any]] = []
+  for name, results in zip(names, contents, strict=True):
     if "runs" not in results:
       raise errors.RunError(
         f"{RESULTS / name} has no runs and cannot be combined with other files"
       )
-  return {**first, "runs": [run for each in (first, *others) for run in each["runs"]]}
+    how = {field: results[field] for field in groups.EVALUATION if field in results}
+    runs += [{**how, **run} for run in results["runs"]]
+  return {**contents[0], "runs": runs}
 
 
 def read_results(name: str) -> Mapping[str, Any]:

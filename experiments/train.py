@@ -53,6 +53,7 @@ def main() -> None:
     steps_per_call=options.steps_per_call,
     max_skipped_steps=options.max_skipped_steps,
     make_mesh=make_mesh,
+    figure_format=options.figure_format,
   )
 
 
@@ -78,4 +79,5 @@ def _open_runs(
 
 if __name__ == "__main__":
   flags.define_train_flags()
+  flags.define_figure_flag()
   app.run(main)

@@ -19,6 +19,7 @@ from ramjax.config import (
   ObjectiveConfig,
   TrainConfig,
 )
+from ramjax.confusion import balanced_accuracy, class_accuracy, confusion_matrix
 from ramjax.data.batches import epoch_order, epoch_orders
 from ramjax.dynamic import Decision, look_until_decided
 from ramjax.evaluation import Evaluation, evaluate, summarize, validate
@@ -81,9 +82,12 @@ __all__ = [
   "TrainState",
   "UncertaintyFit",
   "at_stop",
+  "balanced_accuracy",
   "baseline_loss",
   "categorical_policy",
+  "class_accuracy",
   "classification_loss",
+  "confusion_matrix",
   "epoch_order",
   "epoch_orders",
   "error_fit_loss",

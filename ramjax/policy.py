@@ -9,8 +9,6 @@ A `Policy` draws from noise that does not depend on the model. So the noise of a
 glimpses is drawn at once, before the recurrent loop.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -85,7 +83,7 @@ def gaussian_policy(std: float, *, density: str = "clipped") -> Policy:
 
 @functools.cache
 def learned_gaussian_policy(
-  initial_std: float = 0.1,
+  initial_std: float,
   *,
   min_std: float = 0.01,
   max_std: float = 1.0,

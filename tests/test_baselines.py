@@ -43,4 +43,4 @@ def test_script_trains_networks_and_writes_results(npz_file, tmp_path):
     assert [run["seed"] for run in model["runs"]] == [0, 1]
     assert min(accuracies) > 0.6  # chance is 0.1
     error = 100 * (1 - np.mean(accuracies))
-    assert f"| {model['num_parameters']:,} | {error:.2f} ±" in ended.stdout
+    assert f"| {model['num_parameters']:,} | 2 | {error:.2f} ±" in ended.stdout

@@ -44,6 +44,7 @@ def test_one_run_has_no_confidence():
 
 @pytest.mark.slow
 def test_the_script_writes_what_it_has_found(npz_file, tmp_path):
+  """Nine steps: fewer than ten windows of four, so that the window shrinks to one."""
   ended = forked.run(
     "convergence",
     f"--dataset=npz:{npz_file}",
@@ -51,6 +52,7 @@ def test_the_script_writes_what_it_has_found(npz_file, tmp_path):
     "--hidden_size=16",
     "--num_glimpses=2",
     "--steps_per_call=4",
+    "--figure_format=both",
     f"--workdir={tmp_path}",
   )
   assert ended.returncode == 0, ended.stderr
@@ -59,6 +61,11 @@ def test_the_script_writes_what_it_has_found(npz_file, tmp_path):
   assert results["config"]["objective"]["lambda_intrinsic"] == 3e-3
   assert set(results["curves"]) == set(OBJECTIVES)
   assert len(results["comparisons"]) == 6
-  assert results["steps"] == [4, 8, 9]
-  assert (tmp_path / "convergence.png").stat().st_size > 10_000
-  assert "| objective | train accuracy" in ended.stdout
+  assert results["window"] == 1
+  assert results["steps"] == list(range(1, 10))
+  for ending in ("png", "svg"):
+    assert (tmp_path / f"convergence.{ending}").stat().st_size > 10_000
+  assert "| objective | n | train accuracy" in ended.stdout
+  assert ended.stdout.splitlines()[-1] == (
+    f"written to {tmp_path / 'convergence.json'} and convergence.png and convergence.svg"
+  )

@@ -338,6 +338,76 @@ def test_error_rates_of_one_rollout_come_first(evaluated):
   assert f"{error:.2f} |" in printed
 
 
+def test_other_settings_are_not_pooled_and_results_go_where_output_says(
+  evaluated, trained, tmp_path
+):
+  """The same run with other epochs, in another folder: two rows, no deviation."""
+  other = tmp_path / "other"
+  shutil.copytree(trained[0], other, ignore=shutil.ignore_patterns("calibration*"))
+  content = json.loads((other / "config.json").read_text())
+  content["config"]["train"]["num_epochs"] = 3
+  (other / "config.json").write_text(json.dumps(content))
+  before = set(evaluated.iterdir())
+  printed = run(
+    "error_rates",
+    f"--workdir={evaluated},{other}",
+    "--glimpses=3",
+    "--num_samples=1",
+    f"--output={tmp_path / 'results' / 'mine.json'}",
+  )
+  assert "±" not in printed
+  assert "| npz_synthetic | `both`, num_epochs 2, M = 1 | 1 |" in printed
+  assert printed.splitlines()[-1] == f"written to {tmp_path / 'results' / 'mine.json'}"
+  assert set(evaluated.iterdir()) == before
+  found = json.loads((tmp_path / "results" / "mine.json").read_text())["runs"]
+  assert [entry["group"] for entry in found] == [
+    "both, num_epochs 2",
+    "both, num_epochs 3",
+  ]
+  printed = run(
+    "calibration",
+    f"--workdir={other},{evaluated}",
+    "--max_glimpses=2",
+    "--figure_format=svg",
+  )
+  assert printed.splitlines()[-1] == (
+    f"written to {other / 'calibration.json'} and calibration.svg"
+    " (the first folder; --output names another)"
+  )
+  assert (other / "calibration.svg").stat().st_size > 10_000
+  assert not (other / "calibration.png").exists()
+  refused = forked.run(
+    "error_rates",
+    f"--workdir={evaluated}",
+    f"--output={other / 'config.json' / 'x'}",
+  )
+  assert refused.returncode == 2
+  assert "output" in refused.stderr
+  assert refused.stderr.count("\n") == 1
+
+
+def test_classes_of_a_trained_model(evaluated, images):
+  """Counts of the test set, and accuracies that agree with them."""
+  printed = run(
+    "error_rates",
+    f"--workdir={evaluated}",
+    "--glimpses=2,3",
+    "--num_samples=1",
+  )
+  assert "both (n = 1), M = 1, N = 3: accuracy " in printed
+  [found] = json.loads((evaluated / "error_rates.json").read_text())["runs"]
+  labels = data.load_dataset(images).test.labels
+  for scores in found["scores"]:
+    for point in scores["fixed"]:
+      confusion = np.array(point["confusion"])
+      np.testing.assert_array_equal(confusion.sum(1), np.bincount(labels, minlength=10))
+      recall = confusion.diagonal() / confusion.sum(1)
+      np.testing.assert_allclose(point["class_accuracy"], recall, rtol=1e-5)
+      assert point["balanced_accuracy"] == pytest.approx(recall.mean(), rel=1e-5)
+      accuracy = confusion.diagonal().sum() / len(labels)
+      assert point["accuracy"] == pytest.approx(accuracy, rel=1e-5)
+
+
 def test_a_configuration_says_what_the_data_and_all_flags_said(tmp_path):
   """Shape, prior, a setting without a flag; images of any size, named by a short path."""
   rng = np.random.RandomState(0)

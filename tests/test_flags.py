@@ -19,6 +19,8 @@ OTHER_VALUES = {
   "model.location_std": 0.2,
   "model.location_density": "raw",
   "model.fill_value": -0.5,
+  "model.factory": "own_models:make",
+  "model.compute_dtype": "bfloat16",
   "objective.name": "uncertainty",
   "objective.lambda_uncertainty": 0.5,
   "objective.lambda_intrinsic": 0.25,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.cli.errors import RunError
-from experiments.reporting import plots
+from experiments.reporting import figures, plots
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import Metrics, read_metrics
 from experiments.runs.progress import Progress
@@ -361,4 +361,5 @@ def test_metrics_that_can_be_read_can_be_drawn(lines, folder):
     found = read_metrics(workdir)
   except RunError:
     return
-  plots.learning_curves(found, folder / "learning.png")
+  drawn = plots.learning_curves(found, ObjectiveConfig())
+  figures.save(drawn, folder / "learning.png", "png")

@@ -29,6 +29,7 @@ ORDER = [
   "losses",
   "stopping",
   "calibration",
+  "confusion",
   "model",
   "networks",
   "unroll",

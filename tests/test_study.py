@@ -154,7 +154,7 @@ def test_a_whole_study(npz_file, tmp_path):
   assert [p["num_glimpses"] for p in results["variants"][0]["runs"][0]["fixed"]] == [
     *(1, 2, 10, 20, 50)
   ]
-  assert "| λ2 | train accuracy |" in ended.stdout
+  assert "| λ2 | n | train accuracy |" in ended.stdout
   member = tmp_path / "study" / "lambda_0.1_seed1"
   assert {"config.json", "metrics.jsonl", "checkpoints"} <= {
     path.name for path in member.iterdir()

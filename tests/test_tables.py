@@ -8,10 +8,17 @@ import pytest
 from experiments import report
 from experiments.cli import errors
 from experiments.reporting import tables
+from ramjax.config import Config
 
 
-def run(seed, accuracies, *, objective="both", dynamic=(), norms=(1.0, 2.0)):
+def config(objective, seed, **parts):
+  parts = {"objective": {"name": objective}} | parts
+  return Config().replace(**parts).replace(train={"seed": seed}).to_dict()
+
+
+def run(seed, accuracies, *, objective="both", dynamic=(), norms=(1.0, 2.0), **parts):
   return {
+    "config": config(objective, seed, **parts),
     "objective": objective,
     "seed": seed,
     "train_num_glimpses": 6,
@@ -53,8 +60,8 @@ def test_generalization_by_objective_in_the_order_of_the_paper():
   ]
   rows = cells(tables.generalization({"runs": runs}))
   assert rows == [
-    ["original", ".5000", ".1000", "7.25 → 8·10⁶"],
-    ["both", ".8000 ± .1414", ".8000 ± .0000", "2.5 → 3·10¹²"],
+    ["original", "1", ".5000", ".1000", "7.25 → 8·10⁶"],
+    ["both", "2", ".8000 ± .1414", ".8000 ± .0000", "2.5 → 3·10¹²"],
   ]
 
 
@@ -62,19 +69,23 @@ def test_dynamic_accuracy_is_interpolated_between_rates():
   """4 glimpses are half way between 3 (.8) and 5 (.9); no rate takes 6 glimpses."""
   dynamic = [(0.0, 1.0, 0.2), (0.2, 5.0, 0.9), (0.1, 3.0, 0.8)]
   [row] = cells(tables.dynamic({"runs": [run(0, (0.9, 0.8), dynamic=dynamic)]}))
-  assert row == ["both", ".8000", ".8500", ".9000", "–"]
+  assert row == ["both", "1", ".8000", ".8500", ".9000", "–"]
 
 
 def test_dynamic_table_has_only_rates_of_the_paper():
   dynamic = [(0.15, 3.0, 0.8), (0.16, 3.1, 0.81)]
   rows = cells(tables.dynamic_by_beta({"runs": [run(0, (0.9, 0.8), dynamic=dynamic)]}))
-  assert rows == [["both, β = 0.15", "3.19 → .9368", "3.00 → .8000"]]
+  assert rows == [["both, β = 0.15", "3.19 → .9368", "3.00 → .8000", "1"]]
 
 
-def scored(seed, accuracy, *, dataset="mnist_translated_60", objective="both", n=8):
+def scored(
+  seed, accuracy, *, dataset="mnist_translated_60", objective="both", n=8, **parts
+):
   """A run as in error_rates.json, with M = 1 and 10; accuracy increases with M."""
   kinds = ((1, "sample"), (10, "mean"))
+  train = {"dataset": dataset}
   return {
+    "config": config(objective, seed, train=train, **parts),
     "dataset": dataset,
     "objective": objective,
     "seed": seed,
@@ -94,10 +105,10 @@ def test_error_rates_are_below_the_published_ones():
   runs = [scored(0, 0.979), scored(1, 0.989)]
   place = "mnist_translated_60"
   assert cells(tables.error_rates({"runs": runs})) == [
-    [place, "Mnih et al.", "1.20"],
-    [place, "best public reimplementation", "0.94"],
-    [place, "`both`, M = 1", "1.50 ± 0.71"],
-    [place, "`both`, M = 10, mean of the policy", "0.60 ± 0.71"],
+    [place, "Mnih et al.", "", "1.20"],
+    [place, "best public reimplementation", "", "0.94"],
+    [place, "`both`, M = 1", "2", "1.50 ± 0.71"],
+    [place, "`both`, M = 10, mean of the policy", "2", "0.60 ± 0.71"],
   ]
 
 
@@ -105,10 +116,10 @@ def test_error_rates_of_datasets_with_different_numbers_of_glimpses():
   """Cells without a score are empty."""
   runs = [scored(0, 0.979), scored(0, 0.899, dataset="npz:x", n=6)]
   assert cells(tables.error_rates({"runs": runs}))[2:] == [
-    ["mnist_translated_60", "`both`, M = 1", "", "2.00"],
-    ["mnist_translated_60", "`both`, M = 10, mean of the policy", "", "1.10"],
-    ["npz:x", "`both`, M = 1", "10.00", ""],
-    ["npz:x", "`both`, M = 10, mean of the policy", "9.10", ""],
+    ["mnist_translated_60", "`both`, M = 1", "1", "", "2.00"],
+    ["mnist_translated_60", "`both`, M = 10, mean of the policy", "1", "", "1.10"],
+    ["npz:x", "`both`, M = 1", "1", "10.00", ""],
+    ["npz:x", "`both`, M = 10, mean of the policy", "1", "9.10", ""],
   ]
 
 
@@ -121,10 +132,10 @@ def test_objectives_are_columns_and_datasets_are_rows():
     scored(0, 0.799, dataset="npz:x", n=6),
   ]
   table = tables.objectives({"runs": runs})
-  assert table.splitlines()[0] == "| dataset | N | `original` | `both` |"
+  assert table.splitlines()[0] == "| dataset | N | n | `original` | `both` |"
   assert cells(table) == [
-    ["mnist_translated_60", "8", "10.00", "1.50 ± 0.71"],
-    ["npz:x", "6", "", "20.00"],
+    ["mnist_translated_60", "8", "1 / 2", "10.00", "1.50 ± 0.71"],
+    ["npz:x", "6", "1", "", "20.00"],
   ]
 
 
@@ -144,8 +155,8 @@ def test_same_glimpses_has_a_row_for_each_n_and_a_column_for_each_m():
   table = tables.same_glimpses(results)
   assert table.splitlines()[0].count("M = 1 ") == table.count("M = 10") == 1
   assert cells(table) == [
-    ["5", "4.00", "2.00", ""],  # nothing published
-    ["6", "2.45", "1.00", "1.29 to 1.12"],
+    ["5", "1", "4.00", "2.00", ""],  # nothing published
+    ["6", "1", "2.45", "1.00", "1.29 to 1.12"],
   ]
 
 
@@ -159,7 +170,7 @@ def test_missing_correlation_is_a_dash():
     "variants": [{"name": "released", "runs": [one]}],
   }
   [row] = cells(tables.departures(results))
-  assert row == ["released", ".900", ".800", "", ".100", "–"]
+  assert row == ["released", "1", ".900", ".800", "", ".100", "–"]
 
 
 def test_documents_agree_with_the_results():
@@ -174,7 +185,7 @@ def test_table_is_written_between_its_marks(tmp_path, monkeypatch):
   (tmp_path / "x.json").write_text(json.dumps({"runs": [run(0, (0.9, 0.8))]}))
   marks = "a\n<!-- table: generalization of x.json -->\n{}\n<!-- end of table -->\nb"
   text = report.with_tables(marks.format("old"))
-  assert "| both | .9000 | .8000 |" in text
+  assert "| both | 1 | .9000 | .8000 |" in text
   assert "old" not in text
   assert text.startswith("a\n<!-- table")
   assert text.endswith("\n<!-- end of table -->\nb")
@@ -183,12 +194,136 @@ def test_table_is_written_between_its_marks(tmp_path, monkeypatch):
 
 def test_table_of_several_files_has_the_runs_of_all(tmp_path, monkeypatch):
   monkeypatch.setattr(report, "RESULTS", tmp_path)
-  for name, accuracy in (("x", 0.9), ("y", 0.8)):
-    (tmp_path / f"{name}.json").write_text(json.dumps({"runs": [scored(0, accuracy)]}))
+  for name, seed, accuracy in (("x", 0, 0.9), ("y", 1, 0.8)):
+    runs = [scored(seed, accuracy)]
+    (tmp_path / f"{name}.json").write_text(json.dumps({"runs": runs}))
   mark = "<!-- table: error_rates of x.json + y.json -->"
   text = report.with_tables(f"{mark}\n<!-- end of table -->")
   assert text.startswith(mark)
-  assert "| `both`, M = 1 | 14.90 ± 7.07 |" in text
+  assert "| `both`, M = 1 | 2 | 14.90 ± 7.07 |" in text
+
+
+def test_runs_of_two_files_that_were_evaluated_otherwise_are_not_pooled(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(report, "RESULTS", tmp_path)
+  for seed, split in enumerate(("test", "validation")):
+    content = {"split": split, "runs": [scored(seed, 0.9)]}
+    (tmp_path / f"{split}.json").write_text(json.dumps(content))
+  mark = "<!-- table: error_rates of test.json + validation.json -->"
+  text = report.with_tables(f"{mark}\n<!-- end of table -->")
+  assert "| `both`, split test, M = 1 | 1 | 9.90 |" in text
+  assert "| `both`, split validation, M = 1 | 1 | 9.90 |" in text
+
+
+def test_runs_of_other_settings_are_rows_of_their_own():
+  """Patch sizes and numbers of epochs, which once became one mean and deviation."""
+  runs = [
+    run(0, (0.9, 0.8), model={"patch_size": 8}),
+    run(1, (0.7, 0.6), model={"patch_size": 8}),
+    run(0, (0.5, 0.4), model={"patch_size": 12}),
+  ]
+  assert [row[:4] for row in cells(tables.generalization({"runs": runs}))] == [
+    ["both, patch_size 8", "2", ".8000 ± .1414", ".7000 ± .1414"],
+    ["both, patch_size 12", "1", ".5000", ".4000"],
+  ]
+  assert [row[:3] for row in cells(tables.calibration({"runs": runs}))] == [
+    [label, metric, n]
+    for label, n in (("both, patch_size 8", "2"), ("both, patch_size 12", "1"))
+    for metric in ("calibration error", "correlation of u with the error")
+  ]
+  small = [scored(0, 0.979), scored(0, 0.959, model={"patch_size": 12})]
+  assert [row[1:] for row in cells(tables.error_rates({"runs": small}))[2::2]] == [
+    ["`both`, patch_size 8, M = 1", "1", "2.00"],
+    ["`both`, patch_size 12, M = 1", "1", "4.00"],
+  ]
+  assert cells(tables.objectives({"runs": small})) == [
+    ["mnist_translated_60, patch_size 8", "8", "1", "2.00"],
+    ["mnist_translated_60, patch_size 12", "8", "1", "4.00"],
+  ]
+
+
+def test_runs_that_trained_with_other_numbers_of_glimpses_say_so():
+  runs = [run(0, (0.9, 0.8), norms=(2.0, 4.0))]
+  runs.append(run(0, (0.7, 0.6), norms=(3.0, 5.0), train={"num_glimpses": 50}))
+  runs[1]["train_num_glimpses"] = 50
+  table = tables.generalization({"runs": runs})
+  assert "| norm of the state, as in training → 50 |" in table
+  assert [row[-1] for row in cells(table)] == ["N = 6: 2 → 4", "N = 50: 5 → 5"]
+
+
+def test_a_score_that_one_run_does_not_have_is_no_mean():
+  """Not that of the runs that have it."""
+  runs = [scored(0, 0.979), scored(1, 0.989)]
+  for scores in runs[1]["scores"]:
+    scores["fixed"][0]["num_glimpses"] = 4
+  for row in cells(tables.error_rates({"runs": runs}))[2:]:
+    assert row[2:] == ["2", "–", "–"]
+
+
+def test_a_study_of_one_seed_has_no_interval():
+  values = {"mean_of_all_steps": [0.6]}
+  results = {
+    "config": {"train": {"dataset": "npz:x"}},
+    "curves": {"original": values, "both": {"mean_of_all_steps": [0.7]}},
+    "comparisons": [
+      {
+        "slower": "original",
+        "faster": "both",
+        "difference": 0.1,
+        "half_width": None,
+        "p_value": None,
+      }
+    ],
+  }
+  assert cells(tables.convergence(results)) == [
+    ["original", "1", ".600", ""],
+    ["both", "1", ".700", "+.100"],
+  ]
+
+
+def with_classes(seed, *, confusion, accuracy):
+  """A run with six glimpses, of which each class is known."""
+  found = scored(seed, 0.8, n=6)
+  found |= {"train_num_glimpses": 6, "class_names": ["cat", "dog"]}
+  for scores in found["scores"]:
+    scores["fixed"][0] |= {
+      "balanced_accuracy": float(np.mean(accuracy)),
+      "class_accuracy": accuracy,
+      "confusion": confusion,
+    }
+  return found
+
+
+def test_classes_of_unbalanced_data():
+  """Means over two seeds, of one rollout only."""
+  runs = [
+    with_classes(0, confusion=[[90, 0], [8, 2]], accuracy=[1.0, 0.2]),
+    with_classes(1, confusion=[[80, 10], [6, 4]], accuracy=[0.9, 0.4]),
+  ]
+  heading, _, *table = tables.classes({"runs": runs}).splitlines()
+  assert heading == (
+    "both (n = 2), M = 1, N = 6: accuracy .8010 ± .0000, balanced accuracy .6250 ± .0354"
+  )
+  assert table[0] == "| class | images | accuracy | as cat | as dog |"
+  assert cells("\n".join(table)) == [
+    ["cat", "90", "0.9500 ± 0.0707", "85", "5"],
+    ["dog", "10", ".3000 ± .1414", "7", "3"],
+  ]
+
+
+def test_of_many_classes_the_worst_are_shown():
+  confusion = np.diag(np.arange(30))
+  confusion[7] = 0
+  confusion[7, 9] = 7
+  accuracy = [None, *[1.0] * 6, 0.0, *[1.0] * 22]
+  one = with_classes(0, confusion=confusion.tolist(), accuracy=[0.0, 0.0])
+  for scores in one["scores"]:
+    scores["fixed"][0]["class_accuracy"] = accuracy
+  one["class_names"] = []
+  shown = cells(tables.classes({"runs": [one]}).partition("\n\n")[2])
+  assert len(shown) == 20
+  assert shown[0] == ["7", "7", ".0000", "9 (7)"]
 
 
 @pytest.mark.parametrize(

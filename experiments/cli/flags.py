@@ -137,6 +137,19 @@ def define_evaluation_flags() -> None:
   help_text.REQUIRED.add("workdir")
   define_data_flag()
   flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+  flags.DEFINE_string(
+    "output",
+    None,
+    "Folder of the results, or their .json file; by default the first --workdir.",
+  )
+
+
+def define_figure_flag() -> None:
+  """Defines the flag that says what files figures are."""
+  flags.DEFINE_enum(
+    "figure_format", "png", ["png", "svg", "both"], "Files that figures are."
+  )
+  help_text.RARE.add("figure_format")
 
 
 def define_rollout_flags() -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import scipy.stats
-
-from ramjax.config import OBJECTIVES
 
 _CONFIDENCE = 0.95
 
@@ -39,13 +35,3 @@ def paired(differences: np.ndarray) -> dict[str, float]:
     "half_width": float(half_width(differences)),
     "p_value": float(test.pvalue) if test else math.nan,
   }
-
-
-def by_objective(
-  runs: Sequence[Mapping[str, Any]],
-) -> dict[str, list[Mapping[str, Any]]]:
-  """Results of runs grouped by objective, in the order of the paper."""
-  groups = {
-    name: [run for run in runs if run["objective"] == name] for name in OBJECTIVES
-  }
-  return {name: group for name, group in groups.items() if group}

@@ -1,20 +1,25 @@
 """Tables of results in Markdown, made from the JSON files that the scripts write.
 
-The number after ± is the standard deviation over the seeds, unless the head of the column
-says otherwise.
+Only runs that differ in nothing but the seed are pooled, see
+`experiments.reporting.groups`; n is their number. The number after ± is the standard
+deviation over them, unless the head of the column says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from experiments.reporting import published
-from experiments.reporting.statistics import by_objective, half_width
+from experiments.reporting.groups import Group, Results, group_runs
+from experiments.reporting.statistics import half_width
+from ramjax.config import OBJECTIVES
 
-Results = Mapping[str, Any]
+_ONE_ROLLOUT = (1, "sample")
+
+_MOST_COLUMNS, _MOST_ROWS = 12, 20
+"""Classes that a table shows: as columns of the confusions, and as rows."""
 
 _MEAN_GLIMPSES = 4.0
 """Mean number of glimpses at which `departures` compares dynamic accuracy."""
@@ -32,11 +37,13 @@ def convergence(results: Results) -> str:
   rows = []
   for name, curve in results["curves"].items():
     values = np.array(curve["mean_of_all_steps"])
-    mean = f"{_share(values.mean(), 3)} ± {_share(float(half_width(values)), 3)}"
+    mean = _with_half_width(_share(values.mean(), 3), float(half_width(values)))
     against = _comparison(comparisons[name]) if name in comparisons else ""
-    rows.append([name, mean, against, *([_share(paper[name], 3)] if paper else [])])
+    cells = [_share(paper[name], 3)] if paper else []
+    rows.append([name, str(len(values)), mean, against, *cells])
   head = [
     "objective",
+    "n",
     "train accuracy, mean of the epoch, ± 95 % confidence",
     "against `original`, paired over the seeds",
     *(["paper"] if paper else []),
@@ -46,53 +53,64 @@ def convergence(results: Results) -> str:
 
 def generalization(results: Results) -> str:
   """Figure 2: accuracy with a fixed number of glimpses, and growth of the state norm."""
-  groups = by_objective(results["runs"])
-  trained_with = results["runs"][0]["train_num_glimpses"]
-  numbers = _numbers(results["runs"][:1])
-  shown = [n for n in sorted({1, trained_with, 10, 20, 50, 100}) if n in numbers]
-  rows = [
-    [
-      name,
-      *(spread(_fixed(runs, n, "accuracy")) for n in shown),
-      _growth(runs, trained_with, shown[-1]),
-    ]
-    for name, runs in groups.items()
-  ]
-  norms = f"norm of the state, N = {trained_with} → {shown[-1]}"
-  return _markdown(["objective", *(f"N = {n}" for n in shown), norms], rows)
+  runs = results["runs"]
+  trained_with = sorted({run["train_num_glimpses"] for run in runs})
+  numbers = _numbers(runs)
+  shown = [n for n in sorted({1, *trained_with, 10, 20, 50, 100}) if n in numbers]
+  rows = []
+  for group in group_runs(runs):
+    own = group.runs[0]["train_num_glimpses"]
+    growth = _growth(group.runs, own, shown[-1])
+    rows.append(
+      [
+        *(group.label, str(len(group.runs))),
+        *(spread(_fixed(group.runs, n, "accuracy")) for n in shown),
+        growth if len(trained_with) == 1 else f"N = {own}: {growth}",
+      ]
+    )
+  first = f"N = {trained_with[0]}" if len(trained_with) == 1 else "as in training"
+  norms = f"norm of the state, {first} → {shown[-1]}"
+  return _markdown(["objective", "n", *(f"N = {n}" for n in shown), norms], rows)
 
 
 def published_and_ours(results: Results) -> str:
   """Figure 2, published and ours: accuracy with a fixed number of glimpses."""
-  groups = by_objective(results["runs"])
   rows = [
-    [f"{name}, N = {n}", value, spread(_fixed(groups[name], n, "accuracy"))]
-    for name, values in published.FIXED.items()
-    if name in groups
-    for n, value in values.items()
+    [
+      *(f"{group.label}, N = {n}", value),
+      *(spread(_fixed(group.runs, n, "accuracy")), str(len(group.runs))),
+    ]
+    for group in group_runs(results["runs"])
+    for n, value in published.FIXED[group.objective].items()
   ]
-  return _markdown(["", "paper and released code", "ours"], rows)
+  return _markdown(["", "paper and released code", "ours", "n"], rows)
 
 
 def dynamic(results: Results) -> str:
-  """Figure 2: accuracy of each objective with dynamic stopping."""
+  """Figure 2: accuracy of each group of runs with dynamic stopping."""
   means = (3, 4, 5, 6)
   rows = [
-    [name, *(spread(_at_mean(runs, mean)) for mean in means)]
-    for name, runs in by_objective(results["runs"]).items()
+    [
+      *(group.label, str(len(group.runs))),
+      *(spread(_at_mean(group.runs, mean)) for mean in means),
+    ]
+    for group in group_runs(results["runs"])
   ]
-  return _markdown(["objective", *(f"{n} glimpses on average" for n in means)], rows)
+  return _markdown(
+    ["objective", "n", *(f"{n} glimpses on average" for n in means)], rows
+  )
 
 
 def dynamic_by_beta(results: Results) -> str:
   """Dynamic stopping at the exploration rates of the paper, published and ours."""
-  groups = by_objective(results["runs"])
   rows = []
-  for name, values in published.DYNAMIC.items():
-    for beta, (glimpses, accuracy) in values.items():
+  for group in group_runs(results["runs"]):
+    for beta, (glimpses, accuracy) in published.DYNAMIC.get(
+      group.objective, {}
+    ).items():
       points = [
         point
-        for run in groups.get(name, ())
+        for run in group.runs
         for point in run["dynamic"]
         if abs(point["beta"] - beta) < 1e-9
       ]
@@ -100,12 +118,13 @@ def dynamic_by_beta(results: Results) -> str:
         mean_glimpses = spread(_values(points, "mean_glimpses"), 2)
         rows.append(
           [
-            f"{name}, β = {beta:g}",
+            f"{group.label}, β = {beta:g}",
             f"{glimpses:.2f} → {_share(accuracy)}",
             f"{mean_glimpses} → {spread(_values(points, 'accuracy'))}",
+            str(len(points)),
           ]
         )
-  return _markdown(["", "paper and released code", "ours"], rows)
+  return _markdown(["", "paper and released code", "ours", "n"], rows)
 
 
 def stability(results: Results) -> str:
@@ -115,6 +134,7 @@ def stability(results: Results) -> str:
   rows = [
     [
       variant["name"],
+      str(len(variant["runs"])),
       spread(_values(variant["runs"], "train_accuracy"), 3),
       spread(_fixed(variant["runs"], trained_with, "accuracy"), 3),
       spread(_fixed(variant["runs"], most, "accuracy"), 3),
@@ -124,6 +144,7 @@ def stability(results: Results) -> str:
   ]
   head = [
     "λ2",
+    "n",
     "train accuracy",
     f"test, N = {trained_with}",
     f"test, N = {most}",
@@ -141,6 +162,7 @@ def departures(results: Results) -> str:
     rows.append(
       [
         variant["name"],
+        str(len(runs)),
         spread(_fixed(runs, trained_with, "accuracy"), 3),
         spread(_fixed(runs, 50, "accuracy"), 3) if 50 in _numbers(runs) else "",
         spread(_at_mean(runs, _MEAN_GLIMPSES), 3) if runs[0]["dynamic"] else "",
@@ -150,6 +172,7 @@ def departures(results: Results) -> str:
     )
   head = [
     "",
+    "n",
     f"N = {trained_with}",
     "N = 50",
     f"stopped, {_MEAN_GLIMPSES:g} glimpses on average",
@@ -163,67 +186,135 @@ def same_glimpses(results: Results) -> str:
   """Error with the same number of glimpses in training and test: one row for each."""
   mnih = published.ERROR_RATES["mnist"]["Mnih et al."]
   errors: dict[int, dict[int, str]] = {}
+  counts: dict[int, str] = {}
   for variant in results["variants"]:
     number = variant["runs"][0]["fixed"][0]["num_glimpses"]
     wrong = 100 * (1 - _fixed(variant["runs"], number, "accuracy"))
     by_samples = errors.setdefault(number, {})
     by_samples[variant["num_samples"]] = spread(wrong, 2, whole=True)
+    counts[number] = str(len(wrong))
   rows = [
-    [str(number), *by_samples.values(), mnih.get(number, "")]
+    [str(number), counts[number], *by_samples.values(), mnih.get(number, "")]
     for number, by_samples in errors.items()
   ]
   columns = [
     f"error, %, M = {num_samples}" for num_samples in next(iter(errors.values()))
   ]
-  return _markdown(["glimpses N", *columns, "Mnih et al., %"], rows)
+  return _markdown(["glimpses N", "n", *columns, "Mnih et al., %"], rows)
 
 
 def calibration(results: Results) -> str:
   """Calibration error of p and correlation of u with the error, by glimpses."""
-  groups = by_objective(results["runs"])
-  numbers = _numbers(results["runs"][:1])
-  shown = [n for n in (2, 4, 6, 10, 20) if n in numbers]
+  numbers = _numbers(results["runs"])
+  shown = [n for n in (2, 4, 6, 10, 20) if n in numbers] or numbers[-1:]
   metrics = {
     "calibration error": ("calibration_error", 3),
     "correlation of u with the error": ("uncertainty_correlation", 2),
   }
   rows = [
-    [name, title, *(spread(_fixed(runs, n, metric), digits) for n in shown)]
-    for name, runs in groups.items()
+    [
+      *(group.label, title, str(len(group.runs))),
+      *(spread(_fixed(group.runs, n, metric), digits) for n in shown),
+    ]
+    for group in group_runs(results["runs"])
     for title, (metric, digits) in metrics.items()
   ]
-  return _markdown(["objective", "", *(f"N = {n}" for n in shown)], rows)
+  return _markdown(["objective", "", "n", *(f"N = {n}" for n in shown)], rows)
 
 
 def error_rates(results: Results) -> str:
   """Error in % on each dataset, published and ours; one rollout (M = 1) first."""
   runs = results["runs"]
   numbers = _numbers([score for run in runs for score in run["scores"]])
+  groups = group_runs(runs)
   rows = []
-  for dataset in dict.fromkeys(run["dataset"] for run in runs):
+  for dataset in dict.fromkeys(group.dataset for group in groups):
     for source, errors in published.ERROR_RATES.get(dataset, {}).items():
-      rows.append([dataset, source, *(errors.get(n, "") for n in numbers)])
-    for name, group in _by_objective_on(dataset, runs).items():
-      for scores in zip(*(run["scores"] for run in group), strict=True):
-        policy = scores[0]["location_policy"]
-        suffix = "" if policy == "sample" else ", mean of the policy"
-        label = f"`{name}`, M = {scores[0]['num_samples']}{suffix}"
-        rows.append([dataset, label, *(_error(scores, n) for n in numbers)])
-  return _markdown(["dataset", "", *(f"N = {n}" for n in numbers)], rows)
+      rows.append([dataset, source, "", *(errors.get(n, "") for n in numbers)])
+    for group in groups:
+      if group.dataset == dataset:
+        for (num_samples, policy), scores in _by_rollouts(group).items():
+          suffix = "" if policy == "sample" else ", mean of the policy"
+          settings = f", {group.settings}" if group.settings else ""
+          label = f"`{group.objective}`{settings}, M = {num_samples}{suffix}"
+          cells = [_error(scores, n) for n in numbers]
+          rows.append([dataset, label, str(len(scores)), *cells])
+  return _markdown(["dataset", "", "n", *(f"N = {n}" for n in numbers)], rows)
+
+
+def classes(results: Results) -> str:
+  """Accuracy of each class and confusions, a table for each group of runs.
+
+  With one sampled rollout and as many glimpses as in training, or with the largest number
+  that was scored. Counts are means over the runs. Of many classes the worst are shown.
+  """
+  parts = []
+  for group in group_runs(results["runs"]):
+    for (num_samples, policy), scores in _by_rollouts(group).items():
+      if (num_samples, policy) == _ONE_ROLLOUT or len(_by_rollouts(group)) == 1:
+        numbers = _numbers(scores)
+        own = group.runs[0]["train_num_glimpses"]
+        n = own if own in numbers else numbers[-1]
+        heading = (
+          f"{group.labelled}, M = {num_samples}, N = {n}:"
+          f" accuracy {spread(_fixed(scores, n, 'accuracy'))},"
+          f" balanced accuracy {spread(_fixed(scores, n, 'balanced_accuracy'))}"
+        )
+        names = group.runs[0].get("class_names")
+        parts.append(f"{heading}\n\n{_classes(scores, n, names)}")
+  return "\n\n".join(parts)
+
+
+def _classes(
+  scores: Sequence[Results], num_glimpses: int, names: Sequence[str] | None
+) -> str:
+  """The table of the classes, from scores with some number of glimpses."""
+  accuracy = _fixed(scores, num_glimpses, "class_accuracy")  # [S, K]
+  confusion = _fixed(scores, num_glimpses, "confusion").mean(axis=0)
+  numbers = range(len(confusion))
+  names = [*names] if names else [str(number) for number in numbers]
+  few = len(confusion) <= _MOST_COLUMNS
+  shown: Sequence[int] = numbers
+  if len(confusion) > _MOST_ROWS:
+    mean = accuracy.mean(axis=0)
+    shown = [int(k) for k in np.argsort(mean, kind="stable")[:_MOST_ROWS]]
+  rows = []
+  for k in shown:
+    row = confusion[k]
+    wrong = row.copy()
+    wrong[k] = 0
+    taken_for = (
+      f"{names[wrong.argmax()]} ({_count(wrong.max())})" if wrong.any() else ""
+    )
+    cells = [*map(_count, row)] if few else [taken_for]
+    rows.append([names[k], _count(row.sum()), spread(accuracy[:, k]), *cells])
+  columns = [f"as {name}" for name in names] if few else ["most often taken for"]
+  return _markdown(["class", "images", "accuracy", *columns], rows)
 
 
 def objectives(results: Results) -> str:
-  """Error in % of one rollout on each dataset: one column for each objective."""
-  runs = results["runs"]
-  names = list(by_objective(runs))
+  """Error in % of one rollout on each dataset: one column for each objective.
+
+  Runs on one dataset that differ in more than objective and seed have rows of their own.
+  """
+  groups = group_runs(results["runs"])
+  names = sorted({group.objective for group in groups}, key=OBJECTIVES.index)
+  numbers = _numbers([run["scores"][0] for run in results["runs"]])
   rows = []
-  for dataset in dict.fromkeys(run["dataset"] for run in runs):
-    groups = _by_objective_on(dataset, runs)
-    for n in _numbers([run["scores"][0] for run in runs]):
-      cells = [_error([r["scores"][0] for r in groups.get(o, ())], n) for o in names]
+  for dataset, settings in dict.fromkeys((g.dataset, g.settings) for g in groups):
+    found = {
+      group.objective: [run["scores"][0] for run in group.runs]
+      for group in groups
+      if (group.dataset, group.settings) == (dataset, settings)
+    }
+    counts = [str(len(scores)) for scores in found.values()]
+    count = counts[0] if len(set(counts)) == 1 else " / ".join(counts)
+    for n in numbers:
+      cells = [_error(found.get(name, ()), n) for name in names]
       if any(cells):
-        rows.append([dataset, str(n), *cells])
-  return _markdown(["dataset", "N", *(f"`{name}`" for name in names)], rows)
+        where = f"{dataset}, {settings}" if settings else dataset
+        rows.append([where, str(n), count, *cells])
+  return _markdown(["dataset", "N", "n", *(f"`{name}`" for name in names)], rows)
 
 
 def baselines(results: Results) -> str:
@@ -232,11 +323,12 @@ def baselines(results: Results) -> str:
     [
       model["name"].replace("_", " "),
       f"{model['num_parameters']:,}",
+      str(len(model["runs"])),
       spread(100 * (1 - _values(model["runs"], "accuracy")), 2, whole=True),
     ]
     for model in results["models"]
   ]
-  return _markdown(["network", "parameters", "error, %"], rows)
+  return _markdown(["network", "parameters", "n", "error, %"], rows)
 
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
@@ -250,6 +342,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "same_glimpses": same_glimpses,
   "calibration": calibration,
   "error_rates": error_rates,
+  "classes": classes,
   "objectives": objectives,
   "baselines": baselines,
 }
@@ -259,8 +352,11 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
 def spread(values: np.ndarray, digits: int = 4, *, whole: bool = False) -> str:
   """Mean ± standard deviation of values [S] of runs; only the value of a single run.
 
-  A dash if one is not finite. `whole` keeps the zero before the decimal point.
+  A dash if one is not finite, and nothing if there are none. `whole` keeps the zero
+  before the decimal point.
   """
+  if not values.size:
+    return ""
   if not np.isfinite(values).all():
     return "–"
   below_one = np.abs(values).max() < 1 and not whole
@@ -283,8 +379,16 @@ def _comparison(test: Results) -> str:
   """A paired test, as `experiments.reporting.statistics.paired` writes it."""
   difference, p_value = test["difference"], test["p_value"]
   sign = "+" if difference >= 0 else "−"
+  text = f"{sign}{_share(abs(difference), 3)}"
+  if p_value is None or np.isnan(p_value):  # of a single seed
+    return text
   p = "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
-  return f"{sign}{_share(abs(difference), 3)} ± {_share(test['half_width'], 3)}, {p}"
+  return f"{_with_half_width(text, test['half_width'])}, {p}"
+
+
+def _with_half_width(mean: str, half_width: float) -> str:
+  """A mean and the half-width of its interval; a single run has none."""
+  return mean if np.isnan(half_width) else f"{mean} ± {_share(half_width, 3)}"
 
 
 def _values(runs: Sequence[Results], name: str) -> np.ndarray:
@@ -292,19 +396,27 @@ def _values(runs: Sequence[Results], name: str) -> np.ndarray:
 
 
 def _fixed(runs: Sequence[Results], num_glimpses: int, name: str) -> np.ndarray:
-  """A metric of each run with a fixed number of glimpses [S]; NaN for null."""
-  values = [
-    point[name]
+  """A metric of each run with a fixed number of glimpses [S].
+
+  NaN for null, and for a run that was not scored with this number; [0] if none was.
+  """
+  found = [
+    [point[name] for point in run["fixed"] if point["num_glimpses"] == num_glimpses]
     for run in runs
-    for point in run["fixed"]
-    if point["num_glimpses"] == num_glimpses
   ]
-  return np.array(values, float)
+  if not any(found):
+    return np.zeros(0)
+  return np.array([values[0] if values else None for values in found], float)
 
 
-def _by_objective_on(dataset: str, runs: Sequence[Results]) -> dict[str, list[Results]]:
-  """The runs on one dataset, grouped by objective."""
-  return by_objective([run for run in runs if run["dataset"] == dataset])
+def _by_rollouts(group: Group) -> dict[tuple[int, str], list[Results]]:
+  """The scores of a group's runs by M and policy."""
+  found: dict[tuple[int, str], list[Results]] = {}
+  for run in group.runs:
+    for score in run["scores"]:
+      kind = score["num_samples"], score["location_policy"]
+      found.setdefault(kind, []).append(score)
+  return found
 
 
 def _numbers(runs: Sequence[Results]) -> list[int]:
@@ -313,9 +425,9 @@ def _numbers(runs: Sequence[Results]) -> list[int]:
 
 
 def _error(runs: Sequence[Results], num_glimpses: int) -> str:
-  """Error of runs in % with a number of glimpses; empty if they were not scored."""
+  """Error of runs in % with a number of glimpses; empty if none was scored with it."""
   accuracy = _fixed(runs, num_glimpses, "accuracy")
-  return spread(100 * (1 - accuracy), 2, whole=True) if accuracy.size else ""
+  return spread(100 * (1 - accuracy), 2, whole=True)
 
 
 def _at_mean(runs: Sequence[Results], mean_glimpses: float) -> np.ndarray:
@@ -342,12 +454,19 @@ def _growth(runs: Sequence[Results], fewer: int, more: int) -> str:
 
 
 def _norm(value: float) -> str:
+  if not np.isfinite(value):
+    return "–"
   if value < 1000:
     return f"{value:.3g}"
   exponent = int(np.floor(np.log10(value)))
   digits = "⁰¹²³⁴⁵⁶⁷⁸⁹"
   power = "".join(digits[int(digit)] for digit in str(exponent))
   return f"{value / 10**exponent:.0f}·10{power}"
+
+
+def _count(value: float) -> str:
+  """A number of images, or the mean of several."""
+  return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 UNFINISHED = ".new-"
@@ -17,19 +17,6 @@ UNFINISHED = ".new-"
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes a JSON file, whole or not at all; numbers that are not finite are null."""
   replace(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
-
-
-def write_results(
-  path: pathlib.Path,
-  results: dict[str, Any],
-  draw: Callable[[dict[str, Any], pathlib.Path], None] | None = None,
-) -> None:
-  """Writes results as JSON and, with `draw`, their figure beside it; says where."""
-  write_json(path, results)
-  figure = path.with_suffix(".png")
-  if draw:
-    draw(results, figure)
-  print(f"written to {path} and {figure.name}" if draw else f"written to {path}")
 
 
 def replace(path: pathlib.Path, content: str | bytes) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.cli import signals
-from experiments.reporting import plots
+from experiments.reporting import figures, plots, rollout_figure
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import Program, chunks, run_keys, split_history
 from experiments.runs.run import Run, finished_accuracy
@@ -41,7 +41,7 @@ def train(
   steps_per_call: int,
   max_skipped_steps: int = 100,
   make_mesh: Callable[[int], Mesh] = lambda _: parallel.make_mesh(num_devices=1),
-  figures: bool = True,
+  figure_format: str | None = "png",
 ) -> list[float]:
   """Trains runs to their end, each from where it was left.
 
@@ -55,7 +55,8 @@ def train(
       not the result.
     max_skipped_steps: after so many skipped steps in a row a run is given up.
     make_mesh: from a number of runs to the devices that train them.
-    figures: whether to draw where each run looks, and how it learned.
+    figure_format: kind of the figures of where each run looks, and of how it learned:
+      `png`, `svg` or `both`; None draws none.
 
   Returns:
     The test accuracies, with the number of glimpses of the training and M = 1.
@@ -79,7 +80,7 @@ def train(
   trained = []
   if unfinished:
     trained = _train_to_the_end(
-      unfinished, dataset, make_mesh, steps_per_call, max_skipped_steps, figures
+      unfinished, dataset, make_mesh, steps_per_call, max_skipped_steps, figure_format
     )
   accuracy |= {run.workdir: found for run, found in trained}
   if parallel.is_first_process():
@@ -101,7 +102,7 @@ def _train_to_the_end(
   make_mesh: Callable[[int], Mesh],
   steps_per_call: int,
   max_skipped_steps: int,
-  figures: bool,
+  figure_format: str | None,
 ) -> list[tuple[Run, float]]:
   """Trains, tests and draws runs in one program; the runs and their test accuracies."""
   program = Program(
@@ -114,9 +115,9 @@ def _train_to_the_end(
     _train_epochs(training)
     scores = program.test(training.state.params)
     training.write("test", scores)
-  if parallel.is_first_process() and figures:
+  if parallel.is_first_process() and figure_format:
     for run, state in zip(training.runs, program.split(training.state), strict=True):
-      _draw(run.config, dataset, run.workdir, state.params)
+      _draw(run, dataset, state.params, figure_format)
   accuracy = [values["accuracy"] for values in scores]
   return list(zip(training.runs, accuracy, strict=True))
 
@@ -173,10 +174,9 @@ def _save_and_stop(training: Training, stop_signal: signals.Stop) -> NoReturn:
   raise stop_signal.interrupted(f"saved at step {training.step}")
 
 
-def _draw(
-  config: Config, dataset: data.Dataset, workdir: Workdir, params: Params
-) -> None:
+def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -> None:
   """Draws where the trained model looks, and how it learned."""
+  config, folder = run.config, run.workdir.figures
   images, labels = jnp.asarray(dataset.test.images), dataset.test.labels[:_NUM_DRAWN]
   index = jnp.arange(len(labels))
   rollout = evaluation.validation_rollout(
@@ -188,7 +188,13 @@ def _draw(
     preprocess=dataset.preprocess,
   )
   shown = evaluation_images(images, index, preprocess=dataset.transform)
-  plots.glimpses(
-    np.asarray(shown), labels, rollout, config.model, workdir.figures / "glimpses.png"
+  drawn = rollout_figure.glimpses(
+    np.asarray(shown),
+    labels,
+    rollout,
+    config.model,
+    class_names=getattr(getattr(dataset, "info", None), "class_names", None),
   )
-  plots.learning_curves(read_metrics(workdir), workdir.figures / "learning.png")
+  figures.save(drawn, folder / "glimpses.png", figure_format)
+  curves = plots.learning_curves(read_metrics(run.workdir), config.objective)
+  figures.save(curves, folder / "learning.png", figure_format)

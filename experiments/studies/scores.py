@@ -27,6 +27,7 @@ def score(
   split: str = "test",
   seed: int = 0,
   mesh: Mesh | None = None,
+  classes: bool = False,
 ) -> dict[str, Any]:
   """Evaluates the trained model of a run on its dataset.
 
@@ -41,10 +42,12 @@ def score(
     split: `test`, or `validation` to choose among runs.
     seed: seed of first locations and policy.
     mesh: devices that divide the images; None for one device.
+    classes: whether to report each class, too.
 
   Returns:
     `fixed`, an entry for each number of glimpses, and `dynamic`, one for each beta.
-    Numbers have six digits.
+    Numbers have six digits. With `classes` an entry of `fixed` also has
+    `balanced_accuracy`, `class_accuracy` and `confusion`, see `ramjax.confusion`.
   """
   images, labels = getattr(dataset, split)
   sharding = None
@@ -52,18 +55,17 @@ def score(
     everywhere = parallel.copied(mesh)
     params, images, labels = parallel.place((params, images, labels), everywhere)
     sharding = parallel.divided(mesh)
+  prediction = ramjax.predict(
+    run_keys(seed).generalization,
+    params,
+    images,
+    model=config.model,
+    evaluation_config=evaluation_config,
+    preprocess=dataset.preprocess,
+    sharding=sharding,
+  )
   evaluation = jax.device_get(
-    ramjax.evaluate(
-      run_keys(seed).generalization,
-      params,
-      images,
-      labels,
-      np.array(betas, np.float32),
-      model=config.model,
-      evaluation_config=evaluation_config,
-      preprocess=dataset.preprocess,
-      sharding=sharding,
-    )
+    _summarize(prediction, labels, np.array(betas, np.float32))
   )
   fixed = {
     name.removesuffix("_t"): values
@@ -75,6 +77,7 @@ def score(
       {
         "num_glimpses": n,
         **{name: rounded(values[n - 1]) for name, values in fixed.items()},
+        **(_of_classes(prediction.probs_t[n - 1], labels) if classes else {}),
       }
       for n in glimpses or range(1, len(evaluation.accuracy_t) + 1)
     ],
@@ -84,6 +87,30 @@ def score(
         betas, evaluation.mean_glimpses, evaluation.dynamic_accuracy, strict=True
       )
     ],
+  }
+
+
+_summarize = jax.jit(ramjax.summarize)
+
+
+@jax.jit
+def _confusion(
+  probs: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  return (
+    ramjax.balanced_accuracy(probs, labels),
+    ramjax.class_accuracy(probs, labels),
+    ramjax.confusion_matrix(probs, labels),
+  )
+
+
+def _of_classes(probs: jax.Array, labels: jax.Array) -> dict[str, Any]:
+  """What beliefs [M, K] say of each class, as JSON."""
+  balanced, accuracy, confusion = jax.device_get(_confusion(probs, labels))
+  return {
+    "balanced_accuracy": rounded(balanced),
+    "class_accuracy": list(map(rounded, accuracy)),
+    "confusion": confusion.tolist(),
   }
 
 

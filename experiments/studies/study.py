@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.cli import devices, flags
 from experiments.reporting import tables
-from experiments.runs import files, trainer
+from experiments.runs import output, trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import common_part
@@ -97,7 +98,8 @@ def main(
   *,
   default_workdir: Callable[[Config], str] | None = None,
   summarize: Callable[[Members], dict[str, Any]] = lambda _: {},
-  draw: Callable[[dict[str, Any], pathlib.Path], None] | None = None,
+  draw: Callable[[dict[str, Any]], Figure] | None = None,
+  fewest_lines: int = 1,
 ) -> None:
   """Trains and scores the study that the flags ask for, and prints its table.
 
@@ -107,7 +109,9 @@ def main(
       which the others are compared with.
     default_workdir: from the configuration to the --workdir; None is `runs/<name>`.
     summarize: from all runs to further results.
-    draw: from the results to a PNG file.
+    draw: from the results to a figure.
+    fewest_lines: lines of metrics that a run shall have at least, for curves; a short
+      run has fewer steps in a line than `--steps_per_call`.
   """
   options = flags.FLAGS
   flags.check_at_least(1, "num_epochs", "steps_per_call", "max_skipped_steps")
@@ -120,12 +124,14 @@ def main(
   )
   print(f"{dataset.name} from {dataset.source}; writing to {folder}", flush=True)
   chosen = variants(config)
+  steps_per_epoch = len(dataset.train.labels) // config.train.batch_size
+  num_steps = config.train.num_epochs * steps_per_epoch
   members = train(
     chosen,
     seeds,
     dataset,
     folder,
-    steps_per_call=options.steps_per_call,
+    steps_per_call=min(options.steps_per_call, max(1, num_steps // fewest_lines)),
     max_skipped_steps=options.max_skipped_steps,
   )
   results = {
@@ -137,7 +143,8 @@ def main(
     **summarize(members),
   }
   print(tables.TABLES[name](results))
-  files.write_results(folder / f"{name}.json", results, draw)
+  figure = draw(results) if draw else None
+  output.write(output.Target(folder / f"{name}.json"), results, figure)
 
 
 def train(
@@ -181,7 +188,7 @@ def train(
       steps_per_call=steps_per_call,
       max_skipped_steps=max_skipped_steps,
       make_mesh=devices.mesh_for_runs,
-      figures=False,
+      figure_format=None,
     )
   return members
 
