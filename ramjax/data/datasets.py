@@ -2,14 +2,15 @@
 
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ramjax.config import Config, ConfigError
+from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.data import own, prepared, sources
 from ramjax.data.idx import DataError
+from ramjax.data.info import DatasetInfo, describe_changes
 from ramjax.data.splits import (
   Split,
   Stored,
@@ -73,6 +74,8 @@ class Dataset(NamedTuple):
       transform at each step; evaluation always draws the same one for an image.
     sha256: digest of the stored arrays, see `ramjax.data.splits.fingerprint`; None for
       datasets with published checksums.
+    info: what a run on the dataset records; None for a dataset that `load_dataset` has
+      not made.
   """
 
   name: str
@@ -85,6 +88,7 @@ class Dataset(NamedTuple):
   std: tuple[float, ...]
   transform: Transform = keep
   sha256: str | None = None
+  info: DatasetInfo | None = None
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -176,6 +180,10 @@ def load_dataset(
   for part, split in parts._asdict().items():
     check_split(split, name=f"{name} {part}", num_classes=stored.num_classes)
   mean, std = channel_statistics(stored.train.images)
+  counts = {
+    f"{part}_counts": np.bincount(split.labels, minlength=stored.num_classes).tolist()
+    for part, split in parts._asdict().items()
+  }
   return Dataset(
     name=name,
     source=stored.source,
@@ -187,15 +195,32 @@ def load_dataset(
     std=std,
     transform=_transform(canvas),
     sha256=stored.sha256,
+    info=DatasetInfo(
+      image_shape=stored.train.images.shape[1:],
+      canvas_size=canvas.size,
+      num_clutter=canvas.num_clutter,
+      mean=mean,
+      std=std,
+      class_names=stored.class_names,
+      **counts,
+    ),
   )
 
 
-def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
+def reading(train: TrainConfig) -> dict[str, Any]:
+  """How a run reads and shows images: arguments of `load_dataset`, without the name."""
+  return {"canvas_size": train.canvas_size, "num_clutter": train.num_clutter}
+
+
+def dataset_of(
+  config: Config, *, data_dir: str | None = None, info: DatasetInfo | None = None
+) -> Dataset:
   """The dataset of a run, with the complete training split.
 
   Args:
     config: the run.
     data_dir: see `load_dataset`.
+    info: what the run recorded of it, with which an error says what has changed.
 
   Returns:
     The dataset.
@@ -209,18 +234,35 @@ def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
   >>> dataset.name, dataset.validation.labels.shape
   ('mnist', (6000,))
   """
-  dataset = load_dataset(
-    config.train.dataset,
-    data_dir=data_dir,
-    canvas_size=config.train.canvas_size,
-    num_clutter=config.train.num_clutter,
-  )
-  if dataset.sha256 != config.train.data_sha256:
-    raise DataError(
-      f"{dataset.name} is not the dataset that the run was trained on: the SHA-256 of"
-      f" its images and classes is {dataset.sha256}, not {config.train.data_sha256}"
-    )
+  train = config.train
+  dataset = load_dataset(train.dataset, data_dir=data_dir, **reading(train))
+  check_unchanged(dataset, config, info=info)
   return dataset
+
+
+def check_unchanged(
+  dataset: Dataset, config: Config, *, info: DatasetInfo | None
+) -> None:
+  """Checks that a dataset is the one that a run was trained on, wherever it lies.
+
+  Args:
+    dataset: the dataset.
+    config: the run.
+    info: what the run recorded of its dataset; None if it recorded nothing.
+
+  Raises:
+    DataError: if it differs. The message says how.
+  """
+  expected = config.train.data_sha256
+  if dataset.sha256 != expected:
+    changes = (
+      describe_changes(info, dataset.info)
+      if info and dataset.info
+      else (f"images and classes whose SHA-256 is {dataset.sha256}, not {expected}")
+    )
+    raise DataError(
+      f"{dataset.name} is not the dataset that the run was trained on: it has {changes}"
+    )
 
 
 def _parse(

@@ -104,7 +104,7 @@ def read_folder(path: pathlib.Path) -> Stored:
     labels = np.repeat(np.arange(len(counts)), counts)
     splits.append(_make_split(path, "", images[begin : begin + len(labels)], labels))
     begin += len(labels)
-  return _stored(str(path), splits)
+  return _stored(str(path), splits)._replace(class_names=tuple(classes))
 
 
 def _files_by_class(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:

@@ -29,6 +29,7 @@ class Stored(NamedTuple):
     train: training images, in the order of the source.
     test: the test set; None if the source has none.
     sha256: `fingerprint` of both splits; None for datasets with published checksums.
+    class_names: names of the K classes; None if they only have numbers.
   """
 
   source: str
@@ -36,6 +37,7 @@ class Stored(NamedTuple):
   train: Split
   test: Split | None
   sha256: str | None = None
+  class_names: tuple[str, ...] | None = None
 
 
 class Divided(NamedTuple):
