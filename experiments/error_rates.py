@@ -28,7 +28,6 @@ def define_flags() -> None:
     "1,10",
     "Rollouts averaged for a prediction, M (comma-separated; Ba et al., 2014).",
   )
-  flags.define_split_flag()
   flags.define_evaluation_flags()
   devices.define_jax_flags()
 

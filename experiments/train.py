@@ -72,7 +72,7 @@ def _open_runs(
   workdirs = [workdir_lib.Workdir(pathlib.Path(folder)) for folder in folders]
   if parallel.is_first_process():
     for each, workdir in zip(configs, workdirs, strict=True):
-      workdir_lib.open_run(workdir, each)
+      workdir_lib.open_run(workdir, each, dataset.info)
   return configs, dataset, workdirs
 
 

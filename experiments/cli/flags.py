@@ -22,6 +22,7 @@ from ramjax.config import (
   EvaluationConfig,
   TrainConfig,
 )
+from ramjax.data.datasets import reading
 
 FLAGS = flags.FLAGS
 
@@ -132,10 +133,23 @@ def define_data_flag() -> None:
 
 
 def define_evaluation_flags() -> None:
-  """Defines the flags that name trained runs, their data, and the seed of a test."""
+  """Defines the flags that name trained runs, what they are judged on, and a seed."""
   flags.DEFINE_list("workdir", None, "Folders of trained runs (comma-separated).")
   help_text.REQUIRED.add("workdir")
+  flags.DEFINE_string(
+    "dataset",
+    None,
+    "Data that runs are judged on in place of their own, as named in a training. They are"
+    " normalised as in the training of each run.",
+  )
   define_data_flag()
+  flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "validation", "all"],
+    "Images that runs are judged on; to choose among runs, take validation. all is for"
+    " data that they were not trained on.",
+  )
   flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
 
 
@@ -149,16 +163,6 @@ def define_rollout_flags() -> None:
     LOCATION_POLICIES[0],
     LOCATION_POLICIES,
     "How the next location is chosen: drawn from the policy, or its mean.",
-  )
-
-
-def define_split_flag() -> None:
-  """Defines the flag that says which images runs are tested on."""
-  flags.DEFINE_enum(
-    "split",
-    "test",
-    ["test", "validation"],
-    "Images that runs are tested on; to choose among runs, take validation.",
   )
 
 
@@ -259,8 +263,7 @@ def load_run() -> tuple[Config, data.Dataset]:
     config.train.dataset,
     data_dir=FLAGS.data_dir,
     num_train_examples=config.train.num_train_examples,
-    canvas_size=config.train.canvas_size,
-    num_clutter=config.train.num_clutter,
+    **reading(config.train),
   )
   side = min(dataset.image_shape[:2])
   if config.model.patch_size > side:

@@ -110,7 +110,7 @@ def _train_to_the_end(
     make_mesh(len(folders)),
     steps_per_call=steps_per_call,
   )
-  with resumed(program, folders, max_skipped_steps) as training:
+  with resumed(program, folders, max_skipped_steps, dataset.info) as training:
     _train_epochs(training)
     scores = program.test(training.state.params)
     training.write("test", scores)

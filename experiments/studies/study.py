@@ -170,7 +170,7 @@ def train(
     devices.mesh_for_runs(len(runs))  # refused before a folder is made
   for runs in programs.values():
     for config, workdir in runs.items():
-      workdir_lib.open_run(workdir, config)
+      workdir_lib.open_run(workdir, config, dataset.info)
   for number, runs in enumerate(programs.values(), start=1):
     names = ", ".join(workdir.path.name for workdir in runs.values())
     print(f"program {number}/{len(programs)}: {names}", flush=True)

@@ -91,6 +91,12 @@ class Dataset(NamedTuple):
   info: DatasetInfo | None = None
 
   @property
+  def all(self) -> Split:
+    """The images of all splits: for a model that was trained on other data."""
+    parts = zip(self.train, self.validation, self.test, strict=True)
+    return Split(*map(np.concatenate, parts))
+
+  @property
   def image_shape(self) -> tuple[int, int, int]:
     """Height, width and channels of the input of a model."""
     images = self.test.images
@@ -236,33 +242,41 @@ def dataset_of(
   """
   train = config.train
   dataset = load_dataset(train.dataset, data_dir=data_dir, **reading(train))
-  check_unchanged(dataset, config, info=info)
+  check_dataset(dataset, config, info=info)
   return dataset
 
 
-def check_unchanged(
-  dataset: Dataset, config: Config, *, info: DatasetInfo | None
+def is_dataset_of(dataset: Dataset, config: Config) -> bool:
+  """Whether a run was trained on a dataset, wherever that lies."""
+  train = config.train
+  if dataset.sha256 is None:
+    return train.data_sha256 is None and dataset.name == train.dataset
+  return dataset.sha256 == train.data_sha256
+
+
+def check_dataset(
+  dataset: Dataset, config: Config, *, info: DatasetInfo | None = None
 ) -> None:
-  """Checks that a dataset is the one that a run was trained on, wherever it lies.
+  """Checks that a run was trained on a dataset, see `is_dataset_of`.
 
   Args:
     dataset: the dataset.
     config: the run.
-    info: what the run recorded of its dataset; None if it recorded nothing.
+    info: what the run recorded of its data; None if it recorded nothing.
 
   Raises:
-    DataError: if it differs. The message says how.
+    DataError: if it was not. The message says how the dataset differs.
   """
-  expected = config.train.data_sha256
-  if dataset.sha256 != expected:
-    changes = (
-      describe_changes(info, dataset.info)
-      if info and dataset.info
-      else (f"images and classes whose SHA-256 is {dataset.sha256}, not {expected}")
-    )
-    raise DataError(
-      f"{dataset.name} is not the dataset that the run was trained on: it has {changes}"
-    )
+  if is_dataset_of(dataset, config):
+    return
+  if info and dataset.info:
+    changes = describe_changes(info, dataset.info)
+  else:
+    sums = dataset.sha256, config.train.data_sha256
+    changes = "images and classes whose SHA-256 is {}, not {}".format(*sums)
+  raise DataError(
+    f"{dataset.name} is not the dataset that the run was trained on: it has {changes}"
+  )
 
 
 def _parse(

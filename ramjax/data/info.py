@@ -20,13 +20,13 @@ def _each(kind: type, low: float, what: str) -> Callable[[str, Any], tuple[Any, 
   """A check of a field that holds a list of values of one type."""
 
   def is_sound(value: Any) -> bool:
-    if isinstance(value, str):
-      return kind is str
+    if kind is str:
+      return isinstance(value, str)
     number = isinstance(value, (int, kind)) and not isinstance(value, bool)
     return number and math.isfinite(value) and value >= low
 
   def check(name: str, value: Any) -> tuple[Any, ...]:
-    if isinstance(value, (list, tuple)) and value and all(map(is_sound, value)):
+    if isinstance(value, (list, tuple)) and all(map(is_sound, value)):
       return tuple(map(kind, value))
     raise ConfigError(f"{name} must be a list of {what}, not {value!r}")
 
@@ -67,11 +67,8 @@ class DatasetInfo(fields.Checked):
   std: tuple[float, ...] = fields.checked(
     None, "Standard deviation of each channel, for the same purpose.", _NUMBERS
   )
-  class_names: tuple[str, ...] | None = fields.checked(
-    None,
-    "Names of the K classes; None if they only have numbers.",
-    _NAMES,
-    optional=True,
+  class_names: tuple[str, ...] = fields.checked(
+    (), "Names of the K classes; empty if they only have numbers.", _NAMES
   )
   train_counts: tuple[int, ...] = fields.checked(
     None, "Number of images of each class in the complete training split.", _COUNTS
@@ -89,21 +86,22 @@ class DatasetInfo(fields.Checked):
       raise ConfigError(
         f"image_shape must be height, width and channels, not {self.image_shape}"
       )
-    channels, num_classes = self.image_shape[-1], self.num_classes
     lengths = {
-      **dict.fromkeys(("mean", "std"), (channels, "channel")),
-      **dict.fromkeys(("validation_counts", "test_counts"), (num_classes, "class")),
+      **dict.fromkeys(("mean", "std"), (self.image_shape[-1], "channel")),
+      **dict.fromkeys(
+        ("validation_counts", "test_counts"), (self.num_classes, "class")
+      ),
     }
-    if self.class_names is not None:
-      lengths["class_names"] = num_classes, "class"
-    if min(self.std) == 0:
-      raise ConfigError(f"std must be greater than 0, not {self.std}")
+    if self.class_names:
+      lengths["class_names"] = self.num_classes, "class"
     for name, (length, what) in lengths.items():
       if len(getattr(self, name)) != length:
         raise ConfigError(
           f"{name} must have {length} entries, one a {what}, not"
           f" {len(getattr(self, name))}"
         )
+    if min(self.std) == 0:
+      raise ConfigError(f"std must be greater than 0, not {self.std}")
 
   @property
   def num_classes(self) -> int:

@@ -29,7 +29,7 @@ class Stored(NamedTuple):
     train: training images, in the order of the source.
     test: the test set; None if the source has none.
     sha256: `fingerprint` of both splits; None for datasets with published checksums.
-    class_names: names of the K classes; None if they only have numbers.
+    class_names: names of the classes, K of them; empty if they have none.
   """
 
   source: str
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
   train: Split
   test: Split | None
   sha256: str | None = None
-  class_names: tuple[str, ...] | None = None
+  class_names: tuple[str, ...] = ()
 
 
 class Divided(NamedTuple):

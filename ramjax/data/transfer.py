@@ -65,7 +65,7 @@ def _class_numbers(dataset: Dataset, info: DatasetInfo) -> np.ndarray:
   Raises:
     DataError: if the run does not know a class of which there are images.
   """
-  names = dataset.info.class_names if dataset.info else None
+  names = dataset.info.class_names if dataset.info else ()
   known = info.labels if names else tuple(map(str, range(info.num_classes)))
   names = names or tuple(map(str, range(dataset.num_classes)))
   splits = (dataset.train, dataset.validation, dataset.test)
