@@ -90,7 +90,7 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
     DataError: if the data of one cannot be found, are not its own, or do not suit it.
   """
   folders = workdirs()
-  datasets = _Datasets(flags.FLAGS.dataset, flags.FLAGS.data_dir)
+  datasets = Datasets(flags.FLAGS.dataset, flags.FLAGS.data_dir)
   with parallel.together():
     configs = [workdir_lib.read_config(folder) for folder in folders]
     params = [
@@ -146,7 +146,7 @@ def train_seconds(workdir: workdir_lib.Workdir, config: Config) -> float | None:
   return round(float(np.sum(steps * config.train.batch_size / np.array(speeds))), 1)
 
 
-class _Datasets:
+class Datasets:
   """The data that runs are judged on. What runs have in common is read once.
 
   Args:
