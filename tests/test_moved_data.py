@@ -35,6 +35,7 @@ def write_npz(path, counts=COUNTS):
 def config_of(dataset, **train):
   """The configuration of a run on a dataset."""
   named = {"dataset": dataset.name, "data_sha256": dataset.sha256, **train}
+  named |= {"division": dataset.division, "background": dataset.background}
   return Config(
     model=ramjax.ModelConfig(
       image_shape=dataset.image_shape, num_classes=dataset.num_classes
@@ -178,13 +179,12 @@ def test_other_images_get_the_canvas_of_the_run(
   assert (found.mean, found.std) == (info.mean, info.std)
   pool = jax.numpy.asarray(found.test.images)
   key = jax.random.key(1)
-  plain = data.normalize(pool[0], mean=info.mean, std=info.std)
+  canvas = {"canvas_size": 20, "num_clutter": 1} if transformed else {}
+  other = data.load_dataset(f"npz:{tmp_path / 'other.npz'}", **canvas)
+  plain = data.normalize(
+    other.transform(key, pool[0], pool), mean=info.mean, std=info.std
+  )
   shown = found.preprocess(key, pool[0], pool)
-  if transformed:
-    placed = data.clutter(
-      key, pool[0], pool, canvas_size=(20, 20), num_crops=1, crop_size=8
-    )
-    plain = data.normalize(placed, mean=info.mean, std=info.std)
   np.testing.assert_allclose(shown, plain, atol=1e-6)
 
 

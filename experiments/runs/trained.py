@@ -174,6 +174,9 @@ class Datasets:
       check_dataset(own, config, info=info)
       return own, True
     plain = {**reading(train), "canvas_size": None, "num_clutter": None}
+    plain["background"] = "border"  # that of the other images, if any is needed
+    if not self._name.startswith("folder:"):
+      plain["resize"] = None
     found = self._load(self._name, data_dir=self._data_dir, **plain)
     if is_dataset_of(found, config):
       return self._load(self._name, data_dir=self._data_dir, **reading(train)), True
@@ -225,6 +228,8 @@ def _say(run: TrainedRun, split: str) -> str:
       for shape in (dataset.image_shape, run.config.model.image_shape)
     ]
     line += "; images are {} pixels, in training {}".format(*sizes)
+  for note in dataset.notes:
+    line += f"; {note}"
   if dataset.name == train.dataset:
     line += (
       "; the data have changed since: the run may have been trained on these images"

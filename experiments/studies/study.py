@@ -118,7 +118,7 @@ def main(
   folder = pathlib.Path(
     options.workdir or (default_workdir(config) if default_workdir else f"runs/{name}")
   )
-  print(f"{dataset.name} from {dataset.source}; writing to {folder}", flush=True)
+  print(f"{dataset.describe()}; writing to {folder}", flush=True)
   chosen = variants(config)
   members = train(
     chosen,

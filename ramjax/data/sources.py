@@ -32,16 +32,6 @@ SHAPES = {
 
 NUM_CLASSES = 10
 
-CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
-  "mnist": tuple("0123456789"),
-  "fashion_mnist": (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-  ),
-  "kmnist": tuple("おきすつなはまやれを"),
-}
-"""Names of the classes, as those who published the datasets give them."""
-
 SHA256: Mapping[str, Mapping[str, str]] = {
   "mnist": {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -63,6 +53,15 @@ SHA256: Mapping[str, Mapping[str, str]] = {
   },
 }
 """SHA-256 of the files by name; for KMNIST, only of the compressed files."""
+
+CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
+  "fashion_mnist": (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+  ),
+  "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
+"""Names of classes that are no digits, as their authors publish them."""
 
 _DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets")
 
@@ -145,7 +144,8 @@ def read_idx_files(name: str, *, data_dir: str | None = None) -> Stored:
     )
     for part in ("train", "t10k")
   )
-  return Stored(source, NUM_CLASSES, train, test, class_names=CLASS_NAMES[name])
+  names = CLASS_NAMES.get(name) or tuple(map(str, range(NUM_CLASSES)))
+  return Stored(source, NUM_CLASSES, train, test, class_names=names)
 
 
 def cache_dir(name: str) -> pathlib.Path:

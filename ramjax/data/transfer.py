@@ -14,8 +14,9 @@ def as_seen_by(dataset: Dataset, info: DatasetInfo) -> Dataset:
   """A dataset for a run that was trained on another one.
 
   Images get the mean and deviation of the run, and its class numbers. Classes are
-  matched by their names, whatever their order. Data whose classes only have numbers keep
-  them. The size of the images may differ from that of the run.
+  matched by their names, whatever their order. Data without names have the classes 0, 1
+  and so on; these are the numbers of the run's classes if no class of the run is called
+  by a number. The size of the images may differ from that of the run.
 
   Args:
     dataset: the other dataset.
@@ -44,7 +45,9 @@ def as_seen_by(dataset: Dataset, info: DatasetInfo) -> Dataset:
       f"{dataset.name} has images of {channels} channels, but the run was trained on"
       f" images of {info.image_shape[-1]}; convert them"
     )
-  numbers = _class_numbers(dataset, info)
+  numbers, notes = _class_numbers(dataset, info), dataset.notes
+  if _only_numbered(dataset, info):
+    notes += (f"its classes 0, 1 and so on are taken as {listed(info.labels)}",)
 
   def renumbered(split: Split) -> Split:
     return Split(split.images, numbers[split.labels])
@@ -56,7 +59,20 @@ def as_seen_by(dataset: Dataset, info: DatasetInfo) -> Dataset:
     test=renumbered(dataset.test),
     mean=info.mean,
     std=info.std,
+    class_names=info.class_names,
+    notes=notes,
   )
+
+
+def _only_numbered(dataset: Dataset, info: DatasetInfo) -> bool:
+  """Whether the classes of a dataset are the numbers of those of a run."""
+  names = _names_of(dataset)
+  numbered = names == tuple(map(str, range(len(names))))
+  return numbered and not any(name.isdecimal() for name in info.labels)
+
+
+def _names_of(dataset: Dataset) -> tuple[str, ...]:
+  return dataset.class_names or tuple(map(str, range(dataset.num_classes)))
 
 
 def _class_numbers(dataset: Dataset, info: DatasetInfo) -> np.ndarray:
@@ -65,9 +81,9 @@ def _class_numbers(dataset: Dataset, info: DatasetInfo) -> np.ndarray:
   Raises:
     DataError: if the run does not know a class of which there are images.
   """
-  names = dataset.info.class_names if dataset.info else ()
-  known = info.labels if names else tuple(map(str, range(info.num_classes)))
-  names = names or tuple(map(str, range(dataset.num_classes)))
+  names, known = _names_of(dataset), info.labels
+  if _only_numbered(dataset, info):
+    known = tuple(map(str, range(info.num_classes)))
   splits = (dataset.train, dataset.validation, dataset.test)
   present = np.unique(np.concatenate([split.labels for split in splits]))
   unknown = [names[number] for number in present if names[number] not in known]
