@@ -188,6 +188,19 @@ def test_other_images_get_the_canvas_of_the_run(
   np.testing.assert_allclose(shown, plain, atol=1e-6)
 
 
+def test_only_folders_are_resized_as_those_of_the_run(tmp_path):
+  write_folder(tmp_path / "pets", COUNTS)
+  dataset = data.load_dataset(f"folder:{tmp_path / 'pets'}", resize="16x16")
+  place = workdir_lib.Workdir(tmp_path / "run")
+  config = config_of(dataset, resize="16x16")
+  workdir_lib.open_run(place, config, dataset.info)
+  write_folder(tmp_path / "zoo", COUNTS, seed=1)
+  write_npz(tmp_path / "zoo.npz")
+  for name, shape in (("folder:zoo", (16, 16, 1)), ("npz:zoo.npz", (9, 12, 1))):
+    found, own = Datasets(name, str(tmp_path)).find(place, config)
+    assert (found.image_shape, own) == (shape, False)
+
+
 def test_data_with_a_canvas_of_their_own_keep_it(mnist, tmp_path):
   place = workdir_lib.Workdir(tmp_path / "run")
   dataset = data.load_dataset("mnist_cluttered_100")
