@@ -32,6 +32,7 @@ from experiments.studies import scores
 from ramjax import data
 from ramjax.config import TrainConfig
 from ramjax.data.batches import evaluation_images, preprocess_batch, take_images
+from ramjax.data.datasets import reading
 from ramjax.networks import num_parameters
 
 Variables = Mapping[str, Any]
@@ -84,6 +85,11 @@ def define_flags() -> None:
   flags.define_data_flag()
   flags.define_setting_flags(
     "dataset",
+    "canvas_size",
+    "num_clutter",
+    "resize",
+    "transparent_as",
+    "background",
     "num_train_examples",
     "num_epochs",
     "batch_size",
@@ -114,9 +120,10 @@ def main() -> None:
     config.dataset,
     data_dir=options.data_dir,
     num_train_examples=config.num_train_examples,
+    **reading(config),
   )
   label = workdir_lib.data_label(config)
-  print(f"{dataset.name} from {dataset.source}", flush=True)
+  print(dataset.describe(), flush=True)
   models = []
   for name in options.models:
     model = MODELS[name](dataset.num_classes)

@@ -1,9 +1,10 @@
 """Calibration of trained models: `python -m experiments.calibration`.
 
 `--workdir=RUN[,RUN…]` names trained runs. For each number of glimpses up to
---max_glimpses, the script measures on the test set the expected calibration error of the
-probabilities p, and how well the self-uncertainty u predicts the true error. It writes
-calibration.json and .png into the first folder, or where --output says.
+--max_glimpses, the script measures the expected calibration error of the probabilities p,
+and how well the self-uncertainty u predicts the true error: on the test set of each run,
+or on other data (--dataset). It writes calibration.json and .png into the first folder, or
+where --output says.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ def main() -> None:
       run.params,
       run.dataset,
       evaluation_config=evaluation_config,
+      split=options.split,
       seed=options.seed,
     )
     runs.append({**run.describe(), "fixed": scored["fixed"]})
   results = {
     "num_samples": options.num_samples,
     "location_policy": options.location_policy,
+    "split": options.split,
     "evaluation_seed": options.seed,
     **provenance(),
     "runs": groups.with_groups(runs),

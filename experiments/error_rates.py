@@ -29,7 +29,6 @@ def define_flags() -> None:
     "1,10",
     "Rollouts averaged for a prediction, M (comma-separated; Ba et al., 2014).",
   )
-  flags.define_split_flag()
   flags.define_evaluation_flags()
   devices.define_jax_flags()
 
@@ -66,7 +65,7 @@ def main() -> None:
       for num_samples in nums_samples
       for policy in LOCATION_POLICIES
     ]
-    names = getattr(getattr(run.dataset, "info", None), "class_names", ())
+    names = run.dataset.info.class_names
     runs.append({**described, "class_names": list(names), "scores": scored})
   results = {
     "split": options.split,

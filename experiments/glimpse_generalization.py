@@ -41,7 +41,6 @@ def define_flags() -> None:
     ["latest", "best"],
     "Which state of a run: the newest, or the one with the best validation accuracy.",
   )
-  flags.define_split_flag()
   flags.define_evaluation_flags()
   flags.define_figure_flag()
   devices.define_device_flags()

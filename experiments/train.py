@@ -41,11 +41,8 @@ def main() -> None:
   if parallel.is_first_process():
     named = f"{used.size} x {used.devices.flat[0].device_kind}"
     others = f" to {workdirs[-1].path}" if len(workdirs) > 1 else ""
-    print(
-      f"{dataset.name} from {dataset.source}; on {named};"
-      f" writing to {workdirs[0].path}{others}",
-      flush=True,
-    )
+    print(dataset.describe())
+    print(f"on {named}; writing to {workdirs[0].path}{others}", flush=True)
   trainer.train(
     configs,
     dataset,
@@ -73,7 +70,7 @@ def _open_runs(
   workdirs = [workdir_lib.Workdir(pathlib.Path(folder)) for folder in folders]
   if parallel.is_first_process():
     for each, workdir in zip(configs, workdirs, strict=True):
-      workdir_lib.open_run(workdir, each)
+      workdir_lib.open_run(workdir, each, dataset.info)
   return configs, dataset, workdirs
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -51,6 +52,26 @@ def _check_factory(name: str, value: Any) -> str:
   ):
     raise ConfigError(
       f"{name} must be package.module:function (or None), not {value!r}"
+    )
+  return str(value)
+
+
+def _check_size(name: str, value: Any) -> str:
+  found = re.fullmatch(r"0*([1-9]\d{0,4})x0*([1-9]\d{0,4})", str(value))
+  if not found:
+    raise ConfigError(
+      f"{name} must be HEIGHTxWIDTH in pixels, such as 48x64, not {value!r}"
+    )
+  return "x".join(found.groups())
+
+
+def _check_background(name: str, value: Any) -> str:
+  words = str(value).split(",")
+  colour = all(re.fullmatch(r"\d{1,3}", word) and int(word) <= 255 for word in words)
+  if value != "border" and not colour:
+    raise ConfigError(
+      f"{name} must be border, minimum, one number from 0 to 255, or one for each"
+      f" channel with commas, not {value!r}"
     )
   return str(value)
 
@@ -192,8 +213,18 @@ class TrainConfig(fields.Checked):
   dataset: str = fields.word(
     "mnist",
     "mnist, fashion_mnist or kmnist, also with _translated_60, _cluttered_60 or"
-    " _cluttered_100; cifar10, cifar100, svhn_cropped or tfds:NAME; npz:FILE or"
-    " folder:DIR for your own images.",
+    " _cluttered_100; cifar10, cifar100, svhn_cropped or tfds:NAME; folder:DIR, npz:FILE,"
+    " csv:FILE or mat:FILE for your own images.",
+  )
+  resize: str | None = fields.checked(
+    None,
+    "HEIGHTxWIDTH in pixels to which the images of folder:DIR are resized. They keep"
+    " their aspect; the rest is filled with the background.",
+    _check_size,
+    optional=True,
+  )
+  transparent_as: str = fields.choice(
+    "white", ("white", "black"), "What is seen through transparent pixels of a file."
   )
   canvas_size: int | None = fields.integer(
     None,
@@ -207,6 +238,22 @@ class TrainConfig(fields.Checked):
     "Crops of 8x8 pixels of other images on that canvas; by default as the name says.",
     low=0,
     optional=True,
+  )
+  background: str | None = fields.checked(
+    "border",
+    "Colour around an image on a canvas or after --resize: 0 to 255, or R,G,B. border is"
+    " the commonest colour on the borders of the training images; minimum is the darkest"
+    " value of each image, as in earlier releases.",
+    _check_background,
+    optional=True,
+    before=None,
+    none="minimum",
+  )
+  division: str = fields.choice(
+    "at random",
+    ("at random", "by class"),
+    "How images were set aside for validation and test.",
+    reach="data",
   )
   data_sha256: str | None = fields.word(
     None,

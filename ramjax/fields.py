@@ -35,7 +35,7 @@ class Setting:
       shows (`rare`), by `--set` (`set`), or not at all because the data fix it (`data`).
     flag: name of its flag; None if that is the name of the field.
     before: its value in releases that did not have it, see `Checked.from_dict`.
-    none: the number that stands for None on a command line, if one does.
+    none: what stands for None on a command line, a number or a word, if anything does.
   """
 
   default: Any
@@ -46,7 +46,7 @@ class Setting:
   choices: tuple[str, ...] = ()
   reach: Literal["flag", "rare", "set", "data"] = "flag"
   flag: str | None = None
-  none: float | None = None
+  none: float | str | None = None
 
 
 def checked(

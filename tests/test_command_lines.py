@@ -28,7 +28,7 @@ SCRIPTS = {
     (["--num_seeds=3", "--num_devices=2"], "num_devices must divide the number of", 2),
     (["--patch_size=29"], "patch_size must be at most 28, the smaller side of", 2),
     (["--batch_size=400"], "batch_size must be at most", 2),
-    (["--num_train_examples=600"], "num_train_examples must be at most 288", 2),
+    (["--num_train_examples=600"], "num_train_examples must be at most 293", 2),
     # Of data that are not there.
     (["--dataset=imagenet"], "dataset must be one of mnist", 2),
     (["--dataset=npz:/nowhere.npz"], "/nowhere.npz cannot be read as an .npz file", 1),

@@ -65,6 +65,14 @@ FILES = pathlib.Path(__file__).parent / "files"
     (TrainConfig, "canvas_size", 0),
     (TrainConfig, "num_clutter", -1),
     (TrainConfig, "data_sha256", ""),
+    (TrainConfig, "resize", "64"),
+    (TrainConfig, "resize", "64x0"),
+    (TrainConfig, "resize", "64x64\n"),
+    (TrainConfig, "transparent_as", "red"),
+    (TrainConfig, "background", "256"),
+    (TrainConfig, "background", "1,2,"),
+    (TrainConfig, "background", "paper"),
+    (TrainConfig, "division", "by hand"),
     (TrainConfig, "num_train_examples", 0),
   ],
 )
@@ -133,6 +141,7 @@ def test_a_file_of_the_first_release_is_the_run_that_it_was():
       warmup_epochs=0.5,
       max_gradient_norm=5.0,
       seed=7,
+      background=None,  # each image on a canvas of its darkest value
     ),
   )
 
@@ -152,7 +161,7 @@ def test_a_field_that_a_file_lacks_is_what_earlier_releases_did():
   assert Later.from_dict({"width": 4}) == Later(width=4, heads=1)
   assert Later.from_dict({"heads": 2, "depth": 1}) == Later(heads=2)
   assert Config.from_dict({"model": {}, "objective": {}, "train": {"seed": 3}}) == (
-    Config(train=TrainConfig(seed=3))
+    Config(train=TrainConfig(seed=3, background=None))
   )
 
 

@@ -1,11 +1,13 @@
 """The command line of a training: every setting is reached, and what is given wins."""
 
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 
 from experiments.cli import flags, recipes
 from experiments.cli.errors import UsageError
-from ramjax.config import Config, ConfigError
+from ramjax import data
+from ramjax.config import Config, ConfigError, ModelConfig
 
 SETTINGS = Config.settings()
 OTHER_VALUES = {
@@ -31,6 +33,9 @@ OTHER_VALUES = {
   "train.dataset": "kmnist",
   "train.canvas_size": 60,
   "train.num_clutter": 2,
+  "train.resize": "12x34",
+  "train.transparent_as": "black",
+  "train.background": "255,250,5",
   "train.num_train_examples": 34,
   "train.num_epochs": 0,
   "train.batch_size": 16,
@@ -94,6 +99,61 @@ def test_every_setting_is_reached():
   found = values_of(config_of(*arguments))
   assert {name: found[name] for name in OTHER_VALUES} == OTHER_VALUES
   assert all(found[name] == values_of(Config())[name] for name in from_data)
+
+
+def test_words_for_the_background():
+  for word, value in (("border", "border"), ("minimum", None), ("7", "7")):
+    assert config_of(f"--background={word}").train.background == value
+
+
+def test_what_the_data_say_is_recorded(tmp_path):
+  """A run goes on with the colour that its images had at the start."""
+  images = np.full((40, 10, 10), 200, np.uint8)
+  images[:, 4:6, 4:6] = np.arange(40)[:, None, None]
+  np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(40) % 2)
+  given = [f"--dataset=npz:{tmp_path / 'mine.npz'}", "--batch_size=8"]
+  config_of(*given)
+  assert flags.load_run()[0].train.background is None
+  config_of(*given, "--background=3")
+  with pytest.raises(ConfigError, match="background must not be given without canvas"):
+    flags.load_run()
+  config_of(*given, "--background=border", "--canvas_size=20")
+  config, dataset = flags.load_run()
+  assert config.train.background == dataset.background == "200"
+  assert config.train.division == "by class"
+  assert data.dataset_of(config).background == "200"
+
+
+@pytest.mark.parametrize(
+  ("size", "model", "advice"),
+  [
+    ((28, 28), {}, None),
+    ((32, 32), {}, None),
+    ((60, 60), {"patch_size": 12, "num_scales": 3}, None),
+    ((60, 60), {}, "--patch_size=12 --num_scales=3"),
+    ((100, 100), {}, "--patch_size=12 --num_scales=4"),
+    ((224, 224), {}, "--patch_size=16 --num_scales=4"),
+    (
+      (480, 640),
+      {"scale_factor": 1},
+      "--patch_size=16 --num_scales=6 --scale_factor=2",
+    ),
+    ((4, 640), {"patch_size": 4}, "--patch_size=4 --num_scales=8"),
+  ],
+)
+def test_larger_glimpses_are_proposed_for_large_images(size, model, advice):
+  """The proposal sees half of the longer side, and is content with itself."""
+  found = flags.glimpse_advice(ModelConfig(**model), size)
+  if advice is None:
+    assert found is None
+    return
+  assert found.endswith(f"give {advice}")
+  proposed = dict(word[2:].split("=") for word in advice.split())
+  numbers = {name: int(value) for name, value in proposed.items()}
+  larger = ModelConfig(**{**model, **numbers})
+  widest = larger.patch_size * larger.scale_factor ** (larger.num_scales - 1)
+  assert widest >= max(size) / 2
+  assert flags.glimpse_advice(larger, size) is None
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

@@ -1,4 +1,4 @@
-"""User images and datasets prepared by TFDS: read correctly, or refused in one line."""
+"""User arrays and datasets prepared by TFDS: read correctly, or refused in one line."""
 
 import importlib.util
 import io
@@ -10,11 +10,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ramjax import Config, ConfigError, TrainConfig, data
 from ramjax.data import prepared, splits
-from ramjax.data.own import read_folder, read_npz
+from ramjax.data.own import read_npz
 from ramjax.data.splits import Split, Stored
 
 RNG = np.random.RandomState(3)
@@ -55,17 +54,64 @@ def test_images_of_one_channel_need_no_last_axis(tmp_path):
   assert data.load_dataset(f"npz:{path}").image_shape == (9, 12, 1)
 
 
+def numbered(labels):
+  """A file of images that show their numbers, with these labels."""
+  count = np.arange(len(labels), dtype=np.uint8)
+  return {"images": count.repeat(4).reshape(-1, 2, 2), "labels": np.array(labels)}
+
+
+def numbers_of(dataset):
+  parts = (dataset.train, dataset.validation, dataset.test)
+  return [part.images[:, 0, 0, 0].tolist() for part in parts]
+
+
 def test_splits_of_user_images_never_change(tmp_path):
   """Each image is in exactly one split, with its class, the same on every machine."""
-  images = np.arange(30, dtype=np.uint8).repeat(4).reshape(30, 2, 2)
-  path = npz(tmp_path, images=images, labels=np.arange(30) % 7)
+  path = npz(tmp_path, **numbered(np.arange(30) % 7))
   found = data.load_dataset(f"npz:{path}")
-  parts = [found.train, found.validation, found.test]
-  numbers = [part.images[:, 0, 0, 0].tolist() for part in parts]
+  numbers = numbers_of(found)
   assert sorted(np.concatenate(numbers).tolist()) == list(range(30))
-  assert numbers[1:] == [[18, 2], [12, 11, 5]]
+  assert numbers[1:] == [[1, 23, 0, 19, 17, 13, 25], [24, 27, 28, 9, 8, 11, 5]]
+  parts = (found.train, found.validation, found.test)
   for part, number in zip(parts, numbers, strict=True):
     assert part.labels.tolist() == [n % 7 for n in number]
+
+
+def test_a_tenth_of_each_class_is_set_aside(tmp_path):
+  """At least one image where there are two, so that no split lacks a rare class."""
+  sizes = [100, 25, 4, 2, 1]
+  path = npz(tmp_path, **numbered(np.repeat(np.arange(5), sizes)))
+  found = data.load_dataset(f"npz:{path}")
+  assert found.division == "by class"
+  expected = [[81, 21, 2, 1, 1], [9, 2, 1, 0, 0], [10, 2, 1, 1, 0]]
+  assert found.class_counts.tolist() == expected
+  train = numbers_of(found)[0]
+  assert train != sorted(train)
+
+
+def test_other_sources_are_divided_at_random_as_before():
+  """MNIST's splits are known; those of TFDS are, too."""
+  images, labels = np.zeros((300, 2, 2, 1), np.uint8), np.repeat([0, 1], [290, 10])
+  images[..., 0] = np.arange(300)[:, None, None] % 256
+  whole = Split(images, labels)
+  parts = splits.divide(Stored("here", 2, whole, whole), name="mine")
+  order = np.random.RandomState(0).permutation(300)
+  np.testing.assert_array_equal(parts.train.images, images[order[:-30]])
+  np.testing.assert_array_equal(parts.validation.images, images[order[-30:]])
+
+
+def test_a_run_of_an_earlier_division_is_refused_with_the_reason(tmp_path):
+  path = npz(tmp_path, **ARRAYS)
+  found = data.load_dataset(f"npz:{path}")
+  earlier = Config.from_dict(
+    {
+      "model": {},
+      "objective": {},
+      "train": {"dataset": found.name, "data_sha256": found.sha256},
+    }
+  )
+  with pytest.raises(data.DataError, match=r"divided by class, and was at random when"):
+    data.dataset_of(earlier)
 
 
 def test_data_dir_replaces_the_folder_of_a_file(tmp_path, monkeypatch):
@@ -81,7 +127,9 @@ def test_data_dir_replaces_the_folder_of_a_file(tmp_path, monkeypatch):
 def test_changed_data_under_the_same_name_is_refused(tmp_path):
   path = npz(tmp_path, **ARRAYS)
   found = data.load_dataset(f"npz:{path}")
-  train = TrainConfig(dataset=found.name, data_sha256=found.sha256)
+  train = TrainConfig(
+    dataset=found.name, data_sha256=found.sha256, division=found.division
+  )
   config = Config(train=train)
   assert data.dataset_of(config).sha256 == found.sha256
   np.savez(path, **ARRAYS)  # other bytes, the same arrays
@@ -111,7 +159,23 @@ BAD_NPZ = [
   ({"labels": ARRAYS["labels"] - 1}, "number the classes from 0, but label 0 is -1"),
   ({"labels": ARRAYS["labels"] * 10**9}, "but label 2 is 2000000000"),
   ({"labels": np.zeros(30, int)}, "at least two classes .* all labels are 0"),
-  ({"labels": np.array([None] * 30)}, "cannot be read as an .npz file .Object arrays"),
+  (
+    {"labels": np.array([None] * 30)},
+    "Python objects in labels; write numbers: labels =",
+  ),
+  (
+    {"images": np.array([None] * 30)},
+    "Python objects in images; write numbers: images = images.astype",
+  ),
+  ({"labels": np.array(["cat"] * 30)}, "labels are words; number them: labels = numpy"),
+  (
+    {"images": np.moveaxis(ARRAYS["images"], -1, 1)},
+    r"\[30, 3, 9, 12\] looks like \[M, C, H, W\]; .* images.transpose\(0, 2, 3, 1\)",
+  ),
+  (
+    {"images": None, "x_train": ARRAYS["images"]},
+    r"It has labels, x_train\. This writes such a file: numpy\.savez",
+  ),
   ({**TEST, "test_images": TEST["test_images"][:, 1:]}, "9 x 12 x 3, not 8 x 12 x 3"),
 ]
 
@@ -144,11 +208,21 @@ def damaged_npz():
 
 @pytest.mark.parametrize("content", damaged_npz())
 def test_damaged_npz_file_gives_one_line(content, tmp_path):
+  """Which does not advise to load pickles."""
   path = tmp_path / "mine.npz"
   path.write_bytes(content)
   with pytest.raises(data.DataError, match="cannot be read as an") as caught:
     read_npz(path)
   assert "\n" not in str(caught.value)
+  assert "pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "mat"])
+def test_a_file_of_another_kind_is_named_by_its_kind(suffix, tmp_path):
+  path = tmp_path / f"mine.{suffix}"
+  path.write_text("label,pixel0\n")
+  with pytest.raises(data.DataError, match=f"; give --dataset={suffix}:{path}$"):
+    read_npz(path)
 
 
 def test_npy_file_and_missing_file_are_refused(tmp_path):
@@ -161,120 +235,31 @@ def test_npy_file_and_missing_file_are_refused(tmp_path):
     read_npz(path)
 
 
-def write_images(folder, images, labels, suffix=".png"):
-  for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-    place = folder / f"class {label}"
-    place.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.squeeze()).save(place / f"{number:03}{suffix}")
-  return folder
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("with_test", [False, True])
-def test_folder_with_a_subfolder_for_each_class_is_a_dataset(
-  channels, with_test, tmp_path
-):
-  """Images are sorted by class and file name; grey images have one channel."""
-  images, labels = ARRAYS["images"][..., :channels], ARRAYS["labels"]
-  root = tmp_path / "train" if with_test else tmp_path
-  write_images(root, images, labels)
-  (root / ".hidden").write_text("mine")
-  if with_test:
-    write_images(tmp_path / "test", images[:3], labels[:3])
-  found = read_folder(tmp_path)
-  order = np.argsort(labels, kind="stable")
-  np.testing.assert_array_equal(found.train.images, images[order])
-  np.testing.assert_array_equal(found.train.labels, labels[order])
-  assert (found.test is not None) == with_test
-  if with_test:
-    np.testing.assert_array_equal(found.test.images, images[:3])
-  dataset = data.load_dataset(f"folder:{tmp_path}")
-  assert dataset.image_shape == (9, 12, channels)
-  assert dataset.num_classes == 3
-
-
-def test_grey_images_beside_colour_images_get_three_channels(tmp_path):
-  write_images(tmp_path, ARRAYS["images"][:2], [0, 0])
-  write_images(tmp_path, ARRAYS["images"][:2, ..., 0], [1, 1])
-  found = read_folder(tmp_path).train.images
-  assert found.shape == (4, 9, 12, 3)
-  for channel in range(3):
-    np.testing.assert_array_equal(found[2:, ..., channel], ARRAYS["images"][:2, ..., 0])
-
-
-def spoil_text(folder):
-  (folder / "class 1" / "notes.png").write_text("not an image")
-
-
-def spoil_size(folder):
-  Image.fromarray(ARRAYS["images"][0, :5]).save(folder / "class 2" / "odd.png")
-
-
-def spoil_depth(folder):
-  deep = np.zeros((9, 12), np.uint16)
-  Image.fromarray(deep).save(folder / "class 2" / "deep.png")
-
-
-def spoil_with_a_file(folder):
-  (folder / "labels.csv").write_text("0,1")
-
-
-def spoil_with_an_empty_class(folder):
-  (folder / "class 3").mkdir()
-
-
-def spoil_classes(folder):
-  for name in ("class 1", "class 2"):
-    for file in (folder / name).iterdir():
-      file.unlink()
-    (folder / name).rmdir()
-
-
-def spoil_by_folders(folder):
-  (folder / "class 0" / "more").mkdir()
-
-
-@pytest.mark.parametrize(
-  ("spoil", "message"),
-  [
-    (spoil_text, r"class 1/notes\.png cannot be read as an image"),
-    (spoil_size, r"class 2/odd\.png is 12 x 5 pixels, .*000\.png is 12 x 9"),
-    (spoil_depth, r"class 2/deep\.png has pixels of the mode I;16"),
-    (spoil_with_a_file, r"one folder for each class .* labels\.csv is a file"),
-    (spoil_with_an_empty_class, "class 3 holds no images"),
-    (spoil_classes, "at least two classes, not 1"),
-    (spoil_by_folders, "class 0/more cannot be read as an image"),
-  ],
-)
-def test_invalid_folder_gives_one_line(spoil, message, tmp_path):
-  write_images(tmp_path, ARRAYS["images"][:6], ARRAYS["labels"][:6])
-  spoil(tmp_path)
-  with pytest.raises(data.DataError, match=message) as caught:
-    read_folder(tmp_path)
-  assert "\n" not in str(caught.value)
-
-
-def test_missing_folder_is_refused(tmp_path):
-  with pytest.raises(data.DataError, match="nowhere cannot be read"):
-    read_folder(tmp_path / "nowhere")
-
-
 @pytest.mark.parametrize(("count", "with_test"), [(2, False), (1, True)])
 def test_too_few_images_to_divide(count, with_test):
   few = Split(np.zeros((count, 2, 2, 1), np.uint8), np.zeros(count, np.int32))
   stored = Stored("here", 2, few, few if with_test else None)
-  with pytest.raises(data.DataError, match="so that one is left to train on, not"):
+  with pytest.raises(data.DataError, match="mine has too few images: none is left for"):
     splits.divide(stored, name="mine")
 
 
-def test_constant_channel_has_deviation_one():
-  images = np.zeros((3, 2, 2, 2), np.uint8)
-  images[0, ..., 1] = 255
-  assert splits.channel_statistics(images)[1] == (1.0, 0.4714)
+def test_constant_images_are_refused(tmp_path):
+  """All of them, or one channel; before, they were trained on without a word."""
+  images = ARRAYS["images"].copy()
+  images[..., 1] = 7
+  path = npz(tmp_path, images=images, labels=ARRAYS["labels"])
+  with pytest.raises(
+    data.DataError,
+    match=r"channel 1 of .* is 7 everywhere; .* numpy.delete\(images, \[1\], axis=-1\)",
+  ):
+    data.load_dataset(f"npz:{path}")
+  path = npz(tmp_path, images=images[..., 1], labels=ARRAYS["labels"])
+  with pytest.raises(data.DataError, match=r"show nothing: every pixel is \[7\]"):
+    data.load_dataset(f"npz:{path}")
 
 
 BAD_CANVASES = [
-  ("npz:", {}, "dataset must be one of mnist, .*npz:FILE, folder:DIR, not 'npz:'"),
+  ("npz:", {}, "dataset must be one of mnist, .*npz:FILE, .*folder:DIR, not 'npz:'"),
   ("zip:mine.zip", {}, "dataset must be one of mnist"),
   ("translated_mnist", {}, "mnist_translated_60, .* not 'translated_mnist'"),
   ("mnist", {"num_clutter": 4}, "num_clutter must be 0 without a canvas_size, not 4"),

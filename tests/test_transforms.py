@@ -25,7 +25,7 @@ SMALL = Config(
 
 @pytest.fixture(scope="module")
 def translated(npz_file):
-  return data.load_dataset(f"npz:{npz_file}", canvas_size=60)
+  return data.load_dataset(f"npz:{npz_file}", canvas_size=60, background="0")
 
 
 def places(shown, size=(28, 28)):
@@ -62,6 +62,57 @@ def test_image_is_complete_on_a_canvas_of_its_minimum(dtype):
     np.testing.assert_array_equal(found, expected)
     found_at.add((int(row), int(column)))
   assert len(found_at) > 30  # of 5 x 10 places
+
+
+def test_canvas_has_the_colour_that_is_asked_for():
+  image = jnp.full((2, 3, 3), 9, jnp.uint8)
+  put = functools.partial(data.translate, canvas_size=(6, 7))
+  found = np.asarray(put(jax.random.key(0), image, background=(250, 251, 252)))
+  inside = (found == 9).all(-1)
+  assert inside.sum() == 6
+  assert (found[~inside] == (250, 251, 252)).all()
+  assert found.dtype == np.uint8
+
+
+def test_scans_lie_on_a_canvas_of_their_paper(tmp_path):
+  """Black ink on white paper became a white square on black before."""
+  rng = np.random.RandomState(0)
+  images = np.full((40, 12, 12), 247, np.uint8)
+  images[:, 3:9, 3:9] = rng.randint(0, 60, (40, 6, 6))
+  images[:, 0] = rng.randint(230, 256, (40, 12))  # noise of the scanner
+  path = tmp_path / "scan.npz"
+  np.savez(path, images=images, labels=np.arange(40) % 2)
+  dataset = data.load_dataset(f"npz:{path}", canvas_size=30)
+  assert dataset.background == "247"
+  show = functools.partial(evaluation_images, preprocess=dataset.transform)
+  shown = np.asarray(show(jnp.asarray(dataset.test.images), jnp.arange(4)))
+  assert (shown >= 230).sum((1, 2, 3)).tolist() == [30 * 30 - 36] * 4
+  assert (shown == 247).sum() > 4 * (30 * 30 - 12 * 12)
+  darkest = data.load_dataset(f"npz:{path}", canvas_size=30, background=None)
+  assert darkest.background is None
+
+
+def test_clutter_on_white_paper_is_ink():
+  """The negative of a cluttered canvas is the cluttered canvas of the negatives."""
+  pool = jnp.asarray(np.random.RandomState(0).randint(0, 256, (3, 9, 9, 1)), jnp.uint8)
+  put = functools.partial(data.clutter, canvas_size=(16, 20), num_crops=5)
+  for seed in range(5):
+    key = jax.random.key(seed)
+    dark = np.asarray(put(key, pool[0], pool, background=(0,)))
+    light = np.asarray(put(key, 255 - pool[0], 255 - pool, background=(255,)))
+    np.testing.assert_array_equal(light, 255 - dark)
+
+
+def test_clutter_on_grey_adds_what_differs_from_grey():
+  """On (100, 50): crops of that colour are not seen, others add up and saturate."""
+  image = jnp.full((9, 9, 2), jnp.array([100, 50], jnp.uint8))
+  put = functools.partial(data.clutter, canvas_size=(12, 12), background=(100, 50))
+  same = put(jax.random.key(0), image, image[None], num_crops=9)
+  assert (np.asarray(same) == (100, 50)).all()
+  other = jnp.full((9, 9, 2), jnp.array([110, 0], jnp.uint8))
+  found = np.asarray(put(jax.random.key(0), image, other[None], num_crops=20))
+  assert set(np.unique(found[..., 0])) <= set(range(100, 256, 10)) | {255}
+  assert set(np.unique(found[..., 1])) == {0, 50}
 
 
 def test_places_are_uniform_and_independent():
@@ -191,7 +242,7 @@ def test_a_dataset_on_a_canvas_shows_translated_images(translated, dataset):
   key = jax.random.key(5)
   seen = translated.preprocess(key, image)
   assert seen.dtype == jnp.float32
-  expected = np.asarray(data.translate(key, image)) / 255.0
+  expected = np.asarray(data.translate(key, image, background=(0,))) / 255.0
   expected = (expected - translated.mean[0]) / translated.std[0]
   np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from experiments.cli import devices, help_text
 from experiments.cli.errors import UsageError
@@ -20,8 +20,10 @@ from ramjax.config import (
   Config,
   ConfigError,
   EvaluationConfig,
+  ModelConfig,
   TrainConfig,
 )
+from ramjax.data.datasets import reading
 
 FLAGS = flags.FLAGS
 
@@ -132,10 +134,23 @@ def define_data_flag() -> None:
 
 
 def define_evaluation_flags() -> None:
-  """Defines the flags that name trained runs, their data, and the seed of a test."""
+  """Defines the flags that name trained runs, what they are judged on, and a seed."""
   flags.DEFINE_list("workdir", None, "Folders of trained runs (comma-separated).")
   help_text.REQUIRED.add("workdir")
+  flags.DEFINE_string(
+    "dataset",
+    None,
+    "Data that runs are judged on in place of their own, as named in a training. They are"
+    " normalised as in the training of each run.",
+  )
   define_data_flag()
+  flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "validation", "all"],
+    "Images that runs are judged on; to choose among runs, take validation. all is for"
+    " data that they were not trained on.",
+  )
   flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   flags.DEFINE_string(
     "output",
@@ -162,16 +177,6 @@ def define_rollout_flags() -> None:
     LOCATION_POLICIES[0],
     LOCATION_POLICIES,
     "How the next location is chosen: drawn from the policy, or its mean.",
-  )
-
-
-def define_split_flag() -> None:
-  """Defines the flag that says which images runs are tested on."""
-  flags.DEFINE_enum(
-    "split",
-    "test",
-    ["test", "validation"],
-    "Images that runs are tested on; to choose among runs, take validation.",
   )
 
 
@@ -272,15 +277,21 @@ def load_run() -> tuple[Config, data.Dataset]:
     config.train.dataset,
     data_dir=FLAGS.data_dir,
     num_train_examples=config.train.num_train_examples,
-    canvas_size=config.train.canvas_size,
-    num_clutter=config.train.num_clutter,
+    **reading(config.train),
   )
+  given = config.train.background
+  if given != "border" and dataset.background != given and not config.train.resize:
+    raise ConfigError(
+      f"background must not be given without canvas_size or resize, but is {given}"
+    )
   side = min(dataset.image_shape[:2])
   if config.model.patch_size > side:
     raise ConfigError(
       f"patch_size must be at most {side}, the smaller side of the images of"
       f" {dataset.name}, not {config.model.patch_size}"
     )
+  if advice := glimpse_advice(config.model, dataset.image_shape[:2]):
+    logging.warning("%s", advice)
   num_examples = len(dataset.train.labels)
   if config.train.batch_size > num_examples:
     raise ConfigError(
@@ -291,9 +302,43 @@ def load_run() -> tuple[Config, data.Dataset]:
   found = config.replace(
     model={"image_shape": dataset.image_shape, "num_classes": dataset.num_classes},
     objective={"prior": prior},
-    train={"dataset": dataset.name, "data_sha256": dataset.sha256},
+    train={
+      "dataset": dataset.name,
+      "data_sha256": dataset.sha256,
+      "division": dataset.division,
+      "background": dataset.background,
+    },
   )
   return found, dataset
+
+
+def glimpse_advice(model: ModelConfig, size: tuple[int, ...]) -> str | None:
+  """What to do where images are more than four times as large as the widest patch.
+
+  It proposes patches of 8, 12 or 16 pixels, of which the widest has at least half the
+  side of the image.
+
+  Args:
+    model: the glimpses.
+    size: height and width of the images.
+
+  Returns:
+    One line; None if the glimpses are large enough.
+  """
+  side = max(size)
+  widest = model.patch_size * model.scale_factor ** (model.num_scales - 1)
+  if 4 * widest >= side:
+    return None
+  patch_size = min(8 if side <= 32 else 12 if side <= 100 else 16, *size)
+  factor = max(2, model.scale_factor)
+  num_scales = 1
+  while 2 * patch_size * factor ** (num_scales - 1) < side:
+    num_scales += 1
+  scale_factor = "" if model.scale_factor > 1 else f" --scale_factor={factor}"
+  return (
+    f"a glimpse sees at most {widest} x {widest} pixels of {size[0]} x {size[1]}; for"
+    f" larger ones give --patch_size={patch_size} --num_scales={num_scales}{scale_factor}"
+  )
 
 
 def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:

@@ -17,6 +17,7 @@ from experiments.runs.skipped import SkippedSteps
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config
+from ramjax.data import DatasetInfo
 
 
 @dataclasses.dataclass
@@ -93,9 +94,15 @@ class Run:
 
 @contextlib.contextmanager
 def opened(
-  config: Config, workdir: workdir_lib.Workdir, *, max_skipped_steps: int
+  config: Config,
+  workdir: workdir_lib.Workdir,
+  *,
+  info: DatasetInfo | None = None,
+  max_skipped_steps: int,
 ) -> Iterator[Run]:
   """A run that nobody else can write meanwhile; a context manager.
+
+  Its `config.json` gets `config` and, if it is given, `info`.
 
   Raises:
     CheckpointError: if its checkpoints cannot be used, or another run writes them.
@@ -105,7 +112,7 @@ def opened(
     yield Run(config, workdir, None, skipped)
     return
   with Checkpoints(workdir.checkpoints) as checkpoints:
-    workdir_lib.record_config(workdir, config)
+    workdir_lib.record_config(workdir, config, info)
     yield Run(config, workdir, checkpoints, skipped)
 
 

@@ -111,7 +111,7 @@ def _train_to_the_end(
     make_mesh(len(folders)),
     steps_per_call=steps_per_call,
   )
-  with resumed(program, folders, max_skipped_steps) as training:
+  with resumed(program, folders, max_skipped_steps, dataset.info) as training:
     _train_epochs(training)
     scores = program.test(training.state.params)
     training.write("test", scores)
@@ -193,7 +193,7 @@ def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -
     labels,
     rollout,
     config.model,
-    class_names=getattr(getattr(dataset, "info", None), "class_names", None),
+    class_names=dataset.info.class_names,
   )
   figures.save(drawn, folder / "glimpses.png", figure_format)
   curves = plots.learning_curves(read_metrics(run.workdir), config.objective)

@@ -16,6 +16,7 @@ from experiments.runs.workdir import Workdir
 from ramjax import parallel
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config
+from ramjax.data import DatasetInfo
 from ramjax.networks import num_parameters
 
 
@@ -76,6 +77,7 @@ def resumed(
   program: Program,
   folders: Sequence[tuple[Config, Workdir]],
   max_skipped_steps: int,
+  info: DatasetInfo | None = None,
 ) -> Iterator[Training]:
   """Runs at their newest common checkpoint, or before their first step.
 
@@ -92,7 +94,7 @@ def resumed(
     with parallel.together():
       runs = [
         stack.enter_context(
-          opened(config, workdir, max_skipped_steps=max_skipped_steps)
+          opened(config, workdir, info=info, max_skipped_steps=max_skipped_steps)
         )
         for config, workdir in folders
       ]

@@ -5,17 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from experiments.cli.errors import RunError, UsageError
 from experiments.runs import files
 from experiments.runs.provenance import provenance
 from ramjax.config import Config, ConfigError, TrainConfig, differing_fields
+from ramjax.data import DatasetInfo
+from ramjax.data.info import describe_changes
 
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
 """Fields in which a resumed run may differ: the training remains the same.
 
 A run is longer than it was only if the rate of a step does not depend on the length.
 """
+
+_FOLLOW_FROM_DATA = {
+  *("model.image_shape", "model.num_classes", "objective.prior", "train.data_sha256")
+}
+"""Fields that say nothing new where the data have changed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +57,17 @@ def data_label(train: TrainConfig) -> str:
   return label
 
 
-def open_run(workdir: Workdir, config: Config) -> None:
+def open_run(workdir: Workdir, config: Config, info: DatasetInfo | None = None) -> None:
   """Makes the folder of a run, or checks that it is the folder of this run.
 
   The configuration of a run that is there already is left as it is: another process
   may be training it. `record_config` changes it, under the lock of the checkpoints.
+
+  Args:
+    workdir: the folder.
+    config: the run. Its data may have another path than in the folder, if their
+      checksum is the same.
+    info: what `config.json` records of the data.
 
   Raises:
     UsageError: if it holds a run of another configuration, or something else.
@@ -60,15 +75,11 @@ def open_run(workdir: Workdir, config: Config) -> None:
   """
   found = read_config(workdir) if workdir.config.exists() else None
   if found is not None:
-    clashes = [
-      f"{name} is {theirs} there and {ours} here"
-      for name, (ours, theirs) in differing_fields(config, found).items()
-      if name not in _MAY_CHANGE
-    ]
+    clashes = _clashes(config, found, info, read_info(workdir))
     if clashes:
       raise UsageError(
         f"{workdir.path} holds a run of another configuration: {', '.join(clashes)};"
-        " give another --workdir, or the flags of that run"
+        " give another --workdir, or flags and data of that run"
       )
     other_length = config.train.num_epochs != found.train.num_epochs
     if other_length and config.train.learning_rate_schedule == "cosine":
@@ -89,7 +100,7 @@ def open_run(workdir: Workdir, config: Config) -> None:
   try:
     workdir.path.mkdir(parents=True, exist_ok=True)
     if found is None:
-      _write_config(workdir, config)
+      _write_config(workdir, config, info)
     workdir.figures.mkdir(exist_ok=True)
   except OSError as error:
     raise RunError(
@@ -98,14 +109,49 @@ def open_run(workdir: Workdir, config: Config) -> None:
     ) from error
 
 
-def record_config(workdir: Workdir, config: Config) -> None:
-  """Writes the configuration of a run that goes on for longer than was planned."""
-  if read_config(workdir) != config:
-    _write_config(workdir, config)
+def _clashes(
+  ours: Config,
+  theirs: Config,
+  our_info: DatasetInfo | None,
+  their_info: DatasetInfo | None,
+) -> list[str]:
+  """In what a run differs from the one in a folder; empty if it can go on."""
+  differing = differing_fields(ours, theirs)
+  sums = ours.train.data_sha256, theirs.train.data_sha256
+  clashes = []
+  if sums[0] != sums[1]:
+    differing = {n: v for n, v in differing.items() if n not in _FOLLOW_FROM_DATA}
+    if our_info and their_info:
+      clashes = [f"the data have {describe_changes(their_info, our_info)}"]
+    else:
+      clashes = [f"the SHA-256 of the data is {sums[1]} there and {sums[0]} here"]
+  elif sums[0] is not None:  # the same data, wherever they lie
+    differing.pop("train.dataset", None)
+  return clashes + [
+    f"{name} is {there} there and {here} here"
+    for name, (here, there) in differing.items()
+    if name not in _MAY_CHANGE
+  ]
 
 
-def _write_config(workdir: Workdir, config: Config) -> None:
-  files.write_json(workdir.config, {"config": config.to_dict(), **provenance()})
+def record_config(
+  workdir: Workdir, config: Config, info: DatasetInfo | None = None
+) -> None:
+  """Writes the configuration of a run where it has changed.
+
+  A run may go on for longer than was planned, or its data may have another path. A run
+  of an earlier version gets what it lacks.
+  """
+  recorded = read_info(workdir)
+  if (read_config(workdir), recorded) != (config, info or recorded):
+    _write_config(workdir, config, info or recorded)
+
+
+def _write_config(workdir: Workdir, config: Config, info: DatasetInfo | None) -> None:
+  described = {"data": info.to_dict()} if info else {}
+  files.write_json(
+    workdir.config, {"config": config.to_dict(), **described, **provenance()}
+  )
 
 
 def read_config(workdir: Workdir) -> Config:
@@ -115,9 +161,27 @@ def read_config(workdir: Workdir) -> Config:
     RunError: if there is no run, its configuration is damaged, or this version of
       ramjax cannot read it.
   """
+  return _read(workdir)[0]
+
+
+def read_info(workdir: Workdir) -> DatasetInfo | None:
+  """What a run recorded of its data; None if an earlier version wrote it.
+
+  Raises:
+    RunError: as `read_config`.
+  """
+  return _read(workdir)[1]
+
+
+def _read(workdir: Workdir) -> tuple[Config, DatasetInfo | None]:
+  """Configuration and data of the run in a folder; errors as `read_config`."""
   file = workdir.config
   try:
-    return Config.from_dict(json.loads(file.read_text())["config"])
+    content: Mapping[str, Any] = json.loads(file.read_text())
+    config = Config.from_dict(content["config"])
+    described = content.get("data")
+    info = DatasetInfo.from_dict(described, prefix="data.") if described else None
+    return config, info
   except OSError as error:
     raise RunError(
       f"{workdir.path} holds no run ({file.name}: {error.strerror}); train one by"

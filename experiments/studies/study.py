@@ -122,7 +122,7 @@ def main(
   folder = pathlib.Path(
     options.workdir or (default_workdir(config) if default_workdir else f"runs/{name}")
   )
-  print(f"{dataset.name} from {dataset.source}; writing to {folder}", flush=True)
+  print(f"{dataset.describe()}; writing to {folder}", flush=True)
   chosen = variants(config)
   steps_per_epoch = len(dataset.train.labels) // config.train.batch_size
   num_steps = config.train.num_epochs * steps_per_epoch
@@ -177,7 +177,7 @@ def train(
     devices.mesh_for_runs(len(runs))  # refused before a folder is made
   for runs in programs.values():
     for config, workdir in runs.items():
-      workdir_lib.open_run(workdir, config)
+      workdir_lib.open_run(workdir, config, dataset.info)
   for number, runs in enumerate(programs.values(), start=1):
     names = ", ".join(workdir.path.name for workdir in runs.values())
     print(f"program {number}/{len(programs)}: {names}", flush=True)

@@ -2,14 +2,17 @@
 
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
-from ramjax.config import Config, ConfigError
-from ramjax.data import own, prepared, sources
+from ramjax.config import Config, ConfigError, TrainConfig
+from ramjax.data import background as colours
+from ramjax.data import folders, own, prepared, sources, summary
 from ramjax.data.idx import DataError
+from ramjax.data.info import DatasetInfo, describe_changes
 from ramjax.data.splits import (
   Split,
   Stored,
@@ -41,7 +44,12 @@ _CANVASES = {
 
 _CROP_SIZE = 8
 
-_OWN = {"npz:": own.read_npz, "folder:": own.read_folder}
+_OWN = {
+  "npz:": own.read_npz,
+  "csv:": own.read_csv,
+  "mat:": own.read_mat,
+  "folder:": folders.read_folder,
+}
 
 DATASETS = (
   *sources.SHA256,
@@ -49,6 +57,8 @@ DATASETS = (
   *prepared.KNOWN,
   "tfds:NAME",
   "npz:FILE",
+  "csv:FILE",
+  "mat:FILE",
   "folder:DIR",
 )
 """The names that `load_dataset` accepts; words in capitals are placeholders."""
@@ -73,6 +83,13 @@ class Dataset(NamedTuple):
       transform at each step; evaluation always draws the same one for an image.
     sha256: digest of the stored arrays, see `ramjax.data.splits.fingerprint`; None for
       datasets with published checksums.
+    class_names: names of the classes, K of them.
+    division: how images were set aside, `at random` or `by class`.
+    background: the colour around images, as `load_dataset` takes it; None if nothing was
+      filled, or each image's darkest value is taken.
+    notes: what was done to the images when they were read, for the user.
+    info: what a run on the dataset records; None for a dataset that `load_dataset` has
+      not made.
   """
 
   name: str
@@ -85,6 +102,17 @@ class Dataset(NamedTuple):
   std: tuple[float, ...]
   transform: Transform = keep
   sha256: str | None = None
+  class_names: tuple[str, ...] = ()
+  division: str = "at random"
+  background: str | None = None
+  notes: tuple[str, ...] = ()
+  info: DatasetInfo | None = None
+
+  @property
+  def all(self) -> Split:
+    """The images of all splits: for a model that was trained on other data."""
+    parts = zip(self.train, self.validation, self.test, strict=True)
+    return Split(*map(np.concatenate, parts))
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -101,6 +129,46 @@ class Dataset(NamedTuple):
     """Fraction of each class in the training split, K numbers."""
     counts = np.bincount(self.train.labels, minlength=self.num_classes)
     return tuple((counts / counts.sum()).tolist())
+
+  @property
+  def class_counts(self) -> np.ndarray:
+    """Numbers of images [3, K] of each class in the three splits."""
+    splits = (self.train, self.validation, self.test)
+    counts = [np.bincount(each.labels, minlength=self.num_classes) for each in splits]
+    return np.stack(counts)
+
+  @property
+  def _names(self) -> tuple[str, ...]:
+    return self.class_names or tuple(map(str, range(self.num_classes)))
+
+  def describe(self) -> str:
+    """What was loaded, in one line: source, sizes, classes, images of each class."""
+    height, width, channels = self.test.images.shape[1:]
+    where = "" if self.source in self.name else f" from {self.source}"
+    sizes = self.class_counts.sum(1).tolist()
+    parts = [
+      f"{self.name}{where}: {sum(sizes)} images"
+      f" ({' + '.join(map(str, sizes))} for {', '.join(summary.SPLITS)}) of {height} x"
+      f" {width} pixels and {channels} channel{'s' * (channels > 1)}",
+      summary.class_table(self.class_counts, self._names),
+      *self.notes,
+    ]
+    if self.transform is not keep:
+      size = " x ".join(map(str, self.image_shape[:2]))
+      filled = f"colour {self.background}" if self.background else "darkest value"
+      parts.append(f"on a canvas of {size} pixels of the {filled}")
+    return "; ".join(parts)
+
+  def warnings(self) -> list[str]:
+    """What is unusual about classes and channels, each in one line with a remedy."""
+    found = summary.class_warnings(self.class_counts, self._names)
+    channels = self.test.images.shape[-1]
+    if channels > 4:
+      found.append(
+        f"the images have {channels} channels; if they are [M, C, H, W], convert them:"
+        " images = images.transpose(0, 2, 3, 1)"
+      )
+    return found
 
   def preprocess(
     self, key: jax.Array, image: jax.Array, pool: jax.Array | None = None
@@ -127,12 +195,16 @@ def load_dataset(
   num_train_examples: int | None = None,
   canvas_size: int | None = None,
   num_clutter: int | None = None,
+  resize: str | None = None,
+  transparent_as: str = "white",
+  background: str | None = "border",
 ) -> Dataset:
   """A dataset by name, loaded from the first source that has it.
 
   The training set is shuffled in the same order on every machine and in every run. One
-  tenth of it becomes the validation split. Without a test set in the source, one tenth
-  of all images becomes the test split (see `ramjax.data.splits.divide`).
+  tenth of it becomes the validation split, unless the source has one. Without a test set
+  in the source, one tenth of all images becomes the test split (see
+  `ramjax.data.splits.divide`). `Dataset.warnings` are logged.
 
   Args:
     name: one of `DATASETS`.
@@ -140,7 +212,8 @@ def load_dataset(
       The ending `_translated_60` puts each image at a random place on a canvas of 60x60
       pixels; `_cluttered_60` and `_cluttered_100` add crops of other images.
       `cifar10`, `cifar100`, `svhn_cropped` and `tfds:NAME` need TensorFlow.
-      `npz:FILE` and `folder:DIR` are your own images (see `ramjax.data.own`).
+      `npz:FILE`, `csv:FILE`, `mat:FILE` and `folder:DIR` are your own images (see
+      `ramjax.data.own` and `ramjax.data.folders`).
     data_dir: folder with the four IDX files (see `ramjax.data.sources.find_files`), with
       datasets prepared by TFDS, or with FILE or DIR, replacing the folder in `name`.
     num_train_examples: number of training images to keep; None keeps all.
@@ -148,13 +221,21 @@ def load_dataset(
       None uses the canvas of `name`, if it has one.
     num_clutter: number of crops of other images, 8x8 pixels each, on the canvas; None
       uses the number of `name`, or 0.
+    resize: size such as `48x64` (height and width) to which the images of `folder:DIR`
+      are resized; they keep their aspect, and the rest is filled with the background.
+    transparent_as: what is seen through transparent pixels of `folder:DIR`, `white` or
+      `black`.
+    background: the colour around an image, on a canvas or after `resize`. It is one number
+      from 0 to 255 as text, or one for each channel with commas. `border` is the commonest
+      colour on the borders of the training images; for `mnist`, `fashion_mnist` and
+      `kmnist` it is as None. None is the darkest value of each image.
 
   Returns:
     The dataset.
 
   Raises:
     ConfigError: if the name is unknown, `num_train_examples` exceeds the training
-      split, or the canvas does not fit.
+      split, the canvas does not fit, or a setting has no use with this dataset.
     DataError: if no source has the dataset, or it is damaged.
 
   >>> mnist = load_dataset("mnist_translated_60", num_train_examples=100)
@@ -164,7 +245,16 @@ def load_dataset(
   ['mnist', 'mnist_translated_60', ...]
   """
   base, canvas = _parse(name, canvas_size, num_clutter)
-  name, stored = _read(name, base, data_dir)
+  if resize is not None and not base.startswith("folder:"):
+    raise ConfigError(
+      f"resize must not be given with {name}, but with folder:DIR alone"
+    )
+  as_image = {
+    "resize": resize,
+    "transparent_as": transparent_as,
+    "background": background,
+  }
+  name, stored = _read(name, base, data_dir, as_image)
   _check_canvas(canvas, stored.train.images.shape[1:3])
   parts = divide(stored, name=name)
   num_train = len(parts.train.labels)
@@ -175,8 +265,16 @@ def load_dataset(
     )
   for part, split in parts._asdict().items():
     check_split(split, name=f"{name} {part}", num_classes=stored.num_classes)
-  mean, std = channel_statistics(stored.train.images)
-  return Dataset(
+  try:
+    mean, std = channel_statistics(stored.train.images, name=name)
+  except DataError as error:
+    raise DataError("; ".join([str(error), *stored.notes])) from error
+  filled = _filling(canvas, background, stored, base)
+  counts = {
+    f"{part}_counts": np.bincount(split.labels, minlength=stored.num_classes).tolist()
+    for part, split in parts._asdict().items()
+  }
+  dataset = Dataset(
     name=name,
     source=stored.source,
     num_classes=stored.num_classes,
@@ -185,17 +283,51 @@ def load_dataset(
     test=parts.test,
     mean=mean,
     std=std,
-    transform=_transform(canvas),
+    transform=_transform(canvas, filled, stored.train.images.shape[-1]),
     sha256=stored.sha256,
+    class_names=stored.class_names,
+    division="by class" if stored.by_class else "at random",
+    background=filled,
+    notes=stored.notes,
+    info=DatasetInfo(
+      image_shape=stored.train.images.shape[1:],
+      canvas_size=canvas.size,
+      num_clutter=canvas.num_clutter,
+      mean=mean,
+      std=std,
+      class_names=stored.class_names,
+      **counts,
+    ),
   )
+  for warning in dataset.warnings():
+    logging.warning("%s: %s", name, warning)
+  return dataset
 
 
-def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
+def reading(train: TrainConfig) -> dict[str, Any]:
+  """The settings of a run that say how images are shown, as `load_dataset` takes them.
+
+  >>> reading(TrainConfig(canvas_size=60))["canvas_size"]
+  60
+  """
+  return {
+    "canvas_size": train.canvas_size,
+    "num_clutter": train.num_clutter,
+    "resize": train.resize,
+    "transparent_as": train.transparent_as,
+    "background": train.background,
+  }
+
+
+def dataset_of(
+  config: Config, *, data_dir: str | None = None, info: DatasetInfo | None = None
+) -> Dataset:
   """The dataset of a run, with the complete training split.
 
   Args:
     config: the run.
     data_dir: see `load_dataset`.
+    info: what the run recorded of it, with which an error says what has changed.
 
   Returns:
     The dataset.
@@ -209,18 +341,52 @@ def dataset_of(config: Config, *, data_dir: str | None = None) -> Dataset:
   >>> dataset.name, dataset.validation.labels.shape
   ('mnist', (6000,))
   """
-  dataset = load_dataset(
-    config.train.dataset,
-    data_dir=data_dir,
-    canvas_size=config.train.canvas_size,
-    num_clutter=config.train.num_clutter,
-  )
-  if dataset.sha256 != config.train.data_sha256:
-    raise DataError(
-      f"{dataset.name} is not the dataset that the run was trained on: the SHA-256 of"
-      f" its images and classes is {dataset.sha256}, not {config.train.data_sha256}"
-    )
+  train = config.train
+  dataset = load_dataset(train.dataset, data_dir=data_dir, **reading(train))
+  check_dataset(dataset, config, info=info)
   return dataset
+
+
+def is_dataset_of(dataset: Dataset, config: Config) -> bool:
+  """Whether a run was trained on a dataset, wherever that lies."""
+  train = config.train
+  if dataset.division != train.division:
+    return False
+  if dataset.sha256 is None:
+    return train.data_sha256 is None and dataset.name == train.dataset
+  return dataset.sha256 == train.data_sha256
+
+
+def check_dataset(
+  dataset: Dataset, config: Config, *, info: DatasetInfo | None = None
+) -> None:
+  """Checks that a run was trained on a dataset, see `is_dataset_of`.
+
+  Args:
+    dataset: the dataset.
+    config: the run.
+    info: what the run recorded of its data; None if it recorded nothing.
+
+  Raises:
+    DataError: if it was not. The message says how the dataset differs.
+  """
+  if is_dataset_of(dataset, config):
+    return
+  if dataset.division != config.train.division:
+    raise DataError(
+      f"{dataset.name} is now divided {dataset.division}, and was {config.train.division}"
+      " when the run was trained by an earlier version of ramjax, which also read image"
+      " files and ordered classes differently; train it again, or evaluate it with that"
+      " version"
+    )
+  if info and dataset.info:
+    changes = describe_changes(info, dataset.info)
+  else:
+    sums = dataset.sha256, config.train.data_sha256
+    changes = "images and classes whose SHA-256 is {}, not {}".format(*sums)
+  raise DataError(
+    f"{dataset.name} is not the dataset that the run was trained on: it has {changes}"
+  )
 
 
 def _parse(
@@ -246,8 +412,13 @@ def _parse(
   raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, not {name!r}")
 
 
-def _read(name: str, base: str, data_dir: str | None) -> tuple[str, Stored]:
-  """The name of a dataset, with an absolute path for user data, and its content."""
+def _read(
+  name: str, base: str, data_dir: str | None, as_image: dict[str, Any]
+) -> tuple[str, Stored]:
+  """The name of a dataset, with an absolute path for user data, and its content.
+
+  `as_image` has the arguments of `read_folder`.
+  """
   kind, _, rest = base.partition(":")
   if base in sources.SHA256:
     return name, sources.read_idx_files(base, data_dir=data_dir)
@@ -255,7 +426,8 @@ def _read(name: str, base: str, data_dir: str | None) -> tuple[str, Stored]:
     path = pathlib.Path(rest).expanduser()
     path = pathlib.Path(data_dir, path.name) if data_dir else path
     path = path.absolute()
-    return f"{kind}:{path}", reader(path)
+    stored = reader(path, **as_image) if kind == "folder" else reader(path)
+    return f"{kind}:{path}", stored
   return name, prepared.read_tfds(rest or base, data_dir=data_dir)
 
 
@@ -273,16 +445,28 @@ def _check_canvas(canvas: Canvas, size: tuple[int, ...]) -> None:
     )
 
 
-def _transform(canvas: Canvas) -> Transform:
+def _filling(
+  canvas: Canvas, background: str | None, stored: Stored, base: str
+) -> str | None:
+  """The colour around images; None if there is nothing around them, or their minimum."""
+  if canvas.size is None or stored.background is not None:
+    return stored.background
+  if background != "border":
+    return background
+  if base in sources.SHA256:  # black on all borders, and runs of earlier releases go on
+    return None
+  return colours.text_of(colours.border_colour([stored.train.images]))
+
+
+def _transform(canvas: Canvas, background: str | None, channels: int) -> Transform:
   """The transform that puts images on a canvas."""
   if canvas.size is None:
     return keep
-  canvas_size = canvas.size, canvas.size
+  options: dict[str, Any] = {"canvas_size": (canvas.size, canvas.size)}
+  if background is not None:
+    options["background"] = colours.colour_of(background, channels=channels)
   if canvas.num_clutter:
     return functools.partial(
-      clutter,
-      canvas_size=canvas_size,
-      num_crops=canvas.num_clutter,
-      crop_size=_CROP_SIZE,
+      clutter, num_crops=canvas.num_clutter, crop_size=_CROP_SIZE, **options
     )
-  return lambda key, image, pool: translate(key, image, canvas_size=canvas_size)
+  return lambda key, image, pool: translate(key, image, **options)

@@ -77,6 +77,7 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
     train=splits[0],
     test=splits[1] if len(splits) > 1 else None,
     sha256=fingerprint(*splits),
+    class_names=tuple(builder.info.features[label].names),
   )
 
 

@@ -54,6 +54,15 @@ SHA256: Mapping[str, Mapping[str, str]] = {
 }
 """SHA-256 of the files by name; for KMNIST, only of the compressed files."""
 
+CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
+  "fashion_mnist": (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+  ),
+  "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
+"""Names of classes that are no digits, as their authors publish them."""
+
 _DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets")
 
 
@@ -135,7 +144,8 @@ def read_idx_files(name: str, *, data_dir: str | None = None) -> Stored:
     )
     for part in ("train", "t10k")
   )
-  return Stored(source, NUM_CLASSES, train, test)
+  names = CLASS_NAMES.get(name) or tuple(map(str, range(NUM_CLASSES)))
+  return Stored(source, NUM_CLASSES, train, test, class_names=names)
 
 
 def cache_dir(name: str) -> pathlib.Path:

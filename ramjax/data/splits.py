@@ -28,7 +28,13 @@ class Stored(NamedTuple):
     num_classes: number of classes K.
     train: training images, in the order of the source.
     test: the test set; None if the source has none.
-    sha256: `fingerprint` of both splits; None for datasets with published checksums.
+    sha256: `fingerprint` of all splits; None for datasets with published checksums.
+    validation: the validation images; None if the source does not name any.
+    class_names: names of the classes, K of them; empty if they have none.
+    by_class: whether `divide` sets the same part of each class aside.
+    background: the colour with which images were padded, see
+      `ramjax.data.background.text_of`; None if none was.
+    notes: what was done to the images when they were read, for the user.
   """
 
   source: str
@@ -36,6 +42,11 @@ class Stored(NamedTuple):
   train: Split
   test: Split | None
   sha256: str | None = None
+  validation: Split | None = None
+  class_names: tuple[str, ...] = ()
+  by_class: bool = False
+  background: str | None = None
+  notes: tuple[str, ...] = ()
 
 
 class Divided(NamedTuple):
@@ -107,10 +118,11 @@ def check_split(split: Split, *, name: str, num_classes: int) -> Split:
 def divide(stored: Stored, *, name: str) -> Divided:
   """The training, validation and test split of a source.
 
-  Without a test set, a random tenth of all images becomes the test split. Then a random
-  tenth of the rest becomes the validation split. A tenth is rounded down, but is at least
-  one image. The remaining images are in random order. The result is the same on every
-  machine and in every run.
+  Without a test set, a random tenth of all images becomes the test split. Without
+  validation images, a random tenth of the rest becomes the validation split. A tenth is
+  rounded down, but is at least one image. If `stored.by_class`, it is a tenth of each
+  class that has at least two images. The remaining images are in random order. The result
+  is the same on every machine and in every run.
 
   Args:
     stored: images and classes.
@@ -120,45 +132,62 @@ def divide(stored: Stored, *, name: str) -> Divided:
     The three splits.
 
   Raises:
-    DataError: if no training image would be left.
+    DataError: if a split would have no image.
   """
-  train, test = stored.train, stored.test
-  needed = 2 if test else 3
-  if len(train.labels) < needed:
-    raise DataError(
-      f"{name} must have at least {needed} images, so that one is left to train on,"
-      f" not {len(train.labels)}"
-    )
+  train, validation, test = stored.train, stored.validation, stored.test
   if test is None:
-    train, test = _set_aside(train, seed=1)
-  return Divided(*_set_aside(train, seed=0), test)
+    train, test = _set_aside(train, seed=1, by_class=stored.by_class)
+  if validation is None:
+    train, validation = _set_aside(train, seed=0, by_class=stored.by_class)
+  else:
+    train = _take(train, _random_order(train, seed=0))
+  parts = Divided(train, validation, test)
+  for part, split in parts._asdict().items():
+    if not len(split.labels):
+      raise DataError(
+        f"{name} has too few images: none is left for the {part} split; add images, at"
+        " least three of each class"
+      )
+  return parts
 
 
-def _set_aside(split: Split, *, seed: int) -> tuple[Split, Split]:
-  """Nine tenths of a split, in random order, and the other tenth."""
+def _random_order(split: Split, *, seed: int) -> np.ndarray:
   # RandomState, not Generator: NumPy keeps its random streams fixed in all versions.
-  order = np.random.RandomState(seed).permutation(len(split.labels))
-  number = max(1, len(order) // 10)
-  rest, aside = (
-    Split(split.images[index], split.labels[index])
-    for index in (order[:-number], order[-number:])
-  )
-  return rest, aside
+  return np.random.RandomState(seed).permutation(len(split.labels))
+
+
+def _take(split: Split, index: np.ndarray) -> Split:
+  return Split(split.images[index], split.labels[index])
+
+
+def _set_aside(split: Split, *, seed: int, by_class: bool) -> tuple[Split, Split]:
+  """Nine tenths of a split, in random order, and the other tenth."""
+  order = _random_order(split, seed=seed)
+  labels = split.labels[order] if by_class else np.zeros_like(order)
+  aside = np.zeros(len(order), bool)
+  for label in np.unique(labels):
+    places = np.flatnonzero(labels == label)
+    if len(places) > 1:
+      aside[places[-max(1, len(places) // 10) :]] = True
+  return _take(split, order[~aside]), _take(split, order[aside])
 
 
 def channel_statistics(
-  images: np.ndarray,
+  images: np.ndarray, *, name: str = "the dataset"
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
   """Mean and standard deviation of each channel in 0…1, rounded to four digits.
 
-  For MNIST these are 0.1307 and 0.3081, as in the released code. A constant channel gets
-  the deviation 1, so that images can be divided by it.
+  For MNIST these are 0.1307 and 0.3081, as in the released code.
 
   Args:
     images: all images [M, H, W, C], uint8.
+    name: name of the dataset in messages.
 
   Returns:
     C means and C standard deviations.
+
+  Raises:
+    DataError: if a channel is constant, so that images cannot be divided by its deviation.
   """
   values = np.arange(256) / 255.0
   means, stds = [], []
@@ -169,7 +198,19 @@ def channel_statistics(
     frequency = counts / channel.size
     mean = frequency @ values
     means.append(round(float(mean), 4))
-    stds.append(round(float(np.sqrt(frequency @ np.square(values - mean))), 4) or 1.0)
+    stds.append(round(float(np.sqrt(frequency @ np.square(values - mean))), 4))
+  constant = [channel for channel, std in enumerate(stds) if std == 0]
+  pixel = images[0, 0, 0].tolist()
+  if len(constant) == len(stds):
+    raise DataError(
+      f"the training images of {name} show nothing: every pixel is {pixel}"
+    )
+  if constant:
+    raise DataError(
+      f"channel {constant[0]} of the training images of {name} is"
+      f" {pixel[constant[0]]} everywhere; leave it out:"
+      f" images = numpy.delete(images, {constant}, axis=-1)"
+    )
   return tuple(means), tuple(stds)
 
 

@@ -29,18 +29,22 @@ def keep(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
 
 
 def translate(
-  key: jax.Array, image: jax.Array, *, canvas_size: tuple[int, int] = (60, 60)
+  key: jax.Array,
+  image: jax.Array,
+  *,
+  canvas_size: tuple[int, int] = (60, 60),
+  background: tuple[int, ...] | None = None,
 ) -> jax.Array:
   """An image at a random place on an empty canvas, as in Translated MNIST.
 
-  The place is uniform over all places where the whole image is on the canvas. The canvas
-  is filled with the minimum of the image. Mnih et al. (2014), section 4.1,
-  https://arxiv.org/abs/1406.6247.
+  The place is uniform over all places where the whole image is on the canvas. Mnih et al.
+  (2014), section 4.1, https://arxiv.org/abs/1406.6247.
 
   Args:
     key: typed PRNG key [].
     image: one image [H, W, C], of any dtype.
     canvas_size: height and width of the canvas in pixels, at least H and W.
+    background: colour of the canvas, C numbers; None is the minimum of the image.
 
   Returns:
     Image [*canvas_size, C], in the dtype of `image`.
@@ -67,7 +71,8 @@ def translate(
   row_key, column_key = jax.random.split(key)
   row = jax.random.randint(row_key, (), 0, rows + 1)
   column = jax.random.randint(column_key, (), 0, columns + 1)
-  canvas = jnp.full((*canvas_size, channels), image.min())
+  fill = image.min() if background is None else jnp.array(background, image.dtype)
+  canvas = jnp.broadcast_to(fill, (*canvas_size, channels))
   return jax.lax.dynamic_update_slice(canvas, image, (row, column, 0))
 
 
@@ -79,25 +84,28 @@ def clutter(
   canvas_size: tuple[int, int] = (60, 60),
   num_crops: int = 4,
   crop_size: int = 8,
+  background: tuple[int, ...] | None = None,
 ) -> jax.Array:
   """An image and crops of other images on a canvas, as in Cluttered Translated MNIST.
 
   Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247. The details follow
   their generator, https://github.com/google-deepmind/mnist-cluttered. For each crop,
   three choices are uniform: the image from which it is cut (with replacement, possibly
-  `image` itself), the place in that image, and the place on the canvas. Brightness is
-  added and saturates at 255.
+  `image` itself), the place in that image, and the place on the canvas. What differs from
+  the background is added: brightness on black, ink on white. It saturates at 0 and 255.
 
   The pool should be the split of the image. Then training images show nothing of the
   test set, and the test set does not depend on training settings.
 
   Args:
     key: typed PRNG key [].
-    image: one image [H, W, C], uint8, bright on black.
+    image: one image [H, W, C], uint8.
     pool: images [M, H', W', C] from which crops are cut, uint8; do not vmap over it.
     canvas_size: height and width of the canvas in pixels, at least H and W.
     num_crops: number of crops; Mnih et al. use 4 on 60x60 and 8 on 100x100 pixels.
     crop_size: side of a crop in pixels.
+    background: colour of the canvas, C numbers; None is the minimum of the image, and
+      crops are added as on black.
 
   Returns:
     Image [*canvas_size, C], uint8.
@@ -123,7 +131,8 @@ def clutter(
       f" images, not {crop_size}"
     )
   place_key, crop_key = jax.random.split(key)
-  canvas = translate(place_key, image, canvas_size=canvas_size)
+  canvas = translate(place_key, image, canvas_size=canvas_size, background=background)
+  ground = jnp.array(background or (0,) * channels, jnp.int16)
   last = (height - crop_size, width - crop_size, *(n - crop_size for n in canvas_size))
   number_of_choices = jnp.array([num_images, *(n + 1 for n in last)])
   crops = jax.random.randint(crop_key, (num_crops, 5), 0, number_of_choices[None])
@@ -133,7 +142,8 @@ def clutter(
     size = (crop_size, crop_size, channels)
     pixels = jax.lax.dynamic_slice(pool, (index, row, column, 0), (1, *size))[0]
     covered = jax.lax.dynamic_slice(canvas, (to_row, to_column, 0), size)
-    total = covered + jnp.minimum(pixels, 255 - covered)  # saturates, no overflow
+    ink = pixels.astype(jnp.int16) - ground[None, None]
+    total = jnp.clip(covered.astype(jnp.int16) + ink, 0, 255).astype(jnp.uint8)
     return jax.lax.dynamic_update_slice(canvas, total, (to_row, to_column, 0)), None
 
   return jax.lax.scan(add, canvas, crops)[0]

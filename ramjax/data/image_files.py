@@ -1,0 +1,130 @@
+"""Image files, read as a viewer shows them: upright, and transparency composed."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ramjax.data.idx import DataError
+
+_GREY = ("1", "L", "LA")
+_COLOURED = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+_ORIENTATION = 0x0112
+"""The number of EXIF's tag for the orientation of the camera."""
+
+
+class Pixels(NamedTuple):
+  """The pixels of image files.
+
+  Attributes:
+    arrays: one array [h, w, C] a file, uint8, all with the same C, 1 or 3.
+    notes: what was done to them, for the user.
+  """
+
+  arrays: list[np.ndarray]
+  notes: tuple[str, ...]
+
+
+def read(
+  files: Sequence[pathlib.Path],
+  *,
+  size: tuple[int, int] | None = None,
+  transparent_as: str = "white",
+) -> Pixels:
+  """Reads image files.
+
+  An image is turned as its EXIF orientation says. Transparent pixels show a white or
+  black ground. If any image has colours, all get three channels.
+
+  Args:
+    files: the files, in formats that Pillow reads.
+    size: height and width into which each image is resized, with its aspect kept, so that
+      one of its sides may be shorter. None keeps the sizes.
+    transparent_as: the ground of transparent pixels, `white` or `black`.
+
+  Returns:
+    Pixels of each file.
+
+  Raises:
+    DataError: if Pillow is not installed, or a file is no image of 8 bits a channel.
+  """
+  try:
+    from PIL import Image
+  except ImportError as error:
+    raise DataError(
+      f"Pillow, which reads image files, cannot be imported ({error}); pip install"
+      " 'ramjax[data]'"
+    ) from error
+  arrays: list[np.ndarray] = []
+  num_turned = num_transparent = num_resized = 0
+  for file in files:
+    try:
+      with Image.open(file) as opened:
+        if opened.mode not in _GREY + _COLOURED:
+          raise DataError(
+            f"{file} has pixels of the mode {opened.mode}; convert it to 8-bit grey"
+            " or colour"
+          )
+        turned, image = _upright(opened, size)
+        transparent, image = _opaque(image, transparent_as)
+        resized, image = _resized(image, size)
+        pixels = np.asarray(image)
+    except DataError:
+      raise
+    except Exception as error:  # each format of Pillow raises its own types of errors
+      raise DataError(
+        f"{file} cannot be read as an image; convert it to PNG or JPEG, or move it"
+        " elsewhere"
+      ) from error
+    num_turned += turned
+    num_transparent += transparent
+    num_resized += resized
+    arrays.append(pixels if pixels.ndim == 3 else pixels[..., None])
+  channels = max(array.shape[-1] for array in arrays)
+  other = "black" if transparent_as == "white" else "white"
+  notes = {
+    f"{num_turned} turned upright as EXIF says": num_turned,
+    f"{num_transparent} with transparent pixels on {transparent_as}"
+    f" (--transparent_as={other} for the other)": num_transparent,
+    f"{num_resized} resized": num_resized,
+  }
+  return Pixels(
+    [np.broadcast_to(a, (*a.shape[:2], channels)) for a in arrays],
+    tuple(note for note, count in notes.items() if count),
+  )
+
+
+def _upright(image: Any, size: tuple[int, int] | None) -> tuple[bool, Any]:
+  """Whether EXIF says that an image is to be turned, and the image turned."""
+  from PIL import ImageOps
+
+  turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+  if size is not None:
+    # A JPEG is decoded at a fraction of its size, but at twice the size that is needed.
+    image.draft(None, (2 * max(size), 2 * max(size)))
+  return turned, ImageOps.exif_transpose(image)
+
+
+def _opaque(image: Any, ground: str) -> tuple[bool, Any]:
+  """Whether some pixels are transparent, and the image, grey or RGB, on a ground."""
+  from PIL import Image
+
+  mode = "L" if image.mode in _GREY else "RGB"
+  if not image.has_transparency_data:
+    return False, image.convert(mode)
+  image = image.convert("RGBA")
+  transparent = image.getchannel("A").getextrema()[0] < 255
+  base = Image.new("RGBA", image.size, ground)
+  return transparent, Image.alpha_composite(base, image).convert(mode)
+
+
+def _resized(image: Any, size: tuple[int, int] | None) -> tuple[bool, Any]:
+  """Whether an image has another size, and the largest one of its aspect that fits."""
+  from PIL import ImageOps
+
+  if size is None or image.size == size[::-1]:
+    return False, image
+  return True, ImageOps.contain(image, size[::-1])
