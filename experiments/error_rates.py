@@ -65,7 +65,7 @@ def main() -> None:
       for num_samples in nums_samples
       for policy in LOCATION_POLICIES
     ]
-    names = run.dataset.info.class_names
+    names = run.dataset.info.class_names if run.dataset.info else ()
     runs.append({**described, "class_names": list(names), "scores": scored})
   results = {
     "split": options.split,

@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from ramjax import losses
+
 
 class Reliability(NamedTuple):
   """Sums over the predictions in each bin of confidence.
@@ -62,7 +64,7 @@ def reliability(
   chex.assert_rank(probs, 2)
   _check(probs, label)
   confidence = jnp.max(probs, axis=-1)
-  correct = (jnp.argmax(probs, axis=-1) == label).astype(probs.dtype)
+  correct = losses.reward(probs, label)
   index = jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1
   # A matrix product, not a scatter: its sums are the same on every device and run.
   in_bin = jax.nn.one_hot(jnp.clip(index, 0, num_bins - 1), num_bins, axis=0)
@@ -87,7 +89,7 @@ def expected_calibration_error(
     num_bins: number of bins, at least 1.
 
   Returns:
-    The error [], from 0 (calibrated) to 1.
+    The error [], from 0 (calibrated) to 1; NaN if a probability is not finite.
 
   Raises:
     ValueError: if `num_bins` is less than one.
@@ -108,7 +110,8 @@ class UncertaintyFit(NamedTuple):
   Attributes:
     correlation_t: Pearson correlation, in [-1, 1]; NaN if one of the two is constant,
       for example if u has collapsed to 0.
-    deviation_t: mean absolute difference, at least 0.
+    deviation_t: mean absolute difference, at least 0. Both are NaN if a probability is
+      not finite.
   """
 
   correlation_t: jax.Array  # [T]

@@ -31,7 +31,9 @@ class Evaluation(NamedTuple):
   """How a model does with 1…T glimpses, and with a dynamic number of them.
 
   Attributes:
-    accuracy_t: accuracy when all images get t glimpses.
+    accuracy_t: accuracy when all images get t glimpses; a belief that is not finite is
+      wrong.
+    not_finite_t: number of images whose belief is not finite after t glimpses.
     hidden_norm_t: mean l2 norm of the internal state after t glimpses.
     calibration_error_t: see `ramjax.expected_calibration_error`.
     uncertainty_correlation_t: see `ramjax.uncertainty_fit`.
@@ -41,6 +43,7 @@ class Evaluation(NamedTuple):
   """
 
   accuracy_t: jax.Array  # [T]
+  not_finite_t: jax.Array  # [T] int32
   hidden_norm_t: jax.Array  # [T]
   calibration_error_t: jax.Array  # [T]
   uncertainty_correlation_t: jax.Array  # [T]
@@ -60,7 +63,7 @@ def summarize(
     betas: exploration rates of the stopping rule [num_betas]; may be empty.
 
   Returns:
-    The summaries, float32.
+    The summaries, float32 but for counts.
 
   Raises:
     AssertionError: if an array has another rank, shape or type.
@@ -86,13 +89,20 @@ def summarize(
   dynamic_accuracy, mean_glimpses = jax.lax.map(stop, betas)
   return Evaluation(
     accuracy_t=correct_t.mean(axis=-1),
-    hidden_norm_t=hidden_norm_t.mean(axis=-1),
+    not_finite_t=jnp.sum(~jnp.isfinite(probs_t).all(axis=-1), axis=-1, dtype=jnp.int32),
+    hidden_norm_t=_mean(hidden_norm_t),
     calibration_error_t=calibration_error_t,
     uncertainty_correlation_t=fit.correlation_t,
     uncertainty_deviation_t=fit.deviation_t,
     dynamic_accuracy=dynamic_accuracy,
     mean_glimpses=mean_glimpses,
   )
+
+
+def _mean(norm: jax.Array) -> jax.Array:
+  """The mean over the last axis, of a sum that does not overflow before its terms do."""
+  scale = 2.0 ** -norm.shape[-1].bit_length()  # a power of two changes no digit
+  return jnp.mean(norm * scale, axis=-1) / scale
 
 
 @functools.partial(

@@ -24,10 +24,11 @@ import optax
 def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
   """The reward of a prediction: 1 if the most probable class is correct, else 0.
 
-  Paper, section 3: J_original is the expectation of this reward.
+  Paper, section 3: J_original is the expectation of this reward. A prediction that is not
+  finite is never correct.
 
   Args:
-    logits: unnormalised log-probabilities [..., K] of the prediction.
+    logits: unnormalised log-probabilities [..., K] of the prediction, or probabilities.
     label: true classes [...], integer in [0, K), or soft labels [..., K], of which the
       most probable class is the correct one (the first of several).
 
@@ -41,7 +42,9 @@ def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
   _check_classes(logits, label)
   if _is_soft(label):
     label = jnp.argmax(label, axis=-1)
-  return (jnp.argmax(logits, axis=-1) == label).astype(logits.dtype)
+  # Where a number is NaN, so is the largest, and `argmax` is its place.
+  finite = jnp.isfinite(jnp.max(logits, axis=-1))
+  return (finite & (jnp.argmax(logits, axis=-1) == label)).astype(logits.dtype)
 
 
 def classification_loss(logits: jax.Array, label: jax.Array) -> jax.Array:

@@ -95,7 +95,7 @@ def predict(
       return Prediction(
         unrolled.probs_t,
         unrolled.predicted_error_t,
-        jnp.linalg.norm(unrolled.hidden_t, axis=-1),
+        _norm(unrolled.hidden_t),
       )
 
     samples = jax.lax.map(predict_once, jnp.arange(evaluation_config.num_samples))
@@ -104,3 +104,11 @@ def predict(
   return map_batches(
     predict_batch, images.shape[0], batch_size=batch_size, axis=1, sharding=sharding
   )
+
+
+def _norm(hidden: jax.Array) -> jax.Array:
+  """The l2 norm over the last axis, of squares that do not overflow before the norm."""
+  _, exponent = jnp.frexp(jnp.max(jnp.abs(hidden), axis=-1))
+  # Beyond, the reciprocal would be subnormal. A power of two changes no digit.
+  scale = jnp.ldexp(jnp.float32(1.0), jnp.clip(exponent, -125, 125))
+  return jnp.linalg.norm(hidden / scale[..., None], axis=-1) * scale

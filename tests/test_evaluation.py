@@ -235,3 +235,40 @@ def test_looking_until_decided_gives_the_figures_of_an_evaluation(params):
     mean = np.asarray(decision.num_glimpses).mean()
     assert_close(mean, expected.mean_glimpses[i])
   assert len(set(np.asarray(expected.mean_glimpses).tolist())) == len(BETAS)
+
+
+def test_a_belief_that_is_not_finite_is_never_right():
+  """Not even where the class is 0, the place of the first NaN."""
+  probs_t = jnp.array(
+    [[[0.8, 0.2]] * 3, [[jnp.nan, jnp.nan], [0.8, 0.2], [0.2, jnp.inf]]]
+  )
+  prediction = ramjax.Prediction(probs_t, jnp.zeros((2, 3, 2)), jnp.ones((2, 3)))
+  labels = jnp.array([0, 0, 1])
+  found = ramjax.summarize(prediction, labels, jnp.array([0.0]))
+  np.testing.assert_allclose(found.accuracy_t, [2 / 3, 1 / 3], rtol=1e-6)
+  assert found.not_finite_t.tolist() == [0, 2]
+  assert np.isnan(found.calibration_error_t).tolist() == [False, True]
+  np.testing.assert_allclose(found.dynamic_accuracy, [2 / 3], rtol=1e-6)
+  assert not ramjax.is_decided(probs_t[1, :1], jnp.zeros((1, 2)), beta=0.0).any()
+
+
+def test_the_norm_of_a_large_state_does_not_overflow():
+  """Its square and the sum over images would, long before the state is infinite."""
+  images = DATASET.test.images[:4]
+  big = ModelConfig(hidden_size=4, branch_size=4)
+  params = ramjax.init_params(jax.random.key(0), big)
+  hidden = params.ram["core"]["hidden"]
+  huge = {"kernel": jnp.zeros((4, 4)), "bias": jnp.array([3e38, 0.0, 0.0, 0.0])}
+  ram = {**params.ram, "core": {**params.ram["core"], "hidden": huge}}
+  assert hidden["bias"].shape == (4,)
+  found = ramjax.evaluate(
+    KEY,
+    params._replace(ram=ram),
+    images,
+    DATASET.test.labels[:4],
+    jnp.array([0.0]),
+    model=big,
+    evaluation_config=EvaluationConfig(num_glimpses=1),
+    preprocess=DATASET.preprocess,
+  )
+  np.testing.assert_allclose(found.hidden_norm_t, [3e38], rtol=1e-5)

@@ -45,6 +45,7 @@ def test_scores_are_those_of_the_predictions():
     expected = {
       "num_glimpses": n,
       "accuracy": correct_t[t].mean(),
+      "not_finite": 0,
       "hidden_norm": norm_t[t].mean(),
       "calibration_error": float(ramjax.expected_calibration_error(probs_t[t], labels)),
       "uncertainty_correlation": np.corrcoef(

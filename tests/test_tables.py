@@ -341,3 +341,14 @@ def test_invalid_mark_gives_one_line(tmp_path, monkeypatch, mark, message):
   with pytest.raises(errors.RunError, match=message) as caught:
     report.with_tables(f"<!-- table: {mark} -->\n\n<!-- end of table -->")
   assert "\n" not in str(caught.value)
+
+
+def test_beliefs_that_are_not_finite_are_named():
+  points = [{"num_glimpses": n, "not_finite": max(0, n - 2)} for n in (1, 2, 3, 4)]
+  runs = [
+    {"group": "both", "seed": 3, "fixed": points},
+    {"group": "original", "seed": 0, "scores": [{"fixed": points[:2]}]},
+  ]
+  assert tables.not_finite({"runs": runs}) == (
+    "both, seed 3: up to 2 beliefs are not finite, from N = 3 on; they count as wrong"
+  )

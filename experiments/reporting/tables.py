@@ -331,6 +331,25 @@ def baselines(results: Results) -> str:
   return _markdown(["network", "parameters", "n", "error, %"], rows)
 
 
+def not_finite(results: Results) -> str:
+  """A line for each run with beliefs that are not finite; empty if there is none."""
+  lines = []
+  variants = results.get("variants", ())
+  runs = [*results.get("runs", ()), *(run for each in variants for run in each["runs"])]
+  for run in runs:
+    scored = [run, *run.get("scores", ())]
+    points = [point for each in scored for point in each.get("fixed", ())]
+    bad = [point for point in points if point.get("not_finite")]
+    if bad:
+      first = min(point["num_glimpses"] for point in bad)
+      most = max(point["not_finite"] for point in bad)
+      lines.append(
+        f"{run.get('group', 'a run')}, seed {run.get('seed')}: up to {_count(most)}"
+        f" beliefs are not finite, from N = {first} on; they count as wrong"
+      )
+  return "\n".join(lines)
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
   "convergence": convergence,
   "generalization": generalization,

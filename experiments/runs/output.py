@@ -5,11 +5,12 @@ from __future__ import annotations
 import pathlib
 from typing import Any, NamedTuple
 
+from absl import logging
 from matplotlib.figure import Figure
 
 from experiments.cli import flags
 from experiments.cli.errors import UsageError
-from experiments.reporting import figures
+from experiments.reporting import figures, tables
 from experiments.runs import files
 from experiments.runs.trained import workdirs
 
@@ -52,7 +53,12 @@ def evaluation_target(name: str) -> Target:
 def write(
   target: Target, results: dict[str, Any], figure: Figure | None = None
 ) -> None:
-  """Writes results as JSON and their figure, if there is one, beside it; says where."""
+  """Writes results as JSON and their figure, if there is one, beside it; says where.
+
+  Beliefs that are not finite are a warning.
+  """
+  if warning := tables.not_finite(results):
+    logging.warning("%s", warning)
   files.write_json(target.path, results)
   written = [target.path]
   if figure:

@@ -193,7 +193,7 @@ def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -
     labels,
     rollout,
     config.model,
-    class_names=dataset.info.class_names,
+    class_names=dataset.info.class_names if dataset.info else None,
   )
   figures.save(drawn, folder / "glimpses.png", figure_format)
   curves = plots.learning_curves(read_metrics(run.workdir), config.objective)

@@ -77,6 +77,7 @@ def score(
       {
         "num_glimpses": n,
         **{name: rounded(values[n - 1]) for name, values in fixed.items()},
+        "not_finite": int(evaluation.not_finite_t[n - 1]),
         **(_of_classes(prediction.probs_t[n - 1], labels) if classes else {}),
       }
       for n in glimpses or range(1, len(evaluation.accuracy_t) + 1)
