@@ -402,6 +402,6 @@ def test_the_first_line_tells_what_was_loaded(tmp_path):
   found = data.load_dataset(f"folder:{tmp_path}", canvas_size=16, background="9")
   assert found.describe() == (
     f"folder:{tmp_path}: 31 images (24 + 3 + 4 for training, validation, test) of 9 x 12"
-    " pixels and 3 channels; 3 classes: class 0 8 + 1 + 2, class 1 8 + 1 + 1, class 2 8"
-    " + 1 + 1; left out: notes.txt; on a canvas of 16 x 16 pixels of the colour 9"
+    " pixels and 3 channels; 3 classes (class 0: 8 + 1 + 2, class 1: 8 + 1 + 1, class 2:"
+    " 8 + 1 + 1); left out: notes.txt; on a canvas of 16 x 16 pixels of the colour 9"
   )
