@@ -68,7 +68,7 @@ def test_num_train_examples_keeps_the_first_images(npz_file):
   np.testing.assert_array_equal(few.train.images, whole.train.images[:100])
   np.testing.assert_array_equal(few.validation.labels, whole.validation.labels)
   with pytest.raises(ConfigError, match="num_train_examples must be at most 293"):
-    data.load_dataset(name, num_train_examples=289)
+    data.load_dataset(name, num_train_examples=294)
 
 
 def test_unknown_dataset_is_refused_with_a_list_of_names():

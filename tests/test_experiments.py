@@ -51,7 +51,7 @@ def run(script, *arguments, **options):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-  """1,600 images to train on, 177 for validation, 300 to test: 50 steps an epoch."""
+  """About 1,600 images to train on, 300 to test: 50 steps an epoch."""
   path = tmp_path_factory.mktemp("data") / "synthetic.npz"
   synthetic.write_npz(path, synthetic.make(1600, 177, 300))
   return f"npz:{path}"

@@ -3,6 +3,7 @@
 Images are seen as a viewer shows them.
 """
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -402,6 +403,34 @@ def test_the_first_line_tells_what_was_loaded(tmp_path):
   found = data.load_dataset(f"folder:{tmp_path}", canvas_size=16, background="9")
   assert found.describe() == (
     f"folder:{tmp_path}: 31 images (24 + 3 + 4 for training, validation, test) of 9 x 12"
-    " pixels and 3 channels; 3 classes: class 0 8 + 1 + 2, class 1 8 + 1 + 1, class 2 8"
-    " + 1 + 1; left out: notes.txt; on a canvas of 16 x 16 pixels of the colour 9"
+    " pixels and 3 channels; 3 classes (class 0: 8 + 1 + 2, class 1: 8 + 1 + 1, class 2:"
+    " 8 + 1 + 1); left out: notes.txt; on a canvas of 16 x 16 pixels of the colour 9"
   )
+
+
+@pytest.mark.slow
+def test_photos_of_both_orientations_are_learned_from_a_folder(tmp_path):
+  """Half of them are stored upside down; read so, no more than half could be right."""
+  rng = np.random.RandomState(0)
+  for label, name in enumerate(("sky", "street")):
+    for number in range(100):
+      pixels = rng.randint(0, 60, (20, 16, 3)).astype(np.uint8)
+      pixels[10 * label : 10 * label + 10] += 180
+      turned = number % 2
+      part = ("train", "train", "train", "Valid", "Test")[number // 20]
+      options = with_orientation(3) if turned else {}
+      file = tmp_path / "mine" / part / name / f"{number}.jpg"
+      write(file, pixels[::-1, ::-1].copy() if turned else pixels, **options)
+  done = forked.run(
+    "train",
+    f"--dataset=folder:{tmp_path / 'mine'}",
+    f"--workdir={tmp_path / 'run'}",
+    *("--objective=original", "--resize=16x16", "--num_glimpses=4", "--hidden_size=32"),
+    *("--num_epochs=30", "--batch_size=24", "--learning_rate=3e-3"),
+  )
+  assert done.returncode == 0, done.stderr
+  first, *_, last = done.stdout.splitlines()
+  assert "200 images (120 + 40 + 40 for training, validation, test) of 16 x 16" in first
+  assert "100 turned upright as EXIF says" in first
+  assert last.startswith("test accuracy ")
+  assert float(last.split()[2]) > 0.9

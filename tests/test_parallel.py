@@ -271,7 +271,12 @@ def test_two_processes_evaluate_as_one_does(npz_file, tmp_path):
   dataset = data.load_dataset(f"npz:{npz_file}")
   config = Config(
     model=ModelConfig(hidden_size=16, branch_size=8),
-    train=TrainConfig(num_glimpses=2, dataset=dataset.name, data_sha256=dataset.sha256),
+    train=TrainConfig(
+      num_glimpses=2,
+      dataset=dataset.name,
+      data_sha256=dataset.sha256,
+      division=dataset.division,
+    ),
   )
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
   for seed, name in enumerate(("alone", "first", "second")):

@@ -88,8 +88,8 @@ def test_many_channels_are_told(tmp_path, caplog):
 def test_of_many_classes_only_some_are_listed():
   counts, names = np.ones((3, 100), int), [f"c{number}" for number in range(100)]
   table = class_table(counts, names)
-  assert table.startswith("100 classes: c0 1 + 1 + 1, c1 1 + 1 + 1,")
-  assert table.endswith("c9 1 + 1 + 1, …, c99 1 + 1 + 1")
+  assert table.startswith("100 classes (c0: 1 + 1 + 1, c1: 1 + 1 + 1,")
+  assert table.endswith("c9: 1 + 1 + 1, …, c99: 1 + 1 + 1)")
   counts[2] = 0
   (warning,) = class_warnings(counts, names)
   assert "no image of c0, c1, c2" in warning

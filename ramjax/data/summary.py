@@ -26,15 +26,15 @@ def class_table(counts: np.ndarray, names: Sequence[str]) -> str:
 
   >>> import numpy as np
   >>> class_table(np.array([[48, 8], [6, 1], [6, 1]]), ("cat", "dog"))
-  '2 classes: cat 48 + 6 + 6, dog 8 + 1 + 1'
+  '2 classes (cat: 48 + 6 + 6, dog: 8 + 1 + 1)'
   """
   entries = [
-    f"{name} {' + '.join(map(str, numbers))}"
+    f"{name}: {' + '.join(map(str, numbers))}"
     for name, numbers in zip(names, counts.T.tolist(), strict=True)
   ]
   if len(entries) > _MOST_CLASSES:
     entries[_MOST_CLASSES // 2 : -1] = ["…"]
-  return f"{len(names)} classes: {', '.join(entries)}"
+  return f"{len(names)} classes ({', '.join(entries)})"
 
 
 def class_warnings(counts: np.ndarray, names: Sequence[str]) -> list[str]:
