@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from ramjax import losses
+from ramjax.checks import TIME_FIRST, check_shape, check_type
 
 
 class Reliability(NamedTuple):
@@ -61,7 +61,7 @@ def reliability(
   """
   if num_bins < 1:
     raise ValueError(f"num_bins must be at least 1, not {num_bins}")
-  chex.assert_rank(probs, 2)
+  check_shape((None, None), hint="for a time axis, use jax.vmap", probs=probs)
   _check(probs, label)
   confidence = jnp.max(probs, axis=-1)
   correct = losses.reward(probs, label)
@@ -145,9 +145,9 @@ def uncertainty_fit(
   >>> round(float(fit.correlation_t[0]), 4), float(fit.deviation_t[0])
   (1.0, 0.1875)
   """
-  chex.assert_rank(probs_t, 3)
-  chex.assert_equal_shape([predicted_error_t, probs_t])
-  chex.assert_type(predicted_error_t, float)
+  check_shape((None, *label.shape, None), hint=TIME_FIRST, probs_t=probs_t)
+  check_shape(probs_t.shape, predicted_error_t=predicted_error_t)
+  check_type(float, predicted_error_t=predicted_error_t)
   _check(probs_t[0], label)
   truth = jax.nn.one_hot(label, probs_t.shape[-1], dtype=probs_t.dtype)
   error_t = jnp.abs(truth[None] - probs_t)
@@ -169,5 +169,6 @@ def _correlation(x: jax.Array, y: jax.Array, axis: tuple[int, ...]) -> jax.Array
 
 
 def _check(probs: jax.Array, label: jax.Array) -> None:
-  chex.assert_type([probs, label], [float, int])
-  chex.assert_shape(label, probs.shape[:-1])
+  check_type(float, probs=probs)
+  check_type(int, label=label)
+  check_shape(probs.shape[:-1], label=label)

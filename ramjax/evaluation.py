@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from ramjax import calibration, losses, stopping
+from ramjax.checks import TIME_FIRST, check_shape
 from ramjax.config import Config, EvaluationConfig, ModelConfig
 from ramjax.data.batches import Preprocess, evaluation_images, map_batches
 from ramjax.keys import image_keys
@@ -68,7 +68,8 @@ def summarize(
   Raises:
     AssertionError: if an array has another rank, shape or type.
   """
-  chex.assert_rank([labels, betas], 1)
+  check_shape((None,), labels=labels, betas=betas)
+  check_shape((None, *labels.shape, None), hint=TIME_FIRST, probs_t=prediction.probs_t)
   probs_t, predicted_error_t, hidden_norm_t = prediction
   correct_t = losses.reward(probs_t, jnp.broadcast_to(labels, probs_t.shape[:-1]))
 
@@ -150,7 +151,7 @@ def evaluate(
     ConfigError: if `batch_size` is less than 1.
     AssertionError: if an array has another rank, shape or type.
   """
-  chex.assert_shape(labels, images.shape[:1])
+  check_shape(images.shape[:1], labels=labels)
   prediction = predict(
     key,
     params,
@@ -241,8 +242,8 @@ def validate(
       term.
     AssertionError: if an array has another rank, shape or type.
   """
-  chex.assert_rank(images, 4)
-  chex.assert_shape(labels, (images.shape[0], ...))
+  check_shape((None, None, None, None), hint="[M, H, W, C]", images=images)
+  check_shape((images.shape[0], ...), labels=labels)
 
   def validate_batch(index: jax.Array) -> tuple[LossParts, jax.Array]:
     unrolled = validation_rollout(

@@ -8,10 +8,11 @@ growing radii instead (Traver and Bernardino, 2010,
 https://doi.org/10.1016/j.robot.2009.10.002).
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ramjax.checks import check_shape, check_type
 
 
 def extract_glimpse(
@@ -53,9 +54,7 @@ def extract_glimpse(
   ):
     if size < 1:
       raise ValueError(f"{name} must be at least 1, not {size}")
-  chex.assert_rank(image, 3)
-  chex.assert_shape(location, (2,))
-  chex.assert_type([image, location], float)
+  _check(image, location)
 
   height, width, _ = image.shape
   widest = patch_size * scale_factor ** (num_scales - 1)
@@ -131,9 +130,7 @@ def log_polar_glimpse(
       "radii must be 0 < min_radius <= max_radius,"
       f" not min_radius={min_radius}, max_radius={max_radius}"
     )
-  chex.assert_rank(image, 3)
-  chex.assert_shape(location, (2,))
-  chex.assert_type([image, location], float)
+  _check(image, location)
 
   height, width, _ = image.shape
   location = jnp.clip(location, -1.0, 1.0)
@@ -171,6 +168,17 @@ def patch_origin(
   return row, column
 
 
+def _check(image: jax.Array, location: jax.Array) -> None:
+  check_type(float, hint="see ramjax.data.normalize", image=image)
+  check_type(float, location=location)
+  check_shape((2,), hint="for several, use jax.vmap", location=location)
+  check_shape((None, None, None), hint="for a batch, use jax.vmap", image=image)
+  height, width, channels = image.shape
+  if height in (1, 3) and min(width, channels) >= 8:
+    remedy = "it looks like [C, H, W]: give jnp.moveaxis(image, 0, -1)"
+    check_shape((None, None, height), hint=remedy, image=image)
+
+
 def _in_pixels(
   location: jax.Array, *, image_size: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array]:
@@ -178,14 +186,15 @@ def _in_pixels(
 
   They are float32 at least: beyond 512, a bfloat16 counts pixels in steps of 4.
   """
-  location = location.astype(_at_least_float32(location.dtype))
+  location = location.astype(at_least_float32(location.dtype))
   height, width = image_size
   x = 0.5 * ((location[..., 0] + 1.0) * width)
   y = 0.5 * ((location[..., 1] + 1.0) * height)
   return x, y
 
 
-def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+  """A type in which places and densities are computed: not bfloat16, not float16."""
   return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
 
@@ -193,7 +202,7 @@ def _interpolate(
   image: jax.Array, rows: jax.Array, columns: jax.Array, fill_value: float
 ) -> jax.Array:
   """Bilinear interpolation [..., C] of an image at rows and columns [...]."""
-  dtype = _at_least_float32(image.dtype)
+  dtype = at_least_float32(image.dtype)
   top, left = jnp.floor(rows), jnp.floor(columns)
   below, right = (
     fraction.astype(dtype)[..., None] for fraction in (rows - top, columns - left)

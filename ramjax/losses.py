@@ -15,10 +15,11 @@ loss come from section 3 of the paper. The paper maximises objectives J; these l
 are -J.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
+
+from ramjax.checks import TIME_FIRST, check_distribution, check_shape, check_type
 
 
 def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -117,7 +118,7 @@ def reinforce_loss(
   4.0
   """
   _check_reward(baseline_t, reward)
-  chex.assert_equal_shape([log_prob_t, baseline_t])
+  check_shape(baseline_t.shape, log_prob_t=log_prob_t)
   return_t = reward[None]
   if reward.ndim == baseline_t.ndim:
     return_t = reward_to_go(reward)[:-1]
@@ -166,8 +167,8 @@ def reward_to_go(reward_t: jax.Array) -> jax.Array:
   >>> reward_to_go(jnp.array([8.0, 4.0, 2.0, 1.0])).tolist()
   [7.0, 3.0, 1.0, 0.0]
   """
-  chex.assert_type(reward_t, float)
-  chex.assert_shape(reward_t, (None, ...))
+  check_type(float, reward_t=reward_t)
+  check_shape((None, ...), reward_t=reward_t)
   later_t = jax.lax.cumsum(reward_t[1:], axis=0, reverse=True)
   return jnp.concatenate([later_t, jnp.zeros_like(reward_t[:1])])
 
@@ -196,7 +197,9 @@ def error_fit_loss(
   >>> float(error_fit_loss(predicted_error_t, probs_t, jnp.array(0)))
   0.125
   """
-  chex.assert_equal_shape([predicted_error_t, probs_t])
+  check_shape(probs_t.shape, predicted_error_t=predicted_error_t)
+  batch = label.shape[:-1] if _is_soft(label) else label.shape
+  check_shape((None, *batch, None), hint=TIME_FIRST, probs_t=probs_t)
   _check_classes(probs_t[0], label)
   truth = _distribution(label, probs_t[0])
   error_t = jax.lax.stop_gradient(jnp.abs(truth[None] - probs_t))
@@ -220,7 +223,7 @@ def uncertainty_loss(predicted_error_t: jax.Array) -> jax.Array:
   >>> float(uncertainty_loss(predicted_error_t))
   1.0
   """
-  chex.assert_shape(predicted_error_t, (None, ..., None))
+  check_shape((None, ..., None), predicted_error_t=predicted_error_t)
   return jnp.sum(jnp.abs(predicted_error_t), axis=(0, -1))
 
 
@@ -242,12 +245,14 @@ def intrinsic_loss(logits: jax.Array, prior: jax.Array | None = None) -> jax.Arr
   >>> round(float(intrinsic_loss(jnp.zeros(10))), 4)  # log 10
   2.3026
   """
-  chex.assert_type(logits, float)
+  check_type(float, logits=logits)
   log_probs = jax.nn.log_softmax(logits)
   if prior is None:
     return -jnp.mean(log_probs, axis=-1)
-  chex.assert_axis_dimension(prior, -1, logits.shape[-1])
-  prior = jnp.broadcast_to(jnp.asarray(prior, logits.dtype), logits.shape)
+  check_distribution("prior", prior)
+  prior = jnp.asarray(prior, logits.dtype)
+  check_shape((..., logits.shape[-1]), prior=prior)
+  prior = jnp.broadcast_to(prior, logits.shape)
   return -jnp.sum(prior * log_probs, axis=-1)
 
 
@@ -264,11 +269,13 @@ def _distribution(label: jax.Array, like: jax.Array) -> jax.Array:
 
 def _check_classes(logits: jax.Array, label: jax.Array) -> None:
   soft = _is_soft(label)
-  chex.assert_type([logits, label], [float, float if soft else int])
-  chex.assert_shape(label, logits.shape if soft else logits.shape[:-1])
+  check_type(float, logits=logits)
+  check_type(float if soft else int, label=label)
+  check_shape(logits.shape if soft else logits.shape[:-1], label=label)
 
 
 def _check_reward(baseline_t: jax.Array, reward: jax.Array) -> None:
-  chex.assert_type([baseline_t, reward], float)
+  check_type(float, baseline_t=baseline_t, reward=reward)
   per_glimpse = reward.ndim == baseline_t.ndim
-  chex.assert_shape(reward, baseline_t.shape[0 if per_glimpse else 1 :])
+  shape = reward.shape if per_glimpse else (None, *reward.shape)
+  check_shape(shape, hint=TIME_FIRST, baseline_t=baseline_t)

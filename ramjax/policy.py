@@ -14,9 +14,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from ramjax.checks import check_positive, check_shape
+from ramjax.glimpse import at_least_float32
 
 
 class Policy(NamedTuple):
@@ -126,8 +128,7 @@ def learned_gaussian_policy(
 
   def log_prob(outputs: jax.Array, sample: jax.Array) -> jax.Array:
     mean, std = split(outputs)
-    sample = jax.lax.stop_gradient(sample)
-    return jnp.sum(jax.scipy.stats.norm.logpdf(sample, mean, std), axis=-1)
+    return _log_density(sample, mean, std)
 
   return Policy(4, _normal, sample, log_prob, _clip)
 
@@ -172,6 +173,15 @@ def categorical_policy(places: Sequence[Sequence[float]] | jax.Array) -> Policy:
   )
 
 
+def _log_density(
+  sample: jax.Array, mean: jax.Array, std: float | jax.Array
+) -> jax.Array:
+  """log N(sample; mean, std²) [...] of constant samples [..., 2], in float32 at least."""
+  dtype = at_least_float32(mean.dtype)
+  sample = jax.lax.stop_gradient(sample).astype(dtype)
+  return jnp.sum(jax.scipy.stats.norm.logpdf(sample, mean.astype(dtype), std), axis=-1)
+
+
 def _limit(density: str) -> Callable[[jax.Array], jax.Array]:
   """What a Gaussian does to its samples, which are constants for the gradient."""
   if density not in ("clipped", "raw"):
@@ -197,7 +207,7 @@ def sample_location(key: jax.Array, mean: jax.Array, *, std: float) -> jax.Array
   >>> sample_location(jax.random.key(0), mean, std=0.0).tolist()
   [0.5, -0.25]
   """
-  chex.assert_axis_dimension(mean, -1, 2)
+  check_shape((..., 2), mean=mean)
   noise = jax.random.normal(key, mean.shape, mean.dtype)
   return jax.lax.stop_gradient(_clip(mean + std * noise))
 
@@ -211,7 +221,7 @@ def location_log_prob(location: jax.Array, mean: jax.Array, *, std: float) -> ja
     std: standard deviation of x and of y.
 
   Returns:
-    Log-densities [...], summed over x and y.
+    Log-densities [...], summed over x and y, float32 at least.
 
   >>> import jax.numpy as jnp
   >>> mean = jnp.array([0.5, -0.25])
@@ -219,10 +229,10 @@ def location_log_prob(location: jax.Array, mean: jax.Array, *, std: float) -> ja
   >>> round(float(log_prob), 4)
   2.7673
   """
-  chex.assert_equal_shape([location, mean])
-  chex.assert_axis_dimension(mean, -1, 2)
-  location = jax.lax.stop_gradient(location)
-  return jnp.sum(jax.scipy.stats.norm.logpdf(location, mean, std), axis=-1)
+  check_shape((..., 2), mean=mean)
+  check_shape(mean.shape, location=location)
+  check_positive("std", std)
+  return _log_density(location, mean, std)
 
 
 def uniform_location(key: jax.Array) -> jax.Array:

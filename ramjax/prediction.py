@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from ramjax.checks import check_shape
 from ramjax.config import EvaluationConfig, ModelConfig
 from ramjax.data.batches import Preprocess, evaluation_images, map_batches
 from ramjax.keys import image_keys
@@ -77,7 +77,7 @@ def predict(
     ConfigError: if `batch_size` is less than 1.
     AssertionError: if an array has another rank, shape or type.
   """
-  chex.assert_rank(images, 4)
+  check_shape((None, None, None, None), hint="[M, H, W, C]", images=images)
   _, rollout_key = jax.random.split(key)
 
   def predict_batch(index: jax.Array) -> Prediction:

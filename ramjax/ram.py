@@ -6,12 +6,12 @@ import functools
 import importlib
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from ramjax import networks, policy
 from ramjax.backprop import unroll_by_hand
+from ramjax.checks import check_shape
 from ramjax.config import Config, ConfigError, ModelConfig
 from ramjax.glimpse import extract_glimpse
 from ramjax.model import Model, PyTree, Sensor
@@ -95,7 +95,10 @@ def _imported(config: ModelConfig) -> Model:
 
 def _retina(config: ModelConfig) -> Sensor:
   def retina(image: jax.Array, location: jax.Array) -> jax.Array:
-    chex.assert_axis_dimension(image, -1, config.image_shape[-1])
+    channels = config.image_shape[-1]
+    swapped = image.shape[0] == channels != image.shape[-1]
+    hint = "it looks like [C, H, W]: move the channels last, see jnp.moveaxis"
+    check_shape((None, None, channels), hint=hint if swapped else "", image=image)
     return extract_glimpse(
       image,
       location,

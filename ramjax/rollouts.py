@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from ramjax.checks import check_shape, check_type
 from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
 from ramjax.keys import image_keys
 from ramjax.model import Model, PyTree
@@ -78,16 +78,16 @@ def begin(
       f"location_policy must be one of {', '.join(LOCATION_POLICIES)},"
       f" not {location_policy!r}"
     )
-  chex.assert_rank(images, 4)
-  chex.assert_type(images, float)
+  check_shape((None, None, None, None), hint="[B, H, W, C]", images=images)
+  check_type(float, hint="see ramjax.data.normalize", images=images)
   batch = images.shape[0]
   if key.ndim == 0:
     key = image_keys(key, jnp.arange(batch))
-  chex.assert_shape(key, (batch,))
+  check_shape((batch,), key=key)
   first_key, policy_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
   if first_location is None:
     first_location = jax.vmap(model.first_location)(first_key)
-  chex.assert_axis_dimension(first_location, -1, 2)
+  check_shape((..., 2), first_location=first_location)
   return jnp.broadcast_to(first_location, (batch, 2)), policy_key
 
 

@@ -5,9 +5,10 @@ p - beta u and p + beta u, like the arms of a bandit. The model stops at the fir
 where the lower bound of the best class exceeds the upper bounds of all other classes.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from ramjax.checks import TIME_FIRST, check_shape, check_type
 
 
 def is_decided(
@@ -32,8 +33,8 @@ def is_decided(
   >>> bool(is_decided(probs, predicted_error, beta=2.0))  # .6 - .2 < .4 + .2
   False
   """
-  chex.assert_equal_shape([probs, predicted_error])
-  chex.assert_type([probs, predicted_error], float)
+  check_type(float, probs=probs, predicted_error=predicted_error)
+  check_shape(probs.shape, predicted_error=predicted_error)
   best = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=jnp.bool_)
   # All but the last two lines is independent of beta, and XLA computes it only once for
   # all of several rates.
@@ -80,5 +81,5 @@ def at_stop(values_t: jax.Array, num_glimpses: jax.Array) -> jax.Array:
   Returns:
     Values [...], `values_t[num_glimpses - 1]` for each example.
   """
-  chex.assert_shape(values_t, (None, *num_glimpses.shape))
+  check_shape((None, *num_glimpses.shape), hint=TIME_FIRST, values_t=values_t)
   return jnp.take_along_axis(values_t, num_glimpses[None] - 1, axis=0)[0]

@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 from optax.microbatching import AccumulationType, microbatch
 
+from ramjax.checks import check_shape
 from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess, preprocess_batch, take_images
 from ramjax.keys import image_keys
@@ -105,7 +105,7 @@ def train_step(
       the name of another term.
     AssertionError: if an array has another rank, shape or type.
   """
-  chex.assert_shape(labels, (images.shape[0], ...))
+  check_shape((images.shape[0], ...), labels=labels)
   return _gradient_step(
     state,
     (images, labels),

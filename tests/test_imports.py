@@ -14,6 +14,7 @@ ORDER = [
   "fields",
   "config",
   "keys",
+  "checks",
   "data.idx",
   "data.background",
   "data.transforms",

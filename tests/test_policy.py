@@ -42,6 +42,18 @@ def test_log_density_by_hand():
   )
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_log_density_of_short_types_is_that_of_float32(dtype):
+  """The squares of rounded differences would be wrong by some percent."""
+  location, mean = (
+    jax.random.uniform(key, (100, 2), dtype, -1, 1)
+    for key in jax.random.split(jax.random.key(0))
+  )
+  found = location_log_prob(location, mean, std=0.1)
+  wide = [each.astype(jnp.float32) for each in (location, mean)]
+  np.testing.assert_allclose(found, location_log_prob(*wide, std=0.1), rtol=1e-5)
+
+
 def test_gradient_of_the_log_density_by_hand():
   location, mean = jnp.array([0.1, -0.2]), jnp.array([0.05, 0.0])
   to_mean, to_location = jax.grad(

@@ -1,0 +1,114 @@
+"""Checks of arrays at the door: one line that names the argument and the remedy.
+
+They look at shapes and types, which are known when a function is traced, and at values
+only where these are known then, too.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+TIME_FIRST = "time is axis 0 and the batch axis 1, see jnp.swapaxes"
+
+Shape = Sequence["int | types.EllipsisType | None"]
+"""Sizes; None stands for any size, and ... for any number of axes."""
+
+
+def check_shape(shape: Shape, *, hint: str = "", **arrays: jax.Array) -> None:
+  """Checks that arrays have a shape.
+
+  Args:
+    shape: the shape.
+    hint: what to do otherwise.
+    **arrays: the arrays, by the names of their arguments.
+
+  Raises:
+    AssertionError: if one has another shape.
+
+  >>> import jax.numpy as jnp
+  >>> check_shape((None, ..., 2), location=jnp.zeros((5, 3)))
+  Traceback (most recent call last):
+    ...
+  AssertionError: location must have the shape [any, ..., 2], not [5, 3]
+  """
+  for name, array in arrays.items():
+    if not _fits(array.shape, shape):
+      raise AssertionError(
+        f"{name} must have the shape {_text(shape)}, not {_text(array.shape)}"
+        + (f"; {hint}" if hint else "")
+      )
+
+
+def check_type(kind: type, *, hint: str = "", **arrays: jax.Array) -> None:
+  """Checks that arrays are floats or integers.
+
+  Args:
+    kind: `float` or `int`, of any size.
+    hint: what to do otherwise.
+    **arrays: the arrays, by the names of their arguments.
+
+  Raises:
+    AssertionError: if one is neither.
+  """
+  expected = jnp.floating if kind is float else jnp.integer
+  for name, array in arrays.items():
+    if not jnp.issubdtype(array.dtype, expected):
+      raise AssertionError(
+        f"{name} must be {kind.__name__}, not {array.dtype}"
+        + (f"; {hint}" if hint else "")
+      )
+
+
+def check_distribution(name: str, values: Any) -> None:
+  """Checks that values, if they are known, are probabilities that sum to one.
+
+  Args:
+    name: the argument.
+    values: probabilities [..., K].
+
+  Raises:
+    AssertionError: if they are not.
+  """
+  if isinstance(values, jax.core.Tracer):
+    return
+  values = np.asarray(values, np.float64)
+  total = values.sum(axis=-1)
+  if (values < 0).any() or (np.abs(total - 1.0) > 1e-3).any():
+    raise AssertionError(
+      f"{name} must be probabilities that sum to 1, not to {np.ravel(total)[0]:g};"
+      f" divide it by its sum"
+    )
+
+
+def check_positive(name: str, value: Any) -> None:
+  """Checks that a number, if it is known, is greater than 0.
+
+  Raises:
+    AssertionError: if it is not.
+  """
+  if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
+    raise AssertionError(f"{name} must be greater than 0, not {value}")
+
+
+def _fits(found: tuple[int, ...], expected: Shape) -> bool:
+  expected = tuple(expected)
+  if Ellipsis in expected:
+    place = expected.index(Ellipsis)
+    before, after = expected[:place], expected[place + 1 :]
+    if len(found) < len(before) + len(after):
+      return False
+    expected = (*before, *(None,) * (len(found) - len(before) - len(after)), *after)
+  return len(found) == len(expected) and all(
+    size is None or size == other for size, other in zip(expected, found, strict=True)
+  )
+
+
+def _text(shape: Shape) -> str:
+  names: dict[Any, str] = {None: "any", Ellipsis: "..."}
+  return f"[{', '.join(str(names.get(size, size)) for size in shape)}]"
