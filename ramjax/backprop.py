@@ -38,6 +38,7 @@ def unroll_by_hand(
   *,
   model: Model,
   module: networks.RecurrentAttentionModel,
+  location_gradient: float | jax.Array = 0.0,
 ) -> Unrolled:
   """`ramjax.unroll.unroll` of the paper's model, with a faster gradient in parameters.
 
@@ -51,13 +52,25 @@ def unroll_by_hand(
     noise_t: noise of the policy [T, B, ...].
     model: the model; its sensor and its policy may be any.
     module: the networks of its `start`, `step` and `locate`.
+    location_gradient: see `ramjax.rollout`.
 
   Returns:
     The unroll.
   """
 
+  static = isinstance(location_gradient, float | int)
+  shares = () if static else (location_gradient,)
+
   def plain(ram: Any, *inputs: Any) -> Unrolled:
-    return unroll(networks.Params(ram, error=None), *inputs, model=model)
+    images, first_location, noise_t, *shares = inputs
+    return unroll(
+      networks.Params(ram, error=None),
+      images,
+      first_location,
+      noise_t,
+      model=model,
+      location_gradient=location_gradient if static else shares[0],
+    )
 
   def step_keeping_activations(
     params: networks.Params, state: networks.CoreState, *inputs: jax.Array
@@ -75,27 +88,32 @@ def unroll_by_hand(
 
   def forward(*inputs: Any) -> tuple[Unrolled, Any]:
     values = jax.tree.map(lambda leaf: leaf.value, inputs)
-    if any(leaf.perturbed for leaf in jax.tree.leaves(inputs[1:])):
+    if any(leaf.perturbed for leaf in jax.tree.leaves(inputs[1:4])):
       return jax.vjp(plain, *values)
     ram, *rest = values
-    unrolled = unroll(networks.Params(ram, error=None), *rest, model=keeping)
+    unrolled = unroll(networks.Params(ram, error=None), *rest[:3], model=keeping)
     hidden_t, activations = unrolled.hidden_t
     unrolled = unrolled._replace(hidden_t=hidden_t)
-    return unrolled, (ram, unrolled, activations)
+    return unrolled, (ram, unrolled, activations, rest[3:])
 
   def backward(residuals: Any, gradient: Unrolled) -> tuple[Any, ...]:
     gradient = jax.tree.map(_instantiate, gradient, is_leaf=_is_zero)
     if callable(residuals):
       return tuple(residuals(gradient))
-    params, unrolled, activations = residuals
+    params, unrolled, activations, shares = residuals
     params_gradient = _params_gradient(
-      params, unrolled, activations, gradient, config=module.config
+      params,
+      unrolled,
+      activations,
+      gradient,
+      config=module.config,
+      location_gradient=location_gradient if static else shares[0],
     )
-    return params_gradient, None, None, None
+    return params_gradient, *(None,) * (3 + len(shares))
 
   run.defvjp(forward, backward, symbolic_zeros=True)
   recurrent = {name: params.ram[name] for name in ("glimpse", "core", "location")}
-  return run(recurrent, images, first_location, noise_t)
+  return run(recurrent, images, first_location, noise_t, *shares)
 
 
 def _params_gradient(
@@ -105,6 +123,7 @@ def _params_gradient(
   gradient: Unrolled,
   *,
   config: ModelConfig,
+  location_gradient: float | jax.Array,
 ) -> dict[str, Any]:
   """Gradient of the loss in the parameters of the glimpse, core and location network.
 
@@ -114,6 +133,7 @@ def _params_gradient(
     activations: activations of the networks at each glimpse [T, B, ...].
     gradient: gradient of the loss in `unrolled`.
     config: the model.
+    location_gradient: see `ramjax.rollout`.
   """
   product = functools.partial(_product, dtype=config.compute_dtype)
   layer_gradient = functools.partial(_layer_gradient, dtype=config.compute_dtype)
@@ -122,16 +142,21 @@ def _params_gradient(
   hidden_t = unrolled.hidden_t
   location_network = networks.LocationNetwork(unrolled.output_t.shape[-1])
   _, location_vjp = jax.vjp(
-    lambda params: location_network.apply({"params": params}, hidden_t),
+    lambda *inputs: location_network.apply({"params": inputs[0]}, inputs[1]),
     params["location"],
+    hidden_t,
   )
+  of_location, of_hidden_t = location_vjp(gradient.output_t)
+  hidden_gradient_t = gradient.hidden_t
+  if not isinstance(location_gradient, float | int) or location_gradient != 0:
+    hidden_gradient_t += location_gradient * of_hidden_t
   to_hidden = functools.partial(product, kernel=core["hidden"]["kernel"].T)
   # `sums`, `features`, `what` and `where`: gradients in the inputs of activations.
   if config.core == "rnn":
-    sums = _rnn_gradient(hidden_t, gradient.hidden_t, to_hidden)
+    sums = _rnn_gradient(hidden_t, hidden_gradient_t, to_hidden)
   else:
     gates = activations["core"]["layers"]
-    sums = _lstm_gradient(gates, gradient.hidden_t, to_hidden)
+    sums = _lstm_gradient(gates, hidden_gradient_t, to_hidden)
   features = _before_relu(kept.features, product(sums, core["glimpse"]["kernel"].T))
   what = _before_relu(kept.what, product(features, glimpse["what"]["kernel"].T))
   where = _before_relu(kept.where, product(features, glimpse["where"]["kernel"].T))
@@ -154,7 +179,7 @@ def _params_gradient(
       layer: {name: core_gradient[layer][name] for name in core[layer]}
       for layer in core
     },
-    "location": location_vjp(gradient.output_t)[0],
+    "location": of_location,
   }
 
 

@@ -20,6 +20,9 @@ from ramjax.fields import ConfigError, Setting
 OBJECTIVES = ("original", "uncertainty", "intrinsic", "both")
 """The four objectives of the paper, section 4: which extra terms are added."""
 
+PER_GLIMPSE = "1/N"
+"""A share of one over the number of glimpses."""
+
 LOCATION_POLICIES = ("sample", "mean")
 """How the next location is chosen: drawn from the policy, or its mean."""
 
@@ -134,7 +137,22 @@ class ModelConfig(fields.Checked):
     _check_factory,
     optional=True,
     flag="model",
+    reach="rare",
   )
+
+
+def _check_share(name: str, value: Any) -> float | str:
+  if value == PER_GLIMPSE:
+    return PER_GLIMPSE
+  try:
+    share = math.nan if isinstance(value, bool) else float(value)
+  except (TypeError, ValueError):
+    share = math.nan
+  if not 0 <= share <= 1:
+    raise ConfigError(
+      f"{name} must be a number from 0 to 1, or {PER_GLIMPSE}, not {value!r}"
+    )
+  return share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,6 +186,18 @@ class ObjectiveConfig(fields.Checked):
     True,
     "Whether REINFORCE credits the location after the last glimpse too (as released).",
     reach="set",
+  )
+  location_gradient: float | str = fields.checked(
+    0.0,
+    "Share of the gradient of REINFORCE that goes on into the state, so that core and"
+    " glimpse network learn to look, too: a number from 0 (as released) to 1, or 1/N.",
+    _check_share,
+  )
+  baseline: str = fields.choice(
+    "network",
+    ("network", "leave_one_out"),
+    "Baseline of REINFORCE: the baseline network (as released), or the mean reward of"
+    " the other rollouts of the same image (--rollouts_per_image).",
   )
   intrinsic_steps: str = fields.choice(
     "last",
@@ -224,7 +254,10 @@ class TrainConfig(fields.Checked):
     optional=True,
   )
   transparent_as: str = fields.choice(
-    "white", ("white", "black"), "What is seen through transparent pixels of a file."
+    "white",
+    ("white", "black"),
+    "What is seen through transparent pixels of a file.",
+    reach="rare",
   )
   canvas_size: int | None = fields.integer(
     None,
@@ -248,6 +281,7 @@ class TrainConfig(fields.Checked):
     optional=True,
     before=None,
     none="minimum",
+    reach="rare",
   )
   division: str = fields.choice(
     "at random",
@@ -265,7 +299,12 @@ class TrainConfig(fields.Checked):
     None, "Training images to use; by default all.", low=1, optional=True
   )
   num_epochs: int = fields.integer(10, "Passes over the training images.", low=0)
-  batch_size: int = fields.integer(32, "Examples in a step.", low=1)
+  batch_size: int = fields.integer(32, "Images in a step.", low=1)
+  rollouts_per_image: int = fields.integer(
+    1,
+    "Rollouts of each image in a batch, each with its own first location and noise.",
+    low=1,
+  )
   accumulation_steps: int = fields.integer(
     1, "Parts of a batch, one after another to save memory.", low=1, reach="rare"
   )
@@ -321,7 +360,8 @@ class Config:
   """One run: the model, its objective and its training.
 
   Raises:
-    ConfigError: if the prior does not have one entry for each class.
+    ConfigError: if the prior does not have one entry for each class, or there is one
+      rollout of an image where its baseline is that of the others.
   """
 
   model: ModelConfig = ModelConfig()
@@ -332,6 +372,15 @@ class Config:
     for part, kind in _PARTS.items():
       if not isinstance(value := getattr(self, part), kind):
         raise ConfigError(f"{part} must be a {kind.__name__}, not {value!r}")
+    if self.objective.location_gradient == PER_GLIMPSE:
+      share = 1 / self.train.num_glimpses
+      objective = dataclasses.replace(self.objective, location_gradient=share)
+      object.__setattr__(self, "objective", objective)
+    if self.objective.baseline == "leave_one_out" and self.train.rollouts_per_image < 2:
+      raise ConfigError(
+        "baseline leave_one_out needs rollouts_per_image of at least 2, not"
+        f" {self.train.rollouts_per_image}"
+      )
     prior = self.objective.prior
     if prior is not None and len(prior) != self.model.num_classes:
       raise ConfigError(

@@ -151,6 +151,34 @@ def baseline_loss(baseline_t: jax.Array, reward: jax.Array) -> jax.Array:
   return jnp.mean(jnp.square(baseline_t - target), axis=0)
 
 
+def leave_one_out(reward: jax.Array) -> jax.Array:
+  """The mean reward of the other rollouts of the same image, a baseline of REINFORCE.
+
+  The other rollouts know the image but not the locations of this one. So the baseline
+  does not bias the gradient, and takes away the noise that comes from the difficulty of
+  the image (Mnih and Rezende, 2016, https://arxiv.org/abs/1602.06725; Kool et al., 2019,
+  https://openreview.net/forum?id=r1lgTGL5DE).
+
+  Args:
+    reward: rewards [..., S] of S rollouts of each image, S at least 2.
+
+  Returns:
+    Baselines [..., S].
+
+  Raises:
+    AssertionError: if there is a single rollout.
+
+  >>> import jax.numpy as jnp
+  >>> leave_one_out(jnp.array([1.0, 0.0, 0.0])).tolist()
+  [0.0, 0.5, 0.5]
+  """
+  check_type(float, reward=reward)
+  if reward.shape[-1] < 2:
+    raise AssertionError("reward must be of at least two rollouts of each image")
+  total = jnp.sum(reward, axis=-1, keepdims=True)
+  return (total - reward) / (reward.shape[-1] - 1)
+
+
 def reward_to_go(reward_t: jax.Array) -> jax.Array:
   """The sum of the later rewards, R_t = sum_{s > t} r_s.
 

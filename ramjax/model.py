@@ -49,9 +49,10 @@ class Model(NamedTuple):
   functions, so make it once: new functions are compiled anew. Replace a part of a model
   with `model._replace(sensor=...)`.
 
-  Which gradient goes where is up to the functions. Locations are constants, so a policy
-  gradient reaches what `locate` does not stop. In the paper's model, `locate` and the
-  baseline read `stop_gradient(hidden)`.
+  Locations are constants. Of the policy gradient, `locate` gets all, and what it reads,
+  `hidden`, the share `location_gradient` of `ramjax.rollout`, by default nothing. Which
+  gradient the other functions send back is up to them: in the paper's model, the baseline
+  reads `stop_gradient(hidden)`.
 
   Attributes:
     init: from a key to parameters.

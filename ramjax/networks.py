@@ -234,7 +234,7 @@ _CORES = {"rnn": RNNCore, "lstm": LSTMCore}
 class LocationNetwork(nn.Module):
   """What the location policy takes, fc(h): for a Gaussian, its mean before clipping.
 
-  The gradient of h is stopped, so REINFORCE trains this layer only.
+  `ramjax.unroll` decides how much of its gradient goes on into h: as released, nothing.
 
   Attributes:
     num_outputs: `ramjax.Policy.num_outputs`.
@@ -244,8 +244,7 @@ class LocationNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, hidden: jax.Array) -> jax.Array:
-    layer = _dense(self.num_outputs, hidden.shape[-1], "mean")
-    return layer(jax.lax.stop_gradient(hidden))
+    return _dense(self.num_outputs, hidden.shape[-1], "mean")(hidden)
 
 
 class BaselineNetwork(nn.Module):

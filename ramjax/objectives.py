@@ -17,7 +17,7 @@ the rest of the model.
 | term of the paper, section 3 | function | its gradient reaches |
 |---|---|---|
 | J_original: cross entropy of the last prediction | `ramjax.classification_loss` | glimpse, core and action network |
-| J_original: policy gradient | `ramjax.reinforce_loss` | location network |
+| J_original: policy gradient | `ramjax.reinforce_loss` | location network, and a share `location_gradient` (0) core and glimpse network |
 | J_auxiliary: baseline of the policy gradient | `ramjax.baseline_loss` | baseline network |
 | J_auxiliary: u learns the error of the prediction | `ramjax.error_fit_loss` | error network |
 | J_uncertainty = −λ1 Σ u(x)_i | `ramjax.uncertainty_loss` | glimpse, core, action and (unless `error_gradient="state"`) error network |
@@ -47,21 +47,40 @@ F = TypeVar("F", bound=Callable[..., Any])
 class TermWeights(NamedTuple):
   """Weights of the uncertainty and the intrinsic term; they may be traced.
 
-  With traced weights, runs that differ only in objective or lambda share one program
+  With traced weights, runs that differ only in them share one program
   (`ramjax.train_chunks`). An absent term has the weight 0.
 
   Attributes:
     uncertainty: scale · lambda_1.
     intrinsic: scale · lambda_2.
+    location_gradient: see `ramjax.rollout`; None for that of the configuration.
   """
 
   uncertainty: float | jax.Array  # []
   intrinsic: float | jax.Array  # []
+  location_gradient: float | jax.Array | None = None  # []
 
   @classmethod
   def of(cls, config: ObjectiveConfig) -> Self:
-    """The weights that a configuration defines."""
+    """The weights of the two terms that a configuration defines."""
     return cls(config.uncertainty_weight, config.intrinsic_weight)
+
+
+def location_gradient_of(
+  config: ObjectiveConfig, weights: TermWeights | None
+) -> float | jax.Array:
+  """The share of REINFORCE's gradient that goes into the state, see `ramjax.rollout`.
+
+  Raises:
+    ConfigError: if the configuration says 1/N, which a whole `Config` makes a number.
+  """
+  if weights is not None and weights.location_gradient is not None:
+    return weights.location_gradient
+  if isinstance(config.location_gradient, str):
+    raise ConfigError(
+      f"location_gradient {config.location_gradient} needs a Config, which knows N"
+    )
+  return config.location_gradient
 
 
 class ExtraTerm(NamedTuple):
@@ -145,6 +164,7 @@ def loss_parts(
   *,
   model: Model | ModelConfig,
   objective_config: ObjectiveConfig,
+  rollouts_per_image: int = 1,
   extra_terms: ExtraTerms | None = None,
 ) -> LossParts:
   """The terms of the objective for each example of a rollout.
@@ -160,6 +180,7 @@ def loss_parts(
       `ramjax.losses`.
     model: the model of the rollout, or the configuration of the paper's model.
     objective_config: the objective.
+    rollouts_per_image: number S of rollouts of each image, side by side in the batch.
     extra_terms: terms of your own, see `ExtraTerm`.
 
   Returns:
@@ -192,6 +213,10 @@ def loss_parts(
     if objective_config.prior is None
     else jnp.array(objective_config.prior, logits.dtype)
   )
+  credit_t = rollout.baseline_t
+  if objective_config.baseline == "leave_one_out" and rollouts_per_image > 1:
+    others = losses.leave_one_out(reward.reshape(-1, rollouts_per_image))
+    credit_t = jnp.broadcast_to(others.reshape(reward.shape), credit_t.shape)
   intrinsic_t = losses.intrinsic_loss(
     rollout.logits_t if objective_config.intrinsic_steps == "all" else logits[None],
     prior,
@@ -199,7 +224,7 @@ def loss_parts(
   return LossParts(
     classification=losses.classification_loss(logits, label),
     reinforce=losses.reinforce_loss(
-      rollout.log_prob_t[credited], rollout.baseline_t[credited], reward
+      rollout.log_prob_t[credited], credit_t[credited], reward
     ),
     baseline=losses.baseline_loss(rollout.baseline_t, reward),
     error_fit=losses.error_fit_loss(fitted_error_t, probs_t, label),
@@ -219,6 +244,7 @@ def objective(
   *,
   model: Model | ModelConfig,
   objective_config: ObjectiveConfig,
+  rollouts_per_image: int = 1,
   term_weights: TermWeights | None = None,
   extra_terms: ExtraTerms | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -231,6 +257,7 @@ def objective(
       `ramjax.losses`.
     model: the model of the rollout, or the configuration of the paper's model.
     objective_config: the objective.
+    rollouts_per_image: number S of rollouts of each image, side by side in the batch.
     term_weights: weights of the uncertainty and the intrinsic term; None uses those of
       `objective_config`.
     extra_terms: terms of your own, see `ExtraTerm`.
@@ -249,6 +276,7 @@ def objective(
     label,
     model=model,
     objective_config=objective_config,
+    rollouts_per_image=rollouts_per_image,
     extra_terms=extra_terms,
   )
   return mean_objective(
@@ -283,7 +311,8 @@ def mean_objective(
   """
   means = jax.tree.map(jnp.mean, parts)._asdict()
   means |= means.pop("extra")
-  weights = (term_weights or TermWeights.of(objective_config))._asdict()
+  chosen = term_weights or TermWeights.of(objective_config)
+  weights = {"uncertainty": chosen.uncertainty, "intrinsic": chosen.intrinsic}
   weights |= {name: term.weight for name, term in as_terms(extra_terms).items()}
   loss = means["classification"] + means["reinforce"]
   loss += means["baseline"] + means["error_fit"]

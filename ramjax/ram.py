@@ -155,11 +155,11 @@ def _make(config: ModelConfig, sensor: Sensor, policy_: policy.Policy) -> Model:
       return jnp.zeros(2)
     return policy.uniform_location(key)
 
-  def fast_unroll(*inputs: PyTree, model: Model) -> Unrolled:
+  def fast_unroll(*inputs: PyTree, model: Model, **options: Any) -> Unrolled:
     """The gradient by hand, if the model still has the networks it is written for."""
     if (model.start, model.step, model.locate) != (start, step, locate):
-      return unroll(*inputs, model=model)
-    return unroll_by_hand(*inputs, model=model, module=module)
+      return unroll(*inputs, model=model, **options)
+    return unroll_by_hand(*inputs, model=model, module=module, **options)
 
   return Model(
     init=init,

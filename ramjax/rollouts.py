@@ -126,6 +126,7 @@ def rollout(
   num_glimpses: int,
   location_policy: str = "sample",
   first_location: jax.Array | None = None,
+  location_gradient: float | jax.Array = 0.0,
   autodiff: bool = False,
 ) -> Rollout:
   """Runs the model on a batch of images for `num_glimpses` glimpses each.
@@ -145,6 +146,8 @@ def rollout(
       mean of the policy, or the most probable of several places.
     first_location: (x, y) [2] or [B, 2] of the first glimpse; None uses
       `model.first_location`.
+    location_gradient: share [] in [0, 1] of the gradient of `log_prob_t` that goes on
+      from what `Model.locate` reads into the state; as released, 0.
     autodiff: whether JAX differentiates the unroll. This is slower than the hand-written
       gradient of the paper's model, but forward-mode differentiation needs it. Models
       of your own always use it.
@@ -173,7 +176,14 @@ def rollout(
     location_policy=location_policy,
   )
   run = unroll if autodiff or model.unroll is None else model.unroll
-  unrolled = run(params, images, first_location, noise_t, model=model)
+  unrolled = run(
+    params,
+    images,
+    first_location,
+    noise_t,
+    model=model,
+    location_gradient=location_gradient,
+  )
   read = functools.partial(model.read, params)
   logits_t, baseline_t = _each(read)(unrolled.hidden_t)
   return Rollout(

@@ -14,7 +14,13 @@ from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess, preprocess_batch, take_images
 from ramjax.keys import image_keys
 from ramjax.model import Model, PyTree
-from ramjax.objectives import ExtraTerms, TermWeights, accept_pairs, objective
+from ramjax.objectives import (
+  ExtraTerms,
+  TermWeights,
+  accept_pairs,
+  location_gradient_of,
+  objective,
+)
 from ramjax.ram import model_of
 from ramjax.rollouts import rollout
 
@@ -213,6 +219,7 @@ def _gradient_step(
   model = model_of(config, model)
   batch_size = jax.tree.leaves(batch)[0].shape[0]
   num_parts = config.train.accumulation_steps
+  num_rollouts = config.train.rollouts_per_image
   if batch_size % num_parts:
     raise ConfigError(
       f"accumulation_steps must divide the batch of {batch_size}, not {num_parts}"
@@ -225,12 +232,17 @@ def _gradient_step(
     params: PyTree, position: jax.Array, batch: Any
   ) -> tuple[jax.Array, Metrics]:
     images, labels = get_examples(preprocess_key, position, batch)
+    # The rollouts of an image stand side by side, in one part and on one device.
+    images, labels = (_repeat(each, num_rollouts) for each in (images, labels))
+    number = _repeat(position, num_rollouts) * num_rollouts
+    number += jnp.arange(number.size) % num_rollouts
     unrolled = rollout(
-      image_keys(rollout_key, position),
+      image_keys(rollout_key, number),
       params,
       images,
       model=model,
       num_glimpses=config.train.num_glimpses,
+      location_gradient=location_gradient_of(config.objective, term_weights),
     )
     return objective(
       params,
@@ -238,6 +250,7 @@ def _gradient_step(
       labels,
       model=model,
       objective_config=config.objective,
+      rollouts_per_image=num_rollouts,
       term_weights=term_weights,
       extra_terms=extra_terms,
     )
@@ -269,3 +282,14 @@ def _gradient_step(
   # A skipped step counts, too: the next one draws other random numbers.
   new_state = TrainState(state.step + 1, state.key, params, opt_state)
   return new_state, {**metrics, "skipped": 1.0 - finite.astype(jnp.float32)}
+
+
+def _repeat(values: jax.Array, times: int) -> jax.Array:
+  """Each entry of axis 0 several times, side by side.
+
+  Unlike `jnp.repeat`, it moves nothing between devices that divide the axis.
+  """
+  if times == 1:
+    return values
+  size, *rest = values.shape
+  return jnp.broadcast_to(values[:, None], (size, times, *rest)).reshape(-1, *rest)

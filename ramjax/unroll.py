@@ -6,9 +6,11 @@ model of the paper, `ramjax.backprop` has a faster gradient, written by hand.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ramjax.model import Model, PyTree
 
@@ -29,6 +31,50 @@ class Unrolled(NamedTuple):
   hidden_t: jax.Array  # [T, B, n]
 
 
+@jax.custom_jvp
+def scale_gradient(value: jax.Array, share: jax.Array) -> jax.Array:
+  """The value itself; of its gradient, only a share goes back.
+
+  Args:
+    value: any array; also one that is not finite stays what it is.
+    share: the share [], which has no gradient.
+
+  Returns:
+    The value.
+  """
+  del share
+  return value
+
+
+@scale_gradient.defjvp
+def _scale_gradient_jvp(
+  primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  value, share = primals
+  return value, share * tangents[0]
+
+
+def locate(
+  model: Model, params: PyTree, hidden: jax.Array, share: float | jax.Array
+) -> PyTree:
+  """What the policy takes, after a glimpse at each of B images.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    hidden: `hidden` of `Model.step` [B, n].
+    share: share of the gradient that goes on into `hidden`.
+
+  Returns:
+    Outputs of `Model.locate` [B, ...].
+  """
+  if isinstance(share, float | int) and share == 0:
+    hidden = jax.lax.stop_gradient(hidden)
+  else:
+    hidden = scale_gradient(hidden, jnp.asarray(share, hidden.dtype))
+  return jax.vmap(functools.partial(model.locate, params))(hidden)
+
+
 def initial_states(model: Model, params: PyTree, batch: int) -> PyTree:
   """The states of a batch [B, ...] before the first glimpse."""
   return jax.vmap(lambda _: model.start(params), axis_size=batch)(None)
@@ -42,6 +88,7 @@ def take_glimpse(
   noise: PyTree,
   *,
   model: Model,
+  location_gradient: float | jax.Array = 0.0,
 ) -> tuple[PyTree, jax.Array, PyTree, PyTree]:
   """One glimpse at each of B images.
 
@@ -52,6 +99,7 @@ def take_glimpse(
     location: locations of the glimpse (x, y) [B, 2].
     noise: noise of the policy [B, ...].
     model: the model.
+    location_gradient: see `ramjax.rollout`.
 
   Returns:
     The states after the glimpse [B, ...], `hidden` [B, n], the outputs of
@@ -60,7 +108,7 @@ def take_glimpse(
   glimpse = jax.vmap(model.sensor)(images, location)
   step = jax.vmap(model.step, in_axes=(None, 0, 0, 0))
   state, hidden = step(params, state, glimpse, location)
-  output = jax.vmap(model.locate, in_axes=(None, 0))(params, hidden)
+  output = locate(model, params, hidden, location_gradient)
   sample = jax.vmap(model.policy.sample)(output, noise)
   return state, hidden, output, jax.lax.stop_gradient(sample)
 
@@ -72,6 +120,7 @@ def unroll(
   noise_t: PyTree,
   *,
   model: Model,
+  location_gradient: float | jax.Array = 0.0,
 ) -> Unrolled:
   """T glimpses at each of B images.
 
@@ -81,6 +130,7 @@ def unroll(
     first_location: location of the first glimpse (x, y) [B, 2].
     noise_t: noise of the policy [T, B, ...].
     model: the model.
+    location_gradient: see `ramjax.rollout`.
 
   Returns:
     The unroll.
@@ -92,7 +142,13 @@ def unroll(
   ) -> tuple[tuple[PyTree, jax.Array], Unrolled]:
     state, location = carry
     state, hidden, output, sample = take_glimpse(
-      params, images, state, location, noise, model=model
+      params,
+      images,
+      state,
+      location,
+      noise,
+      model=model,
+      location_gradient=location_gradient,
     )
     return (state, locations(sample)), Unrolled(location, sample, output, hidden)
 

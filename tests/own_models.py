@@ -28,7 +28,7 @@ class Looker(nn.Module):
     return {"cell": cell, "seen": state["seen"] + 1}, hidden
 
   def locate(self, hidden):
-    return self.mean(jax.lax.stop_gradient(hidden))
+    return self.mean(hidden)
 
   def read(self, hidden):
     return self.classes(hidden), self.value(jax.lax.stop_gradient(hidden))[0]

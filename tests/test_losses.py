@@ -317,3 +317,14 @@ def test_reinforce_gradient_of_each_glimpse_is_the_policy_gradient():
 def test_wrong_shapes_and_dtypes_are_refused(name, inputs):
   with pytest.raises(AssertionError):
     getattr(ramjax, name)(*inputs)
+
+
+def test_leave_one_out_is_the_mean_of_the_others():
+  rewards = np.random.RandomState(0).rand(3, 4, 5).astype(np.float32)
+  found = ramjax.leave_one_out(jnp.asarray(rewards))
+  for index in np.ndindex(3, 4, 5):
+    *image, own = index
+    others = np.delete(rewards[tuple(image)], own)
+    np.testing.assert_allclose(found[index], others.mean(), rtol=1e-5)
+  with pytest.raises(AssertionError, match="at least two rollouts"):
+    ramjax.leave_one_out(jnp.ones((3, 1)))

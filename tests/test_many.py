@@ -38,6 +38,7 @@ TUNED = {
   "learning_rate_schedule": "cosine",
   "warmup_epochs": 0.002,
   "max_gradient_norm": 5.0,
+  "rollouts_per_image": 2,
 }
 
 
@@ -53,9 +54,18 @@ def test_each_run_is_the_same_as_alone(core, options):
   )
   optimizer = ramjax.make_optimizer(common.train, steps_per_epoch=1000)
   train = jax.tree.map(jnp.asarray, DATASET.train)
-  objectives = [ObjectiveConfig(name=name) for name in OBJECTIVES]
+  shares = [0.0, 0.0, 0.2, 1.0] if core == "lstm" else [0.0] * 4
+  objectives = [
+    ObjectiveConfig(name=name, location_gradient=share)
+    for name, share in zip(OBJECTIVES, shares, strict=True)
+  ]
   keys = jax.random.split(jax.random.key(0), len(objectives))
   weights = [ramjax.TermWeights.of(objective) for objective in objectives]
+  if any(shares):
+    weights = [
+      each._replace(location_gradient=share)
+      for each, share in zip(weights, shares, strict=True)
+    ]
   orders = ramjax.epoch_orders(
     keys, 2, num_examples=len(train.labels), batch_size=CONFIG.train.batch_size
   )

@@ -100,6 +100,8 @@ def define_setting_flags(*names: str, **defaults: Any) -> None:
     if setting.choices:
       flags.DEFINE_enum(flag, default, setting.choices, setting.help)
     else:
+      if setting.kind is str and default is not None:
+        default = str(default)  # of a number, where a word may stand, too
       _DEFINE[setting.kind](flag, default, setting.help)
     if setting.reach == "rare":
       help_text.RARE.add(flag)

@@ -15,6 +15,7 @@ import ramjax
 from ramjax import data, parallel
 from ramjax.config import Config, ConfigError, ObjectiveConfig
 from ramjax.networks import Params
+from ramjax.objectives import location_gradient_of
 
 
 class Keys(NamedTuple):
@@ -35,9 +36,10 @@ def run_keys(seed: int) -> Keys:
 def common_part(config: Config) -> Config:
   """What a run shares with those that one program can train beside it.
 
-  Seed, objective name and the weights of the extra terms may differ.
+  The seed may differ, and of the objective its name and what are numbers of the program.
   """
-  free = ("name", "lambda_uncertainty", "lambda_intrinsic", "regularizer_scale")
+  free = ["name", "lambda_uncertainty", "lambda_intrinsic", "regularizer_scale"]
+  free += ["location_gradient"]
   default = ObjectiveConfig()
   objective = {name: getattr(default, name) for name in free}
   return config.replace(objective=objective, train={"seed": 0})
@@ -74,11 +76,15 @@ class Program:
   ) -> None:
     if len({common_part(config) for config in configs}) != 1:
       raise ConfigError(
-        "runs of one program must not differ but in seed, objective name and lambdas"
+        "runs of one program must not differ but in seed, objective name, lambdas and"
+        " location_gradient"
       )
     self.num_runs = len(configs)
     one = self.num_runs == 1
     config = configs[0] if one else common_part(configs[0])
+    shares = {config.objective.location_gradient for config in configs}
+    if len(shares) == 1:
+      config = config.replace(objective={"location_gradient": shares.pop()})
     self._num_examples = len(dataset.train.labels)
     self.batch_size = config.train.batch_size
     self.steps_per_epoch = self._num_examples // self.batch_size
@@ -120,6 +126,11 @@ class Program:
       self._validate: Any = functools.partial(validate, sharding=divided)
     else:
       weights = [ramjax.TermWeights.of(config.objective) for config in configs]
+      if shares:  # several, so that each run has its own
+        weights = [
+          each._replace(location_gradient=location_gradient_of(config.objective, None))
+          for each, config in zip(weights, configs, strict=True)
+        ]
       stacked = jax.tree.map(lambda *values: jnp.array(values), *weights)
       self._weights = (parallel.place(stacked, divided),)
       self._train_chunk = jax.jit(

@@ -1,0 +1,232 @@
+"""REINFORCE into the state, several rollouts of an image, and the leave-one-out baseline."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ramjax
+from ramjax import Config, ModelConfig, ObjectiveConfig, TrainConfig
+from ramjax.config import ConfigError
+from ramjax.ram import as_model
+
+MODEL = ModelConfig(hidden_size=16, branch_size=8, location_density="raw")
+MODELS = {
+  "rnn": as_model(MODEL),
+  "lstm": as_model(dataclasses.replace(MODEL, core="lstm")),
+}
+BATCH = 8
+IMAGES = jax.random.normal(jax.random.key(1), (BATCH, 28, 28, 1))
+LABELS = jnp.arange(BATCH) % 10
+KEY = jax.random.key(2)
+
+
+def reinforce(params, share, model, autodiff=False):
+  """The policy gradient loss with advantages of one."""
+  rollout = ramjax.rollout(
+    KEY,
+    params,
+    IMAGES,
+    model=model,
+    num_glimpses=4,
+    location_gradient=share,
+    autodiff=autodiff,
+  )
+  advantage = jnp.ones(BATCH)
+  return ramjax.reinforce_loss(
+    rollout.log_prob_t, 0 * rollout.baseline_t, advantage
+  ).sum()
+
+
+@functools.partial(jax.jit, static_argnames=("share", "model", "autodiff"))
+def slope(params, share, model, autodiff=False):
+  return jax.grad(reinforce)(params, share, model, autodiff)
+
+
+def by_network(grads):
+  return {name: jax.tree.leaves(tree) for name, tree in grads.ram.items()}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_the_share_of_the_gradient_reaches_core_and_glimpse_network(model):
+  """Without a share nothing does; with the share c, c times what c = 1 gives."""
+  params = model.init(jax.random.key(0))
+  nothing, half, whole = (slope(params, share, model) for share in (0.0, 0.5, 1.0))
+  for grads, reached in (
+    (nothing, {"location"}),
+    (half, {"location", "core", "glimpse"}),
+  ):
+    found = {
+      name
+      for name, leaves in by_network(grads).items()
+      if any(leaf.any() for leaf in leaves)
+    }
+    assert found == reached
+  chex.assert_trees_all_close(half.ram["location"], nothing.ram["location"], rtol=1e-5)
+  for name in ("core", "glimpse"):
+    expected = jax.tree.map(lambda leaf: 0.5 * leaf, whole.ram[name])
+    chex.assert_trees_all_close(half.ram[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_the_gradient_by_hand_equals_autodiff(model, share):
+  params = model.init(jax.random.key(0))
+  found, expected = (slope(params, share, model, plain) for plain in (False, True))
+  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("autodiff", [False, True])
+def test_the_share_may_be_a_number_of_the_program(autodiff):
+  """So that runs with several shares are one program."""
+  model = MODELS["lstm"]
+  params = model.init(jax.random.key(0))
+  grads = jax.jit(
+    jax.vmap(jax.grad(lambda p, c: reinforce(p, c, model, autodiff)), (None, 0))
+  )(params, jnp.array([0.0, 0.25]))
+  for run, share in enumerate((0.0, 0.25)):
+    found = jax.tree.map(lambda leaf, run=run: leaf[run], grads)
+    expected = slope(params, share, model, autodiff)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_values_do_not_depend_on_the_share():
+  """Not even where a state is infinite."""
+  model = MODELS["rnn"]
+  params = model.init(jax.random.key(0))
+  look = functools.partial(
+    ramjax.rollout, KEY, params, IMAGES.at[0].set(jnp.inf), model=model, num_glimpses=3
+  )
+  chex.assert_trees_all_equal(look(), look(location_gradient=0.3))
+
+
+def test_one_over_n_is_a_number_of_the_configuration():
+  config = Config(
+    objective=ObjectiveConfig(location_gradient="1/N"),
+    train=TrainConfig(num_glimpses=8),
+  )
+  assert config.objective.location_gradient == 0.125
+  assert Config.from_dict(config.to_dict()) == config
+  assert ObjectiveConfig(location_gradient="0.25").location_gradient == 0.25
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, "2/N", True, None])
+def test_impossible_shares_are_refused(share):
+  with pytest.raises(ConfigError, match="location_gradient must be a number from 0 to"):
+    ObjectiveConfig(location_gradient=share)
+
+
+def config_of(num_rollouts, **objective):
+  return Config(
+    model=MODEL,
+    objective=ObjectiveConfig(**objective),
+    train=TrainConfig(
+      num_glimpses=3, batch_size=BATCH, rollouts_per_image=num_rollouts
+    ),
+  )
+
+
+def step(config, **train):
+  config = config.replace(train=train)
+  optimizer = optax.sgd(0.1)
+  state = ramjax.init_train_state(jax.random.key(0), config=config, optimizer=optimizer)
+  return ramjax.train_step(state, IMAGES, LABELS, config=config, optimizer=optimizer)
+
+
+def test_a_step_is_that_of_a_batch_in_which_each_image_stands_several_times():
+  several, metrics = step(config_of(3))
+  optimizer = optax.sgd(0.1)
+  config = config_of(1).replace(train={"batch_size": 3 * BATCH})
+  state = ramjax.init_train_state(jax.random.key(0), config=config, optimizer=optimizer)
+  images, labels = (jnp.repeat(each, 3, axis=0) for each in (IMAGES, LABELS))
+  repeated, expected = ramjax.train_step(
+    state, images, labels, config=config, optimizer=optimizer
+  )
+  chex.assert_trees_all_close(several.params, repeated.params, rtol=1e-5, atol=1e-6)
+  chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
+  single, _ = step(config_of(1))
+  assert not np.allclose(
+    single.params.ram["action"]["kernel"], several.params.ram["action"]["kernel"]
+  )
+
+
+@pytest.mark.parametrize("baseline", ["network", "leave_one_out"])
+def test_parts_of_a_batch_keep_the_rollouts_of_an_image_together(baseline):
+  config = config_of(2, baseline=baseline)
+  whole, expected = step(config)
+  parts, found = step(config, accumulation_steps=4)
+  chex.assert_trees_all_close(parts.params, whole.params, rtol=1e-4, atol=1e-6)
+  chex.assert_trees_all_close(found, expected, rtol=1e-4)
+
+
+def test_the_other_rollouts_of_an_image_are_its_baseline():
+  """And the baseline network is fitted as before."""
+  config = ObjectiveConfig(baseline="leave_one_out")
+  model = MODELS["rnn"]
+  params = model.init(jax.random.key(0))
+  images, labels = (jnp.repeat(each, 2, axis=0) for each in (IMAGES[:2], LABELS[:2]))
+  rollout = ramjax.rollout(KEY, params, images, model=model, num_glimpses=3)
+  one_hot = jax.nn.one_hot(jnp.array([0, 5, 1, 1]), 10)  # right, wrong, right, right
+  rollout = rollout._replace(logits_t=rollout.logits_t.at[-1].set(one_hot))
+  look = functools.partial(ramjax.loss_parts, params, rollout, labels, model=model)
+  found = look(objective_config=config, rollouts_per_image=2)
+  advantage = jnp.array([1.0, -1.0, 0.0, 0.0])
+  expected = -(rollout.log_prob_t * advantage[None]).sum(axis=0)
+  np.testing.assert_allclose(found.reinforce, expected, rtol=1e-5)
+  plain = look(objective_config=ObjectiveConfig())
+  np.testing.assert_array_equal(found.baseline, plain.baseline)
+  alone = look(objective_config=config)  # one rollout an image, as in validation
+  np.testing.assert_array_equal(alone.reinforce, plain.reinforce)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.95])
+def test_leave_one_out_is_unbiased_and_less_noisy(mean):
+  """With the raw density, for a policy in the middle and one at the border.
+
+  The reward is 1 with a probability that depends on the image, and rises with x. The
+  exact gradient is that of the expected reward, by numerical integration.
+  """
+  std, num_images, num_rollouts = 0.2, 20_000, 4
+  policy = ramjax.gaussian_policy(std, density="raw")
+  keys = jax.random.split(jax.random.key(3), 3)
+  noise = jax.random.normal(keys[0], (num_images, num_rollouts, 2))
+  easy = jax.random.choice(keys[1], jnp.array([0.0, 0.8]), (num_images, 1))
+
+  def probability(sample, easy):
+    x = jnp.clip(sample, -1, 1)[..., 0]
+    return easy + 0.2 * jax.nn.sigmoid(4 * (x - mean))
+
+  output = jnp.full((1, 1, 2), mean)
+  sample = policy.sample(output, noise)
+  chance = jax.random.uniform(keys[2], (num_images, num_rollouts))
+  reward = (chance < probability(sample, easy)).astype(jnp.float32)
+  score = (sample - output) / std**2  # of the raw density
+
+  def estimates(baseline):
+    of_rollouts = (reward - baseline)[..., None] * score
+    return np.asarray(of_rollouts.mean(axis=1)[:, 0])  # in x, of each image
+
+  grid = jnp.linspace(-6, 6, 20_001)
+  density = jax.scipy.stats.norm.pdf(grid)
+
+  def expected_reward(mean_x):
+    samples = jnp.stack([mean_x + std * grid, 0 * grid], axis=-1)
+    return jnp.trapezoid(density * probability(samples, 0.0), grid)
+
+  exact = float(jax.grad(expected_reward)(jnp.float32(mean)))
+  found = estimates(ramjax.leave_one_out(reward))
+  error = found.std() / np.sqrt(num_images)
+  assert exact > 5 * error
+  assert abs(found.mean() - exact) < 4 * error
+  assert found.var() < 0.7 * estimates(0.0).var()
+  assert found.var() < 0.95 * estimates(reward.mean()).var()
+
+
+def test_a_single_rollout_has_no_others():
+  with pytest.raises(ConfigError, match="baseline leave_one_out needs rollouts_per_im"):
+    config_of(1, baseline="leave_one_out")
