@@ -88,7 +88,7 @@ def test_batches_in_parts_are_divided_too(found):
 def test_evaluation_is_that_of_one_device(number, found):
   one, many = found[1], found[number]
   names = [name for name in one if name.startswith(("validation/", "evaluation/"))]
-  assert len(names) == 15
+  assert len(names) == 16
   for name in names:
     np.testing.assert_allclose(many[name], one[name], rtol=1e-4, atol=1e-6)
 

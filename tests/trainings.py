@@ -61,7 +61,7 @@ def train(dataset, workdirs, configs, **options):
   workdirs = list(map(workdir_lib.Workdir, workdirs))
   for config, workdir in zip(configs, workdirs, strict=True):
     workdir_lib.open_run(workdir, config)
-  options = {"steps_per_call": STEPS_PER_CALL, "figures": False, **options}
+  options = {"steps_per_call": STEPS_PER_CALL, "figure_format": None, **options}
   with mock.patch.object(trainer, "Program", program):
     return trainer.train(configs, dataset, workdirs, **options)
 
