@@ -231,7 +231,7 @@ def test_loss_is_the_weighted_sum_of_its_terms(name, scale, params, batch):
   hits = looked.logits_t[-1].argmax(-1) == labels
   np.testing.assert_allclose(metrics["accuracy"], hits.mean(), rtol=1e-6)
   assert set(metrics) == {"loss", "accuracy", *(f"loss/{p}" for p in terms)}
-  as_numbers = TermWeights(*map(jnp.float32, TermWeights.of(config)))
+  as_numbers = jax.tree.map(jnp.float32, TermWeights.of(config))
   other = ObjectiveConfig(name="original" if name == "both" else "both")
   again, _ = objective(
     params, looked, labels, model=MODEL, objective_config=other, term_weights=as_numbers
