@@ -11,6 +11,15 @@ SCRIPTS = {
     (["--num_epochs=ten"], "num_epochs", 2),
     (["--objective=neither"], "objective", 2),
     (["--recipe=best"], "recipe", 2),
+    (
+      ["--recipe=translated_60", "--dataset=mnist"],
+      "recipe translated_60 is for --dataset=mnist_translated_60, not mnist; leave out",
+      2,
+    ),
+    (["--location_gradient=2/N"], "location_gradient must be a number from 0 to 1", 2),
+    (["--baseline=leave_one_out"], "needs rollouts_per_image of at least 2, not 1", 2),
+    (["--rollouts_per_image=0"], "rollouts_per_image must be at least 1, not 0", 2),
+    (["--model=nowhere:make"], "nowhere:make cannot be imported: No module named", 2),
     (["--set=model.core=lstm"], "'model.core' is no field of --set", 2),
     (["--set=model.branch_size=x"], "model.branch_size must be an integer, not 'x'", 2),
     # Out of range.

@@ -40,7 +40,10 @@ def run(main: Callable[[], None]) -> None:
       unexpected = f"unexpected argument {rest[1]!r}; flags begin with --"
       _fail(name, UsageError(unexpected), 2)
     if "recipe" in flags.FLAGS:
-      flags.follow_recipe()
+      try:
+        flags.follow_recipe()
+      except UsageError as error:
+        _fail(name, error, 2)
     return rest
 
   def guarded(argv: Sequence[str]) -> None:

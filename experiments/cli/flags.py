@@ -119,8 +119,19 @@ def _set_help() -> str:
 
 
 def follow_recipe() -> None:
-  """Makes the values of `--recipe` the defaults of their flags; given flags win."""
-  for name, value in RECIPES[FLAGS.recipe].items():
+  """Makes the values of `--recipe` the defaults of their flags; given flags win.
+
+  Raises:
+    UsageError: if the recipe is for other data than those that are asked for.
+  """
+  recipe = RECIPES[FLAGS.recipe]
+  dataset = recipe.get("dataset", FLAGS.dataset)
+  if FLAGS["dataset"].present and FLAGS.dataset != dataset:
+    raise UsageError(
+      f"recipe {FLAGS.recipe} is for --dataset={dataset}, not {FLAGS.dataset}; leave out"
+      " --dataset, or take tuned or canvas"
+    )
+  for name, value in recipe.items():
     if name not in _ABLATIONS:
       FLAGS.set_default(name, value)
 

@@ -20,6 +20,54 @@ _TUNED: Mapping[str, str | int | float] = {
   "max_gradient_norm": 5.0,
 }
 
+# The whole network learns to look: eight rollouts of each image, whose mean rewards are
+# each other's baseline, and a share of REINFORCE's gradient in the state.
+_LOOKING: Mapping[str, str | int | float] = {
+  **_TUNED,
+  "core": "lstm",
+  "batch_size": 128,
+  "rollouts_per_image": 8,
+  "baseline": "leave_one_out",
+  "location_gradient": "1/N",
+  "warmup_epochs": 0.5,
+}
+
+# The same on two cores, in minutes.
+_SMALL: Mapping[str, str | int | float] = {
+  "core": "rnn",
+  "batch_size": 64,
+  "rollouts_per_image": 4,
+}
+
+_ON_CANVAS: Mapping[str, str | int | float] = {
+  "num_glimpses": 8,
+  "patch_size": 12,
+  "num_scales": 3,
+  "location_std": 0.1,
+}
+
+_TASKS: Mapping[str, Mapping[str, str | int | float]] = {
+  "mnist": {"dataset": "mnist", "num_epochs": 52},
+  "translated_60": {
+    "dataset": "mnist_translated_60",
+    **_ON_CANVAS,
+    "num_epochs": 50,
+  },
+  "cluttered_60": {
+    "dataset": "mnist_cluttered_60",
+    **_ON_CANVAS,
+    "num_epochs": 80,
+  },
+  "cluttered_100": {
+    "dataset": "mnist_cluttered_100",
+    **_ON_CANVAS,
+    "num_scales": 4,
+    "location_std": 0.15,
+    "num_epochs": 100,
+  },
+  "fashion_mnist": {"dataset": "fashion_mnist", "num_glimpses": 12, "num_epochs": 60},
+}
+
 RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
   # The defaults are the paper's setting.
   "paper": {},
@@ -34,6 +82,12 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
     "patch_size": 12,
     "num_scales": 3,
     "location_std": 0.1,
+  },
+  # One for each task, on an accelerator, and one for two cores.
+  **{name: {**_LOOKING, **task} for name, task in _TASKS.items()},
+  **{
+    f"{name}_small": {**_LOOKING, **_SMALL, **task, "num_epochs": 6}
+    for name, task in _TASKS.items()
   },
 }
 """From the name of a recipe to its settings."""
