@@ -24,6 +24,7 @@ from ramjax.config import (
   TrainConfig,
 )
 from ramjax.data.datasets import reading
+from ramjax.ram import as_model
 
 FLAGS = flags.FLAGS
 
@@ -322,6 +323,7 @@ def load_run() -> tuple[Config, data.Dataset]:
       "background": dataset.background,
     },
   )
+  as_model(found.model)  # so that one that cannot be made is refused here
   return found, dataset
 
 
