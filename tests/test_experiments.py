@@ -436,3 +436,34 @@ def test_a_configuration_says_what_the_data_and_all_flags_said(tmp_path):
   counts = np.array(config["objective"]["prior"]) * 32  # of 32 training images
   np.testing.assert_allclose(counts, counts.round())
   assert 0 < len(set(counts)) < 32
+
+
+def test_a_model_of_ones_own_is_trained_resumed_and_evaluated(images, tmp_path):
+  """`--model` names it; the rest is as for the model of the paper."""
+  workdir = tmp_path / "gru"
+  flags = ("--objective=original", "--hidden_size=32", "--model=own_models:make")
+  train(images, workdir, *flags, "--num_epochs=1")
+  printed = train(images, workdir, *flags, "--num_epochs=2")
+  assert "resuming after epoch 1, step 50" in printed
+  accuracy = float(re.search(r"test accuracy (\S+) ", printed)[1])
+  assert accuracy > 0.3
+  run("glimpse_generalization", f"--workdir={workdir}", "--max_glimpses=4")
+  results = json.loads((workdir / "glimpse_generalization.json").read_text())
+  assert results["runs"][0]["config"]["model"]["factory"] == "own_models:make"
+  found = {p["num_glimpses"]: p["accuracy"] for p in results["runs"][0]["fixed"]}
+  assert abs(found[3] - accuracy) < 0.1
+
+
+def test_several_rollouts_of_an_image_train_two_seeds_in_one_program(images, tmp_path):
+  flags = ("--core=lstm", "--rollouts_per_image=2", "--baseline=leave_one_out")
+  printed = train(
+    images,
+    tmp_path / "run",
+    *flags,
+    "--location_gradient=1/N",
+    "--num_epochs=1",
+    "--num_seeds=2",
+  )
+  assert len(re.findall(r"test accuracy", printed)) == 2
+  config = json.loads((tmp_path / "run_seed1" / "config.json").read_text())["config"]
+  assert config["objective"]["location_gradient"] == pytest.approx(1 / 3)
