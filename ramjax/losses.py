@@ -97,9 +97,9 @@ def reinforce_loss(
   The policy gradient stays unbiased although earlier rewards are left out: given all that
   was seen up to glimpse t, r_0 … r_t and b_t are constants, and a constant times the
   score, the gradient of log pi(l_t), has the mean zero. Only noise is left out (Baxter and
-  Bartlett, 2001, https://doi.org/10.1613/jair.806). The score has a mean of zero for the
-  density of the raw sample, not near the border of the image for that of the clipped one
-  (`ModelConfig.location_density`).
+  Bartlett, 2001, Journal of Artificial Intelligence Research 15). The score has a mean of
+  zero for the density of the raw sample, not near the border of the image for that of the
+  clipped one (`ModelConfig.location_density`).
 
   Args:
     log_prob_t: log-densities of the sampled locations [T, ...].

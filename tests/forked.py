@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 _SCRIPTS = (
+  "ablation",
   "baselines",
   "benchmark",
   "calibration",

@@ -11,8 +11,9 @@ import pytest
 import synthetic
 from absl.testing import flagsaver
 
-from experiments import departures, same_glimpses, stability
+from experiments import ablation, departures, same_glimpses, stability
 from experiments.cli import devices, flags
+from experiments.cli.errors import UsageError
 from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.program import common_part
@@ -107,6 +108,21 @@ def test_each_departure_differs_from_all_others():
   }
   assert len(trained_or_tested) == len(variants)
   assert len({variant.name for variant in variants}) == len(variants)
+
+
+def test_combinations_of_an_ablation_have_as_many_rollouts():
+  """In a step and in all, and as many steps but for what is left over of an epoch."""
+  config = Config(train=TrainConfig(num_epochs=16, batch_size=256, warmup_epochs=2.0))
+  variants = ablation.variants(config)
+  assert len({variant.config for variant in variants}) == len(variants) == 12
+  assert len({variant.folder for variant in variants}) == 12
+  for each in (variant.config.train for variant in variants):
+    assert each.batch_size * each.rollouts_per_image == 256
+    assert each.num_epochs * each.rollouts_per_image == 16
+    assert each.warmup_epochs * each.rollouts_per_image == 2.0
+  assert len({common_part(variant.config) for variant in variants}) == 6
+  with pytest.raises(UsageError, match="num_epochs must be a multiple of 8"):
+    ablation.variants(config.replace(train={"num_epochs": 12}))
 
 
 @contextlib.contextmanager

@@ -182,6 +182,23 @@ def departures(results: Results) -> str:
   return _markdown(head, rows)
 
 
+def ablation(results: Results) -> str:
+  """Error of each combination of rollouts, gradient, baseline and core."""
+  trained_with = results["config"]["train"]["num_glimpses"]
+  rows = [
+    [
+      *(variant["name"], str(len(variant["runs"]))),
+      *(_error(variant["runs"], n) for n in _numbers(variant["runs"])),
+      spread(100 * (1 - _values(variant["runs"], "train_accuracy")), 2, whole=True),
+    ]
+    for variant in results["variants"]
+  ]
+  numbers = sorted({trained_with, 50})
+  return _markdown(
+    ["", "n", *(f"error, %, N = {n}" for n in numbers), "in training, last epoch"], rows
+  )
+
+
 def same_glimpses(results: Results) -> str:
   """Error with the same number of glimpses in training and test: one row for each."""
   mnih = published.ERROR_RATES["mnist"]["Mnih et al."]
@@ -357,6 +374,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "dynamic": dynamic,
   "dynamic_by_beta": dynamic_by_beta,
   "stability": stability,
+  "ablation": ablation,
   "departures": departures,
   "same_glimpses": same_glimpses,
   "calibration": calibration,

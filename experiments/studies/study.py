@@ -100,6 +100,7 @@ def main(
   summarize: Callable[[Members], dict[str, Any]] = lambda _: {},
   draw: Callable[[dict[str, Any]], Figure] | None = None,
   fewest_lines: int = 1,
+  split: str = "test",
 ) -> None:
   """Trains and scores the study that the flags ask for, and prints its table.
 
@@ -112,6 +113,7 @@ def main(
     draw: from the results to a figure.
     fewest_lines: lines of metrics that a run shall have at least, for curves; a short
       run has fewer steps in a line than `--steps_per_call`.
+    split: what the runs are scored on, `test` or `validation`.
   """
   options = flags.FLAGS
   flags.check_at_least(1, "num_epochs", "steps_per_call", "max_skipped_steps")
@@ -139,7 +141,8 @@ def main(
     "seeds": seeds,
     "config": config.to_dict(),
     **provenance(),
-    "variants": score(chosen, members, dataset),
+    "split": split,
+    "variants": score(chosen, members, dataset, split=split),
     **summarize(members),
   }
   print(tables.TABLES[name](results))
@@ -194,7 +197,11 @@ def train(
 
 
 def score(
-  variants: Sequence[Variant], members: Members, dataset: data.Dataset
+  variants: Sequence[Variant],
+  members: Members,
+  dataset: data.Dataset,
+  *,
+  split: str = "test",
 ) -> list[dict[str, Any]]:
   """What results on disk say of the runs of a study.
 
@@ -215,7 +222,8 @@ def score(
       "num_samples": variant.num_samples,
       "location_policy": variant.location_policy,
       "runs": [
-        _score_run(variant, workdir, dataset) for workdir in members[variant.name]
+        _score_run(variant, workdir, dataset, split)
+        for workdir in members[variant.name]
       ],
     }
     for variant in variants
@@ -223,7 +231,10 @@ def score(
 
 
 def _score_run(
-  variant: Variant, workdir: workdir_lib.Workdir, dataset: data.Dataset
+  variant: Variant,
+  workdir: workdir_lib.Workdir,
+  dataset: data.Dataset,
+  split: str,
 ) -> dict[str, Any]:
   """The entry of one run, see `score`."""
   config = workdir_lib.read_config(workdir)
@@ -242,5 +253,6 @@ def _score_run(
       ),
       glimpses=variant.glimpses,
       betas=variant.betas,
+      split=split,
     ),
   }
