@@ -198,6 +198,7 @@ class ObjectiveConfig(fields.Checked):
     ("network", "leave_one_out"),
     "Baseline of REINFORCE: the baseline network (as released), or the mean reward of"
     " the other rollouts of the same image (--rollouts_per_image).",
+    reach="rare",
   )
   intrinsic_steps: str = fields.choice(
     "last",
