@@ -85,7 +85,11 @@ def _entry(name: str) -> str:
   flag = FLAGS[name]
   shown = f"--[no]{name}" if flag.boolean else f"--{name}"
   default = (flag.default_as_str or "").strip("'")
-  first, *more = f"{shown}: {flag.help}".split("\n")
+  help = flag.help
+  choices = help.partition(":")[0]
+  if len(choices) > 60:  # too long for one line
+    help = choices.replace("|", "| ") + help.removeprefix(choices)
+  first, *more = f"{shown}: {help}".split("\n")
   if default:
     first += f" (default: {default})"
   return "\n".join(
