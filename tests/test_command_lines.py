@@ -2,6 +2,9 @@
 
 import forked
 import pytest
+from absl.testing import flagsaver
+
+from experiments.cli import app
 
 SCRIPTS = {
   "train": [
@@ -141,3 +144,17 @@ def test_a_workdir_that_cannot_be_used(kind, npz_file, tmp_path):
   assert "--workdir" in line
   assert "remove" not in line
   assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_step_that_does_not_fit_into_memory_is_one_line(monkeypatch, capsys):
+  """Of XLA's message, which is long."""
+
+  def main():
+    raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 999 bytes.\nMore.")
+
+  monkeypatch.setattr("sys.argv", ["train"])
+  with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+    app.run(main)
+  assert ended.value.code == 1
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("train: the memory is too small for a step; give more --accum")

@@ -73,11 +73,10 @@ def test_the_share_of_the_gradient_reaches_core_and_glimpse_network(model):
     chex.assert_trees_all_close(half.ram[name], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_the_gradient_by_hand_equals_autodiff(model, share):
+def test_the_gradient_by_hand_equals_autodiff(model):
   params = model.init(jax.random.key(0))
-  found, expected = (slope(params, share, model, plain) for plain in (False, True))
+  found, expected = (slope(params, 0.5, model, plain) for plain in (False, True))
   chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -88,8 +87,8 @@ def test_the_share_may_be_a_number_of_the_program(autodiff):
   params = model.init(jax.random.key(0))
   grads = jax.jit(
     jax.vmap(jax.grad(lambda p, c: reinforce(p, c, model, autodiff)), (None, 0))
-  )(params, jnp.array([0.0, 0.25]))
-  for run, share in enumerate((0.0, 0.25)):
+  )(params, jnp.array([0.0, 0.5]))
+  for run, share in enumerate((0.0, 0.5)):
     found = jax.tree.map(lambda leaf, run=run: leaf[run], grads)
     expected = slope(params, share, model, autodiff)
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)

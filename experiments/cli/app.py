@@ -19,6 +19,11 @@ from ramjax.config import ConfigError
 from ramjax.data import DataError
 from ramjax.parallel import ParallelError
 
+_OUT_OF_MEMORY = (
+  "the memory is too small for a step; give more --accumulation_steps, which divide the"
+  " batch (rollouts of an image stay together), or a smaller --batch_size"
+)
+
 
 def run(main: Callable[[], None]) -> None:
   """Runs a script: parses its flags, and turns known errors into one line each.
@@ -69,9 +74,14 @@ def run(main: Callable[[], None]) -> None:
         os._exit(interrupted.status)
       sys.exit(interrupted.status)
     except Exception as error:
+      too_large = "RESOURCE_EXHAUSTED" in str(error)
       if not jax.distributed.is_initialized():
-        raise
-      if parallel.is_lost_process(error):
+        if not too_large:
+          raise
+        _fail(name, RunError(_OUT_OF_MEMORY), 1)
+      if too_large:
+        _tell(name, RunError(_OUT_OF_MEMORY))
+      elif parallel.is_lost_process(error):
         _tell(
           name,
           ParallelError(
