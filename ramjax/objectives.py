@@ -31,11 +31,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from ramjax import losses
+from ramjax.checks import check_shape, check_type
 from ramjax.config import ConfigError, ModelConfig, ObjectiveConfig
 from ramjax.model import Model, PyTree
 from ramjax.ram import as_model
@@ -365,7 +365,8 @@ def accept_pairs(function: F) -> F:
 
 
 def _checked(name: str, value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  message = f"a value of extra_terms[{name!r}] for each example"
-  chex.assert_type(value, float, custom_message=message)
-  chex.assert_shape(value, shape, custom_message=message)
+  hint = "one value for each example"
+  named = {f"extra_terms[{name!r}]": value}
+  check_type(float, hint=hint, **named)
+  check_shape(shape, hint=hint, **named)
   return value

@@ -14,7 +14,7 @@ from ramjax.backprop import unroll_by_hand
 from ramjax.checks import check_shape
 from ramjax.config import Config, ConfigError, ModelConfig
 from ramjax.glimpse import extract_glimpse
-from ramjax.model import Model, PyTree, Sensor
+from ramjax.model import Model, PyTree, Sensor, check_model
 from ramjax.unroll import Unrolled, unroll
 
 
@@ -71,6 +71,12 @@ def as_model(model: Model | ModelConfig) -> Model:
   return _imported(model)
 
 
+def check_model_of(config: Config, model: Model | None = None) -> None:
+  """Checks that the model of a run fits to its images and classes, see `check_model`."""
+  settings = config.model
+  check_model(model_of(config, model), settings.image_shape, settings.num_classes)
+
+
 def model_of(config: Config, model: Model | None) -> Model:
   """The model of a run: the one that is given, or that of its configuration."""
   return as_model(config.model if model is None else model)
@@ -82,11 +88,16 @@ def _imported(config: ModelConfig) -> Model:
   assert config.factory is not None
   module, _, function = config.factory.partition(":")
   try:
-    factory = getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError) as error:
+    imported = importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+      raise  # of what the module itself imports
     raise ConfigError(
       f"factory {config.factory} cannot be imported: {error}; run where Python finds it"
     ) from error
+  factory = getattr(imported, function, None)
+  if not callable(factory):
+    raise ConfigError(f"factory {config.factory}: {module} has no such function")
   made = factory(config)
   if not isinstance(made, Model):
     raise ConfigError(f"factory {config.factory} must return a ramjax.Model")

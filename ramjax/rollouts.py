@@ -156,11 +156,14 @@ def rollout(
     The rollout, differentiable in the parameters.
 
   Raises:
-    ConfigError: if `num_glimpses` is less than one or `location_policy` is unknown.
+    ConfigError: if `num_glimpses` is less than one, `location_policy` is unknown, or
+      `location_gradient` is out of range.
     AssertionError: if an array has the wrong rank, shape or dtype.
   """
   if num_glimpses < 1:
     raise ConfigError(f"num_glimpses must be at least 1, not {num_glimpses}")
+  if isinstance(location_gradient, float | int) and not 0 <= location_gradient <= 1:
+    raise ConfigError(f"location_gradient must be from 0 to 1, not {location_gradient}")
   model = as_model(model)
   first_location, policy_key = begin(
     key,

@@ -21,7 +21,7 @@ from ramjax.objectives import (
   location_gradient_of,
   objective,
 )
-from ramjax.ram import model_of
+from ramjax.ram import check_model_of, model_of
 from ramjax.rollouts import rollout
 
 Metrics = dict[str, jax.Array]
@@ -65,7 +65,12 @@ def init_train_state(
 
   Returns:
     The state.
+
+  Raises:
+    ConfigError: if the functions of the model do not fit to each other, or to the images
+      and classes of `config.model`.
   """
+  check_model_of(config, model)
   init_key, step_key = jax.random.split(key)
   params = model_of(config, model).init(init_key)
   return TrainState(jnp.int32(0), step_key, params, optimizer.init(params))

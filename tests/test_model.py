@@ -71,9 +71,9 @@ class NNXAffine(nnx.Module):
 
 
 def equinox_model(sensor):
-  _, static = eqx.partition(Affine(KEY), eqx.is_array)
+  _, static = eqx.partition(Affine(KEY), eqx.is_inexact_array)
   return Model.from_methods(
-    init=lambda key: eqx.filter(Affine(key), eqx.is_array),
+    init=lambda key: eqx.filter(Affine(key), eqx.is_inexact_array),
     call=lambda params, name, *args: getattr(eqx.combine(params, static), name)(*args),
     sensor=sensor,
   )
@@ -329,7 +329,7 @@ def test_a_configuration_names_a_model_of_ones_own():
     ("own_models", "factory must be package.module:function"),
     ("own models:make", "factory must be package.module:function"),
     ("no_such_module:make", "no_such_module:make cannot be imported: No module named"),
-    ("own_models:nothing", "cannot be imported: module 'own_models' has no attribute"),
+    ("own_models:nothing", "own_models:nothing: own_models has no such function"),
     ("own_models:make_nothing", "must return a ramjax.Model"),
   ],
 )
@@ -337,6 +337,61 @@ def test_a_name_that_leads_to_no_model_is_refused(factory, message):
   with pytest.raises(ramjax.ConfigError, match=message) as caught:
     as_model(dataclasses.replace(CONFIG.model, factory=factory))
   assert "\n" not in str(caught.value)
+
+
+def replaced(**parts):
+  return LIBRARIES["plain"]._replace(**parts)
+
+
+@pytest.mark.parametrize(
+  ("model", "message"),
+  [
+    (
+      replaced(init=lambda key: jnp.arange(3)),
+      "init of a model must return parameters of floats, not int32[3]",
+    ),
+    (
+      replaced(step=lambda params, state, glimpse, location: state),
+      "step of a model must return a pair, not float32[16]",
+    ),
+    (
+      replaced(start=lambda params: jnp.zeros(3), step=lambda p, s, *_: (s[:2], s)),
+      "step of a model must return a state like that of start, float32[3], not float32[2]",
+    ),
+    (
+      replaced(step=lambda params, state, *_: (state, (state, state))),
+      "step of a model must return hidden [n] of floats, not",
+    ),
+    (
+      replaced(read=lambda params, hidden: hidden[:4]),
+      "read of a model must return a pair, not float32[4]",
+    ),
+    (
+      replaced(read=lambda params, hidden: (hidden[:7], hidden[0])),
+      "read of a model must return logits [4] of floats, not float32[7]",
+    ),
+    (
+      replaced(read=lambda params, hidden: (hidden[:4], hidden[:1])),
+      "read of a model must return baseline [] of floats, not float32[1]",
+    ),
+    (
+      replaced(policy=ramjax.learned_gaussian_policy(0.1)),
+      "the policy cannot use what locate returns, float32[2]: ",
+    ),
+    (
+      replaced(predict_error=lambda params, hidden, probs: probs[:1]),
+      "predict_error of a model must return an array [4] of floats, not float32[1]",
+    ),
+    (
+      replaced(first_location=lambda key: [0.0, 0.0]),
+      "first_location of a model must return an array [2] of floats, not",
+    ),
+  ],
+)
+def test_a_function_that_does_not_fit_is_named_before_training(model, message):
+  with pytest.raises(ramjax.ConfigError) as caught:
+    ramjax.init_train_state(KEY, config=CONFIG, optimizer=optax.sgd(0.1), model=model)
+  assert str(caught.value).startswith(message)
 
 
 def test_something_else_than_a_model_is_refused():

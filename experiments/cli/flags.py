@@ -24,7 +24,7 @@ from ramjax.config import (
   TrainConfig,
 )
 from ramjax.data.datasets import reading
-from ramjax.ram import as_model
+from ramjax.ram import check_model_of
 
 FLAGS = flags.FLAGS
 
@@ -323,7 +323,7 @@ def load_run() -> tuple[Config, data.Dataset]:
       "background": dataset.background,
     },
   )
-  as_model(found.model)  # so that one that cannot be made is refused here
+  check_model_of(found)  # so that one that cannot be used is refused here
   return found, dataset
 
 

@@ -177,6 +177,10 @@ def _save_and_stop(training: Training, stop_signal: signals.Stop) -> NoReturn:
 def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -> None:
   """Draws where the trained model looks, and how it learned."""
   config, folder = run.config, run.workdir.figures
+  curves = plots.learning_curves(read_metrics(run.workdir), config.objective)
+  figures.save(curves, folder / "learning.png", figure_format)
+  if config.model.factory is not None:
+    return  # a sensor of one's own may see anything, not these patches
   images, labels = jnp.asarray(dataset.test.images), dataset.test.labels[:_NUM_DRAWN]
   index = jnp.arange(len(labels))
   rollout = evaluation.validation_rollout(
@@ -196,5 +200,3 @@ def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -
     class_names=dataset.info.class_names if dataset.info else None,
   )
   figures.save(drawn, folder / "glimpses.png", figure_format)
-  curves = plots.learning_curves(read_metrics(run.workdir), config.objective)
-  figures.save(curves, folder / "learning.png", figure_format)
