@@ -207,7 +207,7 @@ def _accuracy(model: nn.Module, params: Variables, dataset: data.Dataset) -> flo
   @jax.jit
   def correct(params: Variables, index: jax.Array) -> jax.Array:
     shown = evaluation_images(images, index, preprocess=dataset.preprocess)
-    return _logits(model, params, shown).argmax(-1) == labels[index]
+    return ramjax.reward(_logits(model, params, shown), labels[index])
 
   index = np.arange(len(labels))
   batches = np.split(index, range(1000, len(index), 1000))

@@ -65,8 +65,8 @@ def main() -> None:
       for num_samples in nums_samples
       for policy in LOCATION_POLICIES
     ]
-    names = run.dataset.info.class_names if run.dataset.info else ()
-    runs.append({**described, "class_names": list(names), "scores": scored})
+    names = list(run.dataset.class_names)
+    runs.append({**described, "class_names": names, "scores": scored})
   results = {
     "split": options.split,
     "evaluation_seed": options.seed,

@@ -79,7 +79,7 @@ def check_distribution(name: str, values: Any) -> None:
     return
   values = np.asarray(values, np.float64)
   total = values.sum(axis=-1)
-  if (values < 0).any() or (np.abs(total - 1.0) > 1e-3).any():
+  if not (values >= 0).all() or (np.abs(total - 1.0) > 1e-3).any():
     raise AssertionError(
       f"{name} must be probabilities that sum to 1, not to {np.ravel(total)[0]:g};"
       f" divide it by its sum"

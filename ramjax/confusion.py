@@ -14,22 +14,20 @@ from ramjax.checks import check_shape, check_type
 def confusion_matrix(probs: jax.Array, label: jax.Array) -> jax.Array:
   """Number of images of each true class (row) by predicted class (column).
 
-    Args:
-      probs: softmax outputs p [M, K] after one glimpse; use `jax.vmap` for a time axis.
-      label: true classes [M], integer in [0, K).
+  Args:
+    probs: softmax outputs p [M, K] after one glimpse; use `jax.vmap` for a time axis.
+    label: true classes [M], integer in [0, K).
 
-    Returns:
-      Counts [K, K], int32. Images whose belief is not finite are in no column.
+  Returns:
+    Counts [K, K], int32. Images whose belief is not finite are in no column.
 
-    Raises:
-      AssertionError: if an array has another rank, shape or type.
+  Raises:
+    AssertionError: if an array has another rank, shape or type.
 
-    >>> import jax.numpy as jnp
-
-  from ramjax.checks import check_shape, check_type
-    >>> probs = jnp.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-    >>> confusion_matrix(probs, jnp.array([0, 1, 1])).tolist()
-    [[1, 0], [1, 1]]
+  >>> import jax.numpy as jnp
+  >>> probs = jnp.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+  >>> confusion_matrix(probs, jnp.array([0, 1, 1])).tolist()
+  [[1, 0], [1, 1]]
   """
   _check(probs, label)
   num_classes = probs.shape[-1]
@@ -42,22 +40,20 @@ def confusion_matrix(probs: jax.Array, label: jax.Array) -> jax.Array:
 def class_accuracy(probs: jax.Array, label: jax.Array) -> jax.Array:
   """The share of the images of each class that are recognised (its recall).
 
-    Args:
-      probs: softmax outputs p [M, K] after one glimpse.
-      label: true classes [M], integer in [0, K).
+  Args:
+    probs: softmax outputs p [M, K] after one glimpse.
+    label: true classes [M], integer in [0, K).
 
-    Returns:
-      Shares [K], float; NaN for a class without images.
+  Returns:
+    Shares [K], float; NaN for a class without images.
 
-    Raises:
-      AssertionError: if an array has another rank, shape or type.
+  Raises:
+    AssertionError: if an array has another rank, shape or type.
 
-    >>> import jax.numpy as jnp
-
-  from ramjax.checks import check_shape, check_type
-    >>> probs = jnp.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.3, 0.7, 0.0]])
-    >>> class_accuracy(probs, jnp.array([0, 1, 1])).tolist()
-    [1.0, 0.5, nan]
+  >>> import jax.numpy as jnp
+  >>> probs = jnp.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.3, 0.7, 0.0]])
+  >>> class_accuracy(probs, jnp.array([0, 1, 1])).tolist()
+  [1.0, 0.5, nan]
   """
   correct = jnp.diagonal(confusion_matrix(probs, label)).astype(jnp.float32)
   number = jnp.bincount(label, length=probs.shape[-1]).astype(jnp.float32)
@@ -67,22 +63,20 @@ def class_accuracy(probs: jax.Array, label: jax.Array) -> jax.Array:
 def balanced_accuracy(probs: jax.Array, label: jax.Array) -> jax.Array:
   """The mean of `class_accuracy` over the classes that have images.
 
-    Args:
-      probs: softmax outputs p [M, K] after one glimpse.
-      label: true classes [M], integer in [0, K).
+  Args:
+    probs: softmax outputs p [M, K] after one glimpse.
+    label: true classes [M], integer in [0, K).
 
-    Returns:
-      The balanced accuracy [], float.
+  Returns:
+    The balanced accuracy [], float.
 
-    Raises:
-      AssertionError: if an array has another rank, shape or type.
+  Raises:
+    AssertionError: if an array has another rank, shape or type.
 
-    >>> import jax.numpy as jnp
-
-  from ramjax.checks import check_shape, check_type
-    >>> probs = jnp.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.3, 0.7, 0.0]])
-    >>> float(balanced_accuracy(probs, jnp.array([0, 1, 1])))
-    0.75
+  >>> import jax.numpy as jnp
+  >>> probs = jnp.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.3, 0.7, 0.0]])
+  >>> float(balanced_accuracy(probs, jnp.array([0, 1, 1])))
+  0.75
   """
   return jnp.nanmean(class_accuracy(probs, label))
 

@@ -434,3 +434,12 @@ def test_photos_of_both_orientations_are_learned_from_a_folder(tmp_path):
   assert "100 turned upright as EXIF says" in first
   assert last.startswith("test accuracy ")
   assert float(last.split()[2]) > 0.9
+
+
+def test_a_very_thin_image_keeps_a_pixel_when_it_is_resized(tmp_path):
+  for name in ("a", "b"):
+    for number in range(12):
+      pixels = np.random.RandomState(number).randint(0, 255, (20, 20), np.uint8)
+      write(tmp_path / name / f"{number}.png", pixels)
+  write(tmp_path / "a" / "thin.png", np.full((900, 9), 200, np.uint8))
+  assert read_folder(tmp_path, resize="32x32").train.images.shape[1:] == (32, 32, 1)

@@ -136,3 +136,10 @@ def test_configurations_of_earlier_versions_are_read():
   del old["config"]["model"]["core"]
   [group] = group_runs([run(0), old])
   assert len(group.runs) == 2
+
+
+def test_a_run_that_has_not_ended_is_told_from_one_that_has():
+  ended, other = run(0, entry={"step": 3200}), run(1, entry={"step": 15})
+  groups = group_runs([ended, other])
+  assert [len(group.runs) for group in groups] == [1, 1]
+  assert [group.label for group in groups] == ["both, step 3200", "both, step 15"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ramjax import data
+from ramjax.data.background import border_colour
 from ramjax.data.summary import class_table, class_warnings
 
 SHAPE = (8, 8)
@@ -94,3 +95,11 @@ def test_of_many_classes_only_some_are_listed():
   (warning,) = class_warnings(counts, names)
   assert "no image of c0, c1, c2" in warning
   assert "c9 and 90 more, so" in warning
+
+
+def test_the_background_of_noisy_paper_is_its_colour():
+  """Although no exact colour of it is as common as the black edge of the scanner."""
+  rng = np.random.RandomState(0)
+  paper = np.clip(rng.normal(245, 5, (8, 40, 30, 3)), 0, 255).astype(np.uint8)
+  paper[0, :, 0] = 0
+  assert np.abs(np.array(border_colour([paper])) - 245).max() <= 1

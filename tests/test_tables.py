@@ -290,9 +290,24 @@ def with_classes(seed, *, confusion, accuracy):
     scores["fixed"][0] |= {
       "balanced_accuracy": float(np.mean(accuracy)),
       "class_accuracy": accuracy,
+      "class_images": np.sum(confusion, axis=1).tolist(),
       "confusion": confusion,
     }
   return found
+
+
+def test_images_whose_belief_is_not_finite_are_counted():
+  """They are in no column, and still images of their class."""
+  one = scored(0, 0.0, n=6) | {"train_num_glimpses": 6, "class_names": ["cat", "dog"]}
+  for scores in one["scores"]:
+    scores["fixed"][0] |= {
+      "balanced_accuracy": 0.0,
+      "class_accuracy": [0.0, 0.0],
+      "class_images": [7, 3],
+      "confusion": [[0, 0], [0, 0]],
+    }
+  rows = [line.split(" | ") for line in tables.classes({"runs": [one]}).splitlines()]
+  assert [row[1] for row in rows if row[0] in ("| cat", "| dog")] == ["7", "3"]
 
 
 def test_classes_of_unbalanced_data():

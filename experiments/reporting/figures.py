@@ -70,7 +70,7 @@ def tidy(axes: Axes) -> None:
 
 def in_percent(axes: Axes) -> None:
   """Writes the vertical axis, of shares that are drawn already, in percent."""
-  axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
   low, high = axes.get_ylim()
   axes.set_ylim(max(low, 0.0), min(high, 1.02))
 

@@ -120,6 +120,8 @@ def _identity(run: Results, found: Mapping[_Identity, Sequence[Results]]) -> _Id
   judged_on = run.get("judged_on", {"own_data": True})
   if not judged_on["own_data"]:
     how["judged_on"] = judged_on["data_sha256"] or judged_on["dataset"]
+  if run.get("step") is not None:
+    how["step"] = run["step"]
   evaluation = tuple(how.items())
   copy = 0
   while run["seed"] in {
@@ -184,6 +186,9 @@ def _settings(
   for name in (name for name in EVALUATION if name in ours):
     if len({dict(each.evaluation).get(name) for each in alike}) > 1:
       words.append(f"{name} {ours[name]}")
+  same = [dict(each.evaluation) for each in alike if each.config == identity.config]
+  if len({other.get("step") for other in same}) > 1:  # some have not ended
+    words.append(f"step {ours.get('step')}")
   if identity.copy:
     seeds = ", ".join(str(run["seed"]) for run in runs)
     words.append(f"copy {identity.copy + 1} of seed {seeds}")

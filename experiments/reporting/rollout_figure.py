@@ -174,7 +174,9 @@ def _set_title(
   axes: Axes, probs: np.ndarray, label: int, class_names: Sequence[str] | None
 ) -> None:
   """The predicted class and its probability; red with the true class if it is wrong."""
-  names = class_names or [str(number) for number in range(len(probs))]
+  names = [str(number) for number in range(len(probs))]
+  if class_names:  # in which Matplotlib would read formulas between dollar signs
+    names = [name.replace("$", r"\$") for name in class_names]
   if not np.isfinite(probs).all():
     axes.set_title(
       f"not finite\nis {_short(names[label])}",

@@ -288,6 +288,7 @@ def _classes(
   """The table of the classes, from scores with some number of glimpses."""
   accuracy = _fixed(scores, num_glimpses, "class_accuracy")  # [S, K]
   confusion = _fixed(scores, num_glimpses, "confusion").mean(axis=0)
+  images = _fixed(scores, num_glimpses, "class_images").mean(axis=0)
   numbers = range(len(confusion))
   names = [*names] if names else [str(number) for number in numbers]
   few = len(confusion) <= _MOST_COLUMNS
@@ -304,7 +305,7 @@ def _classes(
       f"{names[wrong.argmax()]} ({_count(wrong.max())})" if wrong.any() else ""
     )
     cells = [*map(_count, row)] if few else [taken_for]
-    rows.append([names[k], _count(row.sum()), spread(accuracy[:, k]), *cells])
+    rows.append([names[k], _count(images[k]), spread(accuracy[:, k]), *cells])
   columns = [f"as {name}" for name in names] if few else ["most often taken for"]
   return _markdown(["class", "images", "accuracy", *columns], rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from ramjax import data, parallel
 from ramjax.checkpoint import Checkpoints
-from ramjax.config import Config, TrainConfig
+from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.data.datasets import check_dataset, is_dataset_of, reading
 from ramjax.networks import Params
 
@@ -29,6 +30,8 @@ class TrainedRun(NamedTuple):
     params: its parameters.
     dataset: the data that it is judged on, with the normalisation of its training.
     own_data: whether it was trained on them.
+    step: step of its newest checkpoint, so that a run that has not ended is told from
+      one that has; None for the best one, whose step is another for each seed.
   """
 
   workdir: workdir_lib.Workdir
@@ -36,6 +39,7 @@ class TrainedRun(NamedTuple):
   params: Params
   dataset: data.Dataset
   own_data: bool
+  step: int | None
 
   def describe(self) -> dict[str, Any]:
     """The entry of this run in a result file, without the results."""
@@ -55,6 +59,7 @@ class TrainedRun(NamedTuple):
       "seed": self.config.train.seed,
       "train_num_glimpses": self.config.train.num_glimpses,
       "num_epochs": self.config.train.num_epochs,
+      "step": self.step,
       "train_seconds": train_seconds(self.workdir, self.config),
       "config": self.config.to_dict(),
     }
@@ -98,11 +103,12 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
       for folder, config in zip(folders, configs, strict=True)
     ]
     found = list(map(datasets.find, folders, configs))
+    steps = [None if best else _newest_step(folder) for folder in folders]
   params = parallel.from_first_process(params)
   runs = [
-    TrainedRun(folder, config, own_params, *judged_on)
-    for folder, config, own_params, judged_on in zip(
-      folders, configs, params, found, strict=True
+    TrainedRun(folder, config, own_params, *judged_on, step)
+    for folder, config, own_params, judged_on, step in zip(
+      folders, configs, params, found, steps, strict=True
     )
   ]
   split = flags.FLAGS.split
@@ -115,6 +121,11 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
     if not run.own_data and parallel.is_first_process():
       print(_say(run, split), flush=True)
   return runs
+
+
+def _newest_step(workdir: workdir_lib.Workdir) -> int | None:
+  with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+    return checkpoints.latest_step
 
 
 def restore_params(
@@ -173,13 +184,15 @@ class Datasets:
         ) from error
       check_dataset(own, config, info=info)
       return own, True
+    with contextlib.suppress(data.DataError, ConfigError):  # they may not be read so
+      own = self._load(self._name, data_dir=self._data_dir, **reading(train))
+      if is_dataset_of(own, config):
+        return own, True
     plain = {**reading(train), "canvas_size": None, "num_clutter": None}
     plain["background"] = "border"  # that of the other images, if any is needed
     if not self._name.startswith("folder:"):
       plain["resize"] = None
     found = self._load(self._name, data_dir=self._data_dir, **plain)
-    if is_dataset_of(found, config):
-      return self._load(self._name, data_dir=self._data_dir, **reading(train)), True
     info = info or self._info_of_own(workdir, config)
     sides, canvas_size = found.image_shape[:2], info.canvas_size
     has_canvas = sides != found.test.images.shape[1:3]

@@ -197,6 +197,6 @@ def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -
     labels,
     rollout,
     config.model,
-    class_names=dataset.info.class_names if dataset.info else None,
+    class_names=dataset.class_names or None,
   )
   figures.save(drawn, folder / "glimpses.png", figure_format)

@@ -47,7 +47,8 @@ def score(
   Returns:
     `fixed`, an entry for each number of glimpses, and `dynamic`, one for each beta.
     Numbers have six digits. With `classes` an entry of `fixed` also has
-    `balanced_accuracy`, `class_accuracy` and `confusion`, see `ramjax.confusion`.
+    `class_images`, the number of images of each class, and `balanced_accuracy`,
+    `class_accuracy` and `confusion`, see `ramjax.confusion`.
   """
   images, labels = getattr(dataset, split)
   sharding = None
@@ -109,6 +110,7 @@ def _of_classes(probs: jax.Array, labels: jax.Array) -> dict[str, Any]:
   """What beliefs [M, K] say of each class, as JSON."""
   balanced, accuracy, confusion = jax.device_get(_confusion(probs, labels))
   return {
+    "class_images": np.bincount(labels, minlength=len(accuracy)).tolist(),
     "balanced_accuracy": rounded(balanced),
     "class_accuracy": list(map(rounded, accuracy)),
     "confusion": confusion.tolist(),

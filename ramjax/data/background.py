@@ -15,7 +15,9 @@ Colour = tuple[int, ...]
 def border_colour(images: Sequence[np.ndarray]) -> Colour:
   """The commonest colour on the borders of images.
 
-  Among equally common colours it is the darkest, by its last channel first.
+  Paper has no exact colour in a scan or a photo. So colours are counted in steps of 32,
+  and the median of those in the commonest step is taken. Among equally common ones it is
+  the darkest, by the last channel first.
 
   Args:
     images: arrays [..., H, W, C], uint8. H and W may differ from array to array.
@@ -36,10 +38,11 @@ def border_colour(images: Sequence[np.ndarray]) -> Colour:
     for edge in (image[..., [0, -1], :, :], image[..., :, [0, -1], :])
   ]
   pixels = np.concatenate(edges)
-  # One integer a colour. From the ninth channel on, powers of 256 overflow to 0.
-  numbers = pixels @ (np.uint64(256) ** np.arange(channels, dtype=np.uint64))
-  _, first, counts = np.unique(numbers, return_index=True, return_counts=True)
-  return tuple(pixels[first[counts.argmax()]].tolist())
+  # One integer a step. From the ninth channel on, powers of 256 overflow to 0.
+  numbers = (pixels >> 5) @ (np.uint64(256) ** np.arange(channels, dtype=np.uint64))
+  steps, counts = np.unique(numbers, return_counts=True)
+  common = pixels[numbers == steps[counts.argmax()]]
+  return tuple(np.percentile(common, 50, axis=0, method="lower").tolist())
 
 
 def colour_of(text: str, *, channels: int) -> Colour:

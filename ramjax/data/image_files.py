@@ -127,4 +127,7 @@ def _resized(image: Any, size: tuple[int, int] | None) -> tuple[bool, Any]:
 
   if size is None or image.size == size[::-1]:
     return False, image
-  return True, ImageOps.contain(image, size[::-1])
+  fitted = ImageOps.contain(image, size[::-1])
+  if 0 in fitted.size:  # of an image that is very thin
+    fitted = image.resize([max(side, 1) for side in fitted.size])
+  return True, fitted
