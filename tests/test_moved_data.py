@@ -405,3 +405,21 @@ def test_a_run_of_an_earlier_version_is_judged_with_its_data(interrupted, copied
   ).to_dict()
   place.config.write_text(json.dumps(content))
   assert run(*judge) == old
+
+
+def test_renamed_classes_are_not_the_classes_of_a_run(tmp_path):
+  """Their images are the same, so that the checksum does not tell."""
+  counts = {"train_counts": (5, 5), "validation_counts": (1, 1), "test_counts": (1, 1)}
+  known, renamed = (
+    data.DatasetInfo(
+      image_shape=(8, 8, 1), mean=(0.5,), std=(0.2,), class_names=names, **counts
+    )
+    for names in (("cat", "dog"), ("bird", "dog"))
+  )
+  config = Config(train=TrainConfig(dataset="folder:pets", data_sha256="a" * 64))
+  workdir = workdir_lib.Workdir(tmp_path / "run")
+  workdir_lib.open_run(workdir, config, known)
+  workdir_lib.open_run(workdir, config, known)
+  message = "the classes are called cat, dog there and bird, dog here"
+  with pytest.raises(UsageError, match=message):
+    workdir_lib.open_run(workdir, config, renamed)

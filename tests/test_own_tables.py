@@ -24,14 +24,16 @@ def write_csv(path, *, names=("label", *PIXELS), columns=None, quote=""):
   return path
 
 
-@pytest.mark.parametrize("form", ["kaggle", "no names", "quoted", "class last", "bom"])
+@pytest.mark.parametrize(
+  "form", ["kaggle", "no names", "counted", "quoted", "class last", "bom"]
+)
 def test_a_table_of_labels_and_pixels_is_a_dataset(form, tmp_path):
   path = tmp_path / "mine.csv"
   if form == "class last":
     columns = [*IMAGES.reshape(20, 16).T, LABELS]
     write_csv(path, names=(*PIXELS, "Class"), columns=columns)
   else:
-    names = () if form == "no names" else ("label", *PIXELS)
+    names = {"no names": (), "counted": range(17)}.get(form, ("label", *PIXELS))
     write_csv(path, names=names, quote='"' if form == "quoted" else "")
   if form == "bom":
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

@@ -367,3 +367,14 @@ def test_beliefs_that_are_not_finite_are_named():
   assert tables.not_finite({"runs": runs}) == (
     "both, seed 3: up to 2 beliefs are not finite, from N = 3 on; they count as wrong"
   )
+
+
+def test_errors_on_validation_images_are_not_held_against_published_ones():
+  one = scored(0, 0.9, n=6) | {"train_num_glimpses": 6}
+  on_test, on_validation = (
+    tables.error_rates({"runs": [one], "split": split})
+    for split in ("test", "validation")
+  )
+  assert "Mnih et al." in on_test
+  assert "Mnih et al." not in on_validation
+  assert "validation images" in on_validation.splitlines()[0]

@@ -246,7 +246,8 @@ def error_rates(results: Results) -> str:
   groups = group_runs(runs)
   rows = []
   for dataset in dict.fromkeys(group.dataset for group in groups):
-    for source, errors in published.ERROR_RATES.get(dataset, {}).items():
+    of_others = published.ERROR_RATES if results.get("split", "test") == "test" else {}
+    for source, errors in of_others.get(dataset, {}).items():
       rows.append([dataset, source, "", *(errors.get(n, "") for n in numbers)])
     for group in groups:
       if group.dataset == dataset:
@@ -256,7 +257,10 @@ def error_rates(results: Results) -> str:
           label = f"`{group.objective}`{settings}, M = {num_samples}{suffix}"
           cells = [_error(scores, n) for n in numbers]
           rows.append([dataset, label, str(len(scores)), *cells])
-  return _markdown(["dataset", "", "n", *(f"N = {n}" for n in numbers)], rows)
+  images = (
+    "" if results.get("split", "test") == "test" else f"{results['split']} images"
+  )
+  return _markdown(["dataset", images, "n", *(f"N = {n}" for n in numbers)], rows)
 
 
 def classes(results: Results) -> str:

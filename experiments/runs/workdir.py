@@ -127,11 +127,14 @@ def _clashes(
       clashes = [f"the SHA-256 of the data is {sums[1]} there and {sums[0]} here"]
   elif sums[0] is not None:  # the same data, wherever they lie
     differing.pop("train.dataset", None)
-  return clashes + [
-    f"{name} is {there} there and {here} here"
-    for name, (here, there) in differing.items()
-    if name not in _MAY_CHANGE
-  ]
+    if our_info and their_info and our_info.class_names != their_info.class_names:
+      names = (", ".join(info.class_names) for info in (their_info, our_info))
+      clashes = ["the classes are called {} there and {} here".format(*names)]
+  for name, (here, there) in differing.items():
+    if name not in _MAY_CHANGE:
+      why = " (an earlier version divided the images)" * (name == "train.division")
+      clashes.append(f"{name} is {there} there and {here} here{why}")
+  return clashes
 
 
 def record_config(

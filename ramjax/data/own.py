@@ -101,8 +101,8 @@ def read_csv(path: pathlib.Path) -> Stored:
   """Reads images and classes from a table with an image in each row, as on Kaggle.
 
   The columns are the class, a number from 0, and the pixels of a square grey image, row
-  by row, from 0 to 255. Without a line of names the class is the first column. With one
-  it is the column called `label` (or `class`, `target`, `y`).
+  by row, from 0 to 255. Without a line of names, or where it counts the columns, the class
+  is the first column. Else it is the column called `label` (or `class`, `target`, `y`).
 
   Where the name of the file has the word `train`, and a table of the same name with
   `test` stands beside it, this is the test set, if it has classes.
@@ -137,9 +137,10 @@ def _csv_split(path: pathlib.Path) -> Split | None:
     with path.open(newline="", encoding="utf-8-sig") as file:
       first = next(csv.reader(file), [])
     names = [word.strip().lower() for word in first]
-    named = not all(word.isdecimal() for word in names)
+    numbered = names == [str(number) for number in range(len(names))]  # by pandas
+    named = numbered or not all(word.isdecimal() for word in names)
     column = next((i for i, n in enumerate(names) if n in _LABEL_COLUMNS), None)
-    if named and column is None:
+    if named and not numbered and column is None:
       return None
     with warnings.catch_warnings(action="error"):  # no numbers, or no integers
       table = np.loadtxt(
