@@ -37,7 +37,7 @@ def test_the_reference_has_every_public_name_and_renders_without_warnings(tmp_pa
     shown = re.findall(r'<section id="(\w+)"', page.read_text())
     assert set(shown) == set(names)
   table = (tmp_path / "ramjax/objectives.html").read_text()
-  assert "<td>location network</td>" in table
+  assert "<td>location network, and a share" in table
 
 
 def examples():
