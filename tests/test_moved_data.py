@@ -356,7 +356,7 @@ def test_a_run_without_its_data_is_judged_on_others(copied):
     images,
     labels + 1,  # dog and fox are the classes 1 and 2 of the run
     np.zeros(0, np.float32),
-    model_config=config.model,
+    model=config.model,
     evaluation_config=ramjax.EvaluationConfig(num_glimpses=2),
     preprocess=lambda key, image, pool: data.normalize(
       image, mean=info.mean, std=info.std
