@@ -86,14 +86,22 @@ def check_distribution(name: str, values: Any) -> None:
     )
 
 
-def check_positive(name: str, value: Any) -> None:
+def check_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
   """Checks that a number, if it is known, is greater than 0.
+
+  Args:
+    name: the argument.
+    value: the number.
+    or_zero: whether it may be 0.
 
   Raises:
     AssertionError: if it is not.
   """
-  if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
-    raise AssertionError(f"{name} must be greater than 0, not {value}")
+  if isinstance(value, jax.core.Tracer):
+    return
+  if not np.all(np.asarray(value) >= 0 if or_zero else np.asarray(value) > 0):
+    bound = "at least" if or_zero else "greater than"
+    raise AssertionError(f"{name} must be {bound} 0, not {value}")
 
 
 def _fits(found: tuple[int, ...], expected: Shape) -> bool:

@@ -206,9 +206,9 @@ def error_fit_loss(
 ) -> jax.Array:
   """Squared error of the self-uncertainty, mean_{t,i} (u_{t,i} - |y_i - p_{t,i}|)².
 
-  y is the one-hot label, or the soft one. With this loss the error network learns to predict the error
-  of the prediction p, which is unknown at test time (J_auxiliary of the paper,
-  section 3).
+  y is the one-hot label, or the soft one. With this loss the error network learns to
+  predict the error of the prediction p, which is unknown at test time (J_auxiliary of
+  the paper, section 3).
 
   Args:
     predicted_error_t: self-uncertainties u [T, ..., K].

@@ -208,6 +208,7 @@ def sample_location(key: jax.Array, mean: jax.Array, *, std: float) -> jax.Array
   [0.5, -0.25]
   """
   check_shape((..., 2), mean=mean)
+  check_positive("std", std, or_zero=True)
   noise = jax.random.normal(key, mean.shape, mean.dtype)
   return jax.lax.stop_gradient(_clip(mean + std * noise))
 

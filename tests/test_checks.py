@@ -61,6 +61,10 @@ CASES = {
     lambda: ramjax.location_log_prob(jnp.zeros(2), jnp.zeros(2), std=0.0),
     "std must be greater than 0, not 0.0",
   ),
+  "negative deviation": (
+    lambda: ramjax.sample_location(jax.random.key(0), jnp.zeros(2), std=-0.1),
+    "std must be at least 0, not -0.1",
+  ),
   "image with channels first": (
     lambda: ramjax.extract_glimpse(jnp.zeros((3, 48, 64)), jnp.zeros(2), patch_size=8),
     "image must have the shape [any, any, 3], not [3, 48, 64]; it looks like [C, H, W]:"
