@@ -30,6 +30,7 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure]] = {
   "convergence": plots.convergence,
   "glimpse_generalization": plots.glimpse_generalization,
   "calibration": plots.calibration,
+  "records": plots.records,
 }
 """Functions that draw the figures, by the beginning of the name of a results file."""
 

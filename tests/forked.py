@@ -21,6 +21,7 @@ _SCRIPTS = (
   "departures",
   "error_rates",
   "glimpse_generalization",
+  "records",
   "report",
   "same_glimpses",
   "stability",

@@ -76,10 +76,20 @@ SCRIPTS = {
     (["--objective=original"], "objective must be intrinsic or both", 2),
     (["--num_seeds=0"], "num_seeds must be at least 1, not 0", 2),
   ],
+  "ablation": [
+    (["--core=lstm"], "core must not be given", 2),
+    (["--cores=gru"], "core must be one of rnn, lstm", 2),
+    (["--rollouts=0"], "batch_size must be a multiple of each of --rollouts, 0", 2),
+    (["--num_epochs=12"], "num_epochs must be a multiple of each of --rollouts, 8", 2),
+  ],
   "same_glimpses": [
     (["--num_glimpses=6"], "num_glimpses must not be given", 2),
     (["--glimpses=0"], "num_glimpses must be at least 1, not 0", 2),
     (["--glimpses=two"], "glimpses must be integers", 2),
+  ],
+  "records": [
+    ([], "recipe must be given", 2),
+    (["--recipe=mnist", "--dataset=fashion_mnist"], "recipe mnist is for", 2),
   ],
   "baselines": [
     (["--models=transformer"], "models must be some of fully_connected", 2)

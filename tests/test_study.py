@@ -113,7 +113,10 @@ def test_each_departure_differs_from_all_others():
 def test_combinations_of_an_ablation_have_as_many_rollouts():
   """In a step and in all, and as many steps but for what is left over of an epoch."""
   config = Config(train=TrainConfig(num_epochs=16, batch_size=256, warmup_epochs=2.0))
-  variants = ablation.variants(config)
+  with flags_of(ablation):
+    variants = ablation.variants(config)
+    with pytest.raises(UsageError, match="num_epochs must be a multiple"):
+      ablation.variants(config.replace(train={"num_epochs": 12}))
   assert len({variant.config for variant in variants}) == len(variants) == 12
   assert len({variant.folder for variant in variants}) == 12
   for each in (variant.config.train for variant in variants):
@@ -121,8 +124,14 @@ def test_combinations_of_an_ablation_have_as_many_rollouts():
     assert each.num_epochs * each.rollouts_per_image == 16
     assert each.warmup_epochs * each.rollouts_per_image == 2.0
   assert len({common_part(variant.config) for variant in variants}) == 6
-  with pytest.raises(UsageError, match="num_epochs must be a multiple of 8"):
-    ablation.variants(config.replace(train={"num_epochs": 12}))
+  with flags_of(ablation, "--cores=rnn", "--rollouts=2,4"):
+    variants = ablation.variants(config)
+  assert [variant.name for variant in variants[::2]] == [
+    "RNN, S = 2, c = 0, network",
+    "RNN, S = 2, c = 0, leave one out",
+    "RNN, S = 4, c = 0, network",
+    "RNN, S = 4, c = 0, leave one out",
+  ]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ _OUT_OF_MEMORY = (
 )
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], object]) -> None:
   """Runs a script: parses its flags, and turns known errors into one line each.
 
   The exit status is 2 for a bad command line, 1 for another known error, and 128 + the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ _WIDTHS = {"original": 3.0, "uncertainty": 1.4, "intrinsic": 3.0, "both": 1.4}
 
 _MOST_GLIMPSES = 10.5
 """Where the panel of the stopping rule ends, if it has points before."""
+
+_DASHES = {(1, "sample"): "-", (10, "sample"): "--"}
+"""Lines of errors by number of rollouts M and policy."""
 
 
 def learning_curves(lines: Sequence[Results], objective: ObjectiveConfig) -> Figure:
@@ -117,6 +121,70 @@ def calibration(results: Results) -> Figure:
   return drawn
 
 
+def records(results: Results) -> Figure:
+  """What recipes reach: error against time, glimpses and mean number of glimpses.
+
+  A line is the mean over the seeds of a recipe; its band reaches from the lowest to the
+  highest of them.
+  """
+  drawn = figures.figure(13.0, 4.2)
+  time, fixed, dynamic = drawn.subplots(1, 3)
+  colors = itertools.cycle(figures.MORE_COLORS)
+  for group, color in zip(group_runs(results["runs"]), colors, strict=False):
+    label = f"{group.runs[0]['recipe']} (n = {len(group.runs)})"
+    curves = [run["validation"] for run in group.runs]
+    minutes = _points(curves, "seconds").mean(axis=0) / 60
+    _range(time, minutes, _points(curves, "error"), color=color, label=label)
+    for kind, dashes in _DASHES.items():
+      scored = [
+        score["fixed"]
+        for run in group.runs
+        for score in run["scores"]
+        if (score["num_samples"], score["location_policy"]) == kind
+      ]
+      if scored:
+        error = 100 * (1 - _points(scored, "accuracy"))
+        numbers = _points(scored, "num_glimpses")[0]
+        _range(fixed, numbers, error, color=color, ls=dashes)
+    for run in group.runs:
+      stops = [run["scores"][0]["dynamic"]]
+      x, y = _points(stops, "mean_glimpses")[0], _points(stops, "accuracy")[0]
+      line = {"color": color, "lw": 0.8}
+      dynamic.plot(x, 100 * (1 - y), marker="o", mec="white", mew=0.5, ms=4.5, **line)
+  titles = {
+    time: ("validation, M = 1", "minutes of training, all seeds together"),
+    fixed: ("test, M = 1 and, dashed, M = 10", "glimpses"),
+    dynamic: ("test, dynamic stopping, each run", "mean number of glimpses"),
+  }
+  for axes, (title, label) in titles.items():
+    axes.set_title(title, fontsize=9, color=figures.INK, loc="left")
+    axes.set(xlabel=label, ylabel="error, %", yscale="log")
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.yaxis.set_major_locator(ticker.LogLocator(10, (1, 2, 5)))
+    figures.tidy(axes)
+  fixed.set_xscale("log")
+  numbers = sorted({int(x) for line in fixed.lines for x in line.get_xdata()})
+  fixed.set_xticks(numbers, map(str, numbers))
+  fixed.minorticks_off()
+  dynamic.set_xlim(0.5, _MOST_GLIMPSES)
+  figures.shared_legend(drawn)
+  return drawn
+
+
+def _points(lists: Sequence[Sequence[Mapping[str, Any]]], name: str) -> np.ndarray:
+  """A number of each point of each list [runs, points]."""
+  return np.array([[point[name] for point in points] for points in lists], float)
+
+
+def _range(axes: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
+  """Draws mean and range of values [runs, points]."""
+  line = {"lw": 1.6, **style, **figures.markers(len(x))}
+  axes.plot(x, values.mean(axis=0), **line)
+  low, high = values.min(axis=0), values.max(axis=0)
+  axes.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
+
+
 def convergence(results: Results) -> Figure:
   """Figure 1 of the paper: training accuracy of the objectives against the step.
 
@@ -173,15 +241,9 @@ def _band(
   axes: Axes, group: Group, metric: str, *, label: str | None = None, **style: Any
 ) -> None:
   """Draws mean and range of a metric over the runs of a group, against glimpses."""
-  steps = [point["num_glimpses"] for point in group.runs[0]["fixed"]]
-  values = np.array(
-    [[point[metric] for point in run["fixed"]] for run in group.runs], float
-  )
-  axes.plot(
-    steps, values.mean(axis=0), label=label, **style, **figures.markers(len(steps))
-  )
-  lowest, highest = values.min(axis=0), values.max(axis=0)
-  axes.fill_between(steps, lowest, highest, color=style["color"], alpha=0.15, lw=0)
+  scored = [run["fixed"] for run in group.runs]
+  numbers = _points(scored, "num_glimpses")[0]
+  _range(axes, numbers, _points(scored, metric), label=label, **style)
 
 
 def _show_the_best(axes: Axes) -> None:

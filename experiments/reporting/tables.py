@@ -263,6 +263,38 @@ def error_rates(results: Results) -> str:
   return _markdown(["dataset", images, "n", *(f"N = {n}" for n in numbers)], rows)
 
 
+def records(results: Results) -> str:
+  """What a recipe costs and reaches: a row for each.
+
+  Errors of one rollout with as many glimpses as in training (N) and with 50, of the mean of
+  ten, and the stopping rule.
+  """
+  rows = []
+  for group in group_runs(results["runs"]):
+    first = group.runs[0]
+    own = first["train_num_glimpses"]
+    found = _by_rollouts(group)
+    one, ten = found[_ONE_ROLLOUT], found.get((10, "sample"), [])
+    minutes = np.median(_values(group.runs, "train_seconds")) / 60
+    rows.append(
+      [
+        f"`{first['recipe']}`",
+        *(str(len(group.runs)), f"{first['num_parameters']:,}"),
+        f"{first['num_rollouts'] / 1e6:.2g} million",
+        f"{minutes:.1f}",
+        str(own),
+        *(_error(one, own), _error(one, 50), _error(ten, own)),
+        spread(100 * (1 - _at_mean(one, _MEAN_GLIMPSES)), 2, whole=True),
+      ]
+    )
+  head = [
+    *("recipe", "n", "parameters", "rollouts of a run", "minutes, all n together"),
+    *("N", "error, %, N, M = 1", "N = 50, M = 1", "N, M = 10"),
+    f"stopped, {_MEAN_GLIMPSES:g} glimpses on average",
+  ]
+  return _markdown(head, rows)
+
+
 def classes(results: Results) -> str:
   """Accuracy of each class and confusions, a table for each group of runs.
 
@@ -384,6 +416,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "same_glimpses": same_glimpses,
   "calibration": calibration,
   "error_rates": error_rates,
+  "records": records,
   "classes": classes,
   "objectives": objectives,
   "baselines": baselines,

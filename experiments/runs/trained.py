@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -120,6 +121,24 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
       )
     if not run.own_data and parallel.is_first_process():
       print(_say(run, split), flush=True)
+  return runs
+
+
+def open_own(
+  folders: Sequence[workdir_lib.Workdir], data_dir: str | None
+) -> list[TrainedRun]:
+  """Runs that were just trained, with their newest parameters and their own data.
+
+  Raises:
+    As `open_runs`.
+  """
+  datasets = Datasets(None, data_dir)
+  runs = []
+  for folder in folders:
+    config = workdir_lib.read_config(folder)
+    params = restore_params(folder, config)
+    found = datasets.find(folder, config)
+    runs.append(TrainedRun(folder, config, params, *found, _newest_step(folder)))
   return runs
 
 
