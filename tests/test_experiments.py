@@ -455,16 +455,27 @@ def test_a_model_of_ones_own_is_trained_resumed_and_evaluated(images, tmp_path):
   assert abs(found[3] - accuracy) < 0.1
 
 
-def test_several_rollouts_of_an_image_train_two_seeds_in_one_program(images, tmp_path):
-  flags = ("--core=lstm", "--rollouts_per_image=2", "--baseline=leave_one_out")
-  printed = train(
-    images,
-    tmp_path / "run",
-    *flags,
-    "--location_gradient=1/N",
-    "--num_epochs=1",
-    "--num_seeds=2",
-  )
-  assert len(re.findall(r"test accuracy", printed)) == 2
-  config = json.loads((tmp_path / "run_seed1" / "config.json").read_text())["config"]
-  assert config["objective"]["location_gradient"] == pytest.approx(1 / 3)
+def test_records_train_and_judge_two_seeds_in_one_program(images, tmp_path):
+  """With all that the recipes of records use; started again, nothing is trained."""
+  flags = (f"--dataset={images}", f"--workdir={tmp_path / 'all'}", *SMALL)
+  flags += ("--recipe=tuned", "--core=lstm", "--rollouts_per_image=2")
+  flags += ("--baseline=leave_one_out", "--location_gradient=1/N")
+  printed = run("records", *flags, "--num_epochs=1", "--num_seeds=2")
+  assert "| `tuned` | 2 | " in printed
+  results = json.loads((tmp_path / "all" / "records.json").read_text())
+  assert (tmp_path / "all" / "records.png").stat().st_size > 10_000
+  assert [entry["seed"] for entry in results["runs"]] == [0, 1]
+  for entry in results["runs"]:
+    config = entry["config"]
+    assert config["objective"]["location_gradient"] == pytest.approx(1 / 3)
+    assert config["train"]["num_epochs"] == 1
+    assert entry["recipe"] == "tuned"
+    assert entry["num_rollouts"] == 50 * 32 * 2
+    [point] = entry["validation"]
+    assert point["seconds"] == pytest.approx(entry["train_seconds"], abs=0.1)
+    one = entry["scores"][0]
+    assert [p["num_glimpses"] for p in one["fixed"]] == [3, 4, 6, 8, 12, 50]
+    assert one["dynamic"][0]["mean_glimpses"] == 1
+  again = run("records", *flags, "--num_epochs=1", "--num_seeds=2")
+  assert "epoch 1/1" in printed
+  assert "epoch 1/1" not in again

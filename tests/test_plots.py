@@ -280,6 +280,32 @@ def test_lines_are_those_of_runs_that_differ_in_nothing_but_the_seed(draw):
   assert_legends_cover_no_axes(figure)
 
 
+@pytest.mark.parametrize("num_runs", [1, 2])
+def test_records_show_time_glimpses_and_stopping(num_runs):
+  runs = []
+  for seed in range(num_runs):
+    run = evaluated(seed, accuracy=0.98)
+    one = {key: run.pop(key) for key in ("fixed", "dynamic")}
+    ten = {"fixed": [{**point, "accuracy": 0.99} for point in one["fixed"]]}
+    run["scores"] = [
+      {"num_samples": 1, "location_policy": "sample", **one},
+      {"num_samples": 10, "location_policy": "sample", **ten, "dynamic": []},
+    ]
+    run["recipe"] = "mnist_small"
+    run["validation"] = [{"seconds": 60.0, "error": 5.0 + 2 * seed}]
+    runs.append(run)
+  figure = plots.records({"runs": runs})
+  time, fixed, dynamic = figure.axes
+  assert not any(map(blank, figure.axes))
+  [[[minutes, error]]] = (line.get_xydata() for line in time.lines)
+  assert (minutes, error) == (1.0, 4.0 + num_runs)
+  np.testing.assert_allclose([line.get_ydata()[0] for line in fixed.lines], [2.0, 1.0])
+  assert len(dynamic.lines) == num_runs
+  [label] = (text.get_text() for text in figure.legends[0].texts)
+  assert label == f"mnist_small (n = {num_runs})"
+  assert_legends_cover_no_axes(figure)
+
+
 @pytest.mark.parametrize("num_points", [1, 3])
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_a_short_study_is_not_blank(num_points, num_seeds):

@@ -112,6 +112,32 @@ def test_error_rates_are_below_the_published_ones():
   ]
 
 
+def test_records_say_what_a_recipe_costs_and_reaches():
+  def entry(seed, accuracy):
+    one, ten = scored(seed, accuracy)["scores"]
+    ten["location_policy"] = "sample"
+    one["fixed"].append({"num_glimpses": 50, "accuracy": 0.99})
+    one["dynamic"] = [
+      {"mean_glimpses": 3.0, "accuracy": 0.96},
+      {"mean_glimpses": 5.0, "accuracy": 0.98},
+    ]
+    return scored(seed, accuracy) | {
+      "scores": [one, ten],
+      "recipe": "translated_60_small",
+      "num_parameters": 212347,
+      "num_rollouts": 1_296_000,
+      "train_seconds": 90.0,
+      "train_num_glimpses": 8,
+    }
+
+  table = tables.records({"runs": [entry(0, 0.979), entry(1, 0.989)]})
+  [row] = cells(table)
+  assert row == [
+    *("`translated_60_small`", "2", "212,347", "1.3 million", "1.5", "8"),
+    *("1.50 ± 0.71", "1.00 ± 0.00", "0.60 ± 0.71", "3.00 ± 0.00"),
+  ]
+
+
 def test_error_rates_of_datasets_with_different_numbers_of_glimpses():
   """Cells without a score are empty."""
   runs = [scored(0, 0.979), scored(0, 0.899, dataset="npz:x", n=6)]
