@@ -2,12 +2,13 @@
 
 `python -m experiments.glimpse_generalization --workdir=RUN[,RUN…]` evaluates each run
 with fixed numbers of glimpses, 1 to --max_glimpses, and with a dynamic number for each of
---betas. It writes glimpse_generalization.json and .png into the first folder, or where
+--betas. --protocol=released does so as the paper's code does. It writes glimpse_generalization.json and .png into the first folder, or where
 --output says.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from typing import Any
@@ -34,6 +35,14 @@ def define_flags() -> None:
   absl_flags.DEFINE_list(
     "betas", _BETAS, "Exploration rates of the stopping rule (comma-separated)."
   )
+  absl_flags.DEFINE_enum(
+    "protocol",
+    "paper",
+    ["paper", "released"],
+    "How a prediction is made: by the equations of the paper, or as in the released code,"
+    " by its own stopping rule with M = 10 (if --num_samples is not given). The published"
+    " figures are of the latter.",
+  )
   flags.define_rollout_flags()
   absl_flags.DEFINE_enum(
     "checkpoint",
@@ -51,7 +60,10 @@ def main() -> None:
   options = flags.FLAGS
   trained.workdirs()  # before devices are started
   flags.check_seed()
+  released = options.protocol == "released"
   evaluation_config = flags.evaluation_config()
+  if released and not options["num_samples"].present:
+    evaluation_config = dataclasses.replace(evaluation_config, num_samples=10)
   betas = _parse_betas()
   mesh = devices.open_mesh()
   is_first = parallel.is_first_process()
@@ -65,7 +77,8 @@ def main() -> None:
   described = []
   for run in runs:
     began = time.perf_counter()
-    scored = scores.score(
+    score = scores.score_as_released if released else scores.score
+    scored = score(
       run.config,
       run.params,
       run.dataset,
@@ -79,13 +92,14 @@ def main() -> None:
     if is_first:
       described.append({**run.describe(), **scored})
       print(
-        f"{run.workdir.path}: {run.config.objective.name}, M = {options.num_samples},"
+        f"{run.workdir.path}: {run.config.objective.name}, M = {evaluation_config.num_samples},"
         f" {seconds:.1f} s"
       )
       _print_table(described[-1])
   if is_first:
     results = {
-      "num_samples": options.num_samples,
+      "protocol": options.protocol,
+      "num_samples": evaluation_config.num_samples,
       "location_policy": options.location_policy,
       "checkpoint": options.checkpoint,
       "split": options.split,
@@ -109,10 +123,12 @@ def _print_table(result: dict[str, Any]) -> None:
   fixed, dynamic = result["fixed"], result["dynamic"]
   shown = sorted({1, result["train_num_glimpses"], 10, 20, len(fixed)})
   for point in (fixed[n - 1] for n in shown if n <= len(fixed)):
-    print(
-      f"  N = {point['num_glimpses']:<4} accuracy {point['accuracy']:.4f}"
+    norm = (
       f"  norm of the state {point['hidden_norm']:.4g}"
+      if "hidden_norm" in point
+      else ""
     )
+    print(f"  N = {point['num_glimpses']:<4} accuracy {point['accuracy']:.4f}{norm}")
   for point in dynamic:
     print(
       f"  beta = {point['beta']:<5g} accuracy {point['accuracy']:.4f}"

@@ -22,7 +22,15 @@ from ramjax.config import (
 from ramjax.confusion import balanced_accuracy, class_accuracy, confusion_matrix
 from ramjax.data.batches import epoch_order, epoch_orders
 from ramjax.dynamic import Decision, look_until_decided
-from ramjax.evaluation import Evaluation, evaluate, summarize, validate
+from ramjax.evaluation import (
+  Evaluation,
+  ReleasedEvaluation,
+  evaluate,
+  evaluate_as_released,
+  summarize,
+  summarize_as_released,
+  validate,
+)
 from ramjax.glimpse import extract_glimpse, log_polar_glimpse, patch_origin
 from ramjax.losses import (
   baseline_loss,
@@ -52,7 +60,13 @@ from ramjax.policy import (
 from ramjax.prediction import Prediction, predict
 from ramjax.ram import recurrent_attention_model
 from ramjax.rollouts import Rollout, rollout
-from ramjax.stopping import at_stop, is_decided, stopping_time
+from ramjax.stopping import (
+  at_stop,
+  is_decided,
+  is_decided_as_released,
+  stopping_time,
+  stopping_time_as_released,
+)
 from ramjax.training import (
   TrainState,
   init_train_state,
@@ -76,6 +90,7 @@ __all__ = [
   "Params",
   "Policy",
   "Prediction",
+  "ReleasedEvaluation",
   "Reliability",
   "Rollout",
   "TermWeights",
@@ -93,6 +108,7 @@ __all__ = [
   "epoch_orders",
   "error_fit_loss",
   "evaluate",
+  "evaluate_as_released",
   "expected_calibration_error",
   "extract_glimpse",
   "gaussian_policy",
@@ -101,6 +117,7 @@ __all__ = [
   "init_train_states",
   "intrinsic_loss",
   "is_decided",
+  "is_decided_as_released",
   "learned_gaussian_policy",
   "leave_one_out",
   "location_log_prob",
@@ -122,7 +139,9 @@ __all__ = [
   "rollout",
   "sample_location",
   "stopping_time",
+  "stopping_time_as_released",
   "summarize",
+  "summarize_as_released",
   "train_chunk",
   "train_chunks",
   "train_step",

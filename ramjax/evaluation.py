@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -100,6 +101,72 @@ def summarize(
   )
 
 
+class ReleasedEvaluation(NamedTuple):
+  """How a model does under the protocol of the released code.
+
+  Attributes:
+    accuracy_t: accuracy when all copies of all images get t glimpses.
+    dynamic_accuracy: accuracy under the stopping rule, for each beta.
+    mean_glimpses: mean number of glimpses over copies and images then, for each beta.
+  """
+
+  accuracy_t: jax.Array  # [T]
+  dynamic_accuracy: jax.Array  # [num_betas]
+  mean_glimpses: jax.Array  # [num_betas]
+
+
+def summarize_as_released(
+  probs_t: jax.Array,
+  predicted_error_t: jax.Array,
+  labels: jax.Array,
+  betas: jax.Array,
+  *,
+  batch_size: int = 32,
+) -> ReleasedEvaluation:
+  """The summaries of M rollouts of each image that the released code gives.
+
+  Each copy of an image stops for itself, see `ramjax.stopping_time_as_released`. The
+  log-probabilities of the copies are averaged, each after its own last glimpse. The
+  released code also resets its random seed at each batch, so that its batches share
+  their random numbers; here they do not.
+
+  Args:
+    probs_t: softmax outputs p [T, M, I, K] of I images after each of T glimpses.
+    predicted_error_t: self-uncertainties u [T, M, I, K].
+    labels: true classes [I], integer in [0, K).
+    betas: exploration rates [num_betas]; may be empty.
+    batch_size: images that look together.
+
+  Returns:
+    The summaries, float32.
+
+  Raises:
+    AssertionError: if an array has another rank, shape or type.
+  """
+  check_shape((None,), labels=labels, betas=betas)
+  check_shape((None, None, *labels.shape, None), hint="[T, M, I, K]", probs_t=probs_t)
+  check_shape(probs_t.shape, predicted_error_t=predicted_error_t)
+  # The smallest float32: a probability of 0 would outvote all other copies.
+  log_probs_t = jnp.log(jnp.maximum(probs_t, jnp.finfo(jnp.float32).tiny))
+  means_t = log_probs_t.mean(axis=1)
+
+  def stop(beta: jax.Array) -> tuple[jax.Array, jax.Array]:
+    taken = stopping.stopping_time_as_released(
+      probs_t, predicted_error_t, beta=beta, batch_size=batch_size
+    )
+    stopped = jnp.take_along_axis(log_probs_t, taken[None, ..., None] - 1, axis=0)[0]
+    correct = losses.reward(stopped.mean(axis=0), labels)
+    return correct.mean(), taken.mean(dtype=jnp.float32)
+
+  dynamic_accuracy, mean_glimpses = jax.lax.map(stop, betas)
+  all_labels = jnp.broadcast_to(labels, means_t.shape[:-1])
+  return ReleasedEvaluation(
+    accuracy_t=losses.reward(means_t, all_labels).mean(axis=-1),
+    dynamic_accuracy=dynamic_accuracy,
+    mean_glimpses=mean_glimpses,
+  )
+
+
 def _mean(norm: jax.Array) -> jax.Array:
   """The mean over the last axis, of a sum that does not overflow before its terms do."""
   scale = 2.0 ** -norm.shape[-1].bit_length()  # a power of two changes no digit
@@ -163,6 +230,73 @@ def evaluate(
     sharding=sharding,
   )
   return summarize(prediction, labels, betas)
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    "model",
+    "evaluation_config",
+    "preprocess",
+    "batch_size",
+    "sharding",
+  ),
+)
+def evaluate_as_released(
+  key: jax.Array,
+  params: PyTree,
+  images: jax.Array,
+  labels: jax.Array,
+  betas: jax.Array,
+  *,
+  model: Model | ModelConfig,
+  evaluation_config: EvaluationConfig,
+  preprocess: Preprocess,
+  batch_size: int = 32,
+  sharding: jax.sharding.NamedSharding | None = None,
+) -> ReleasedEvaluation:
+  """The summaries of a model under the protocol of the released code.
+
+  Args:
+    key: typed PRNG key, see `ramjax.predict`.
+    params: parameters of the model.
+    images: images [I, H, W, C], stored.
+    labels: true classes [I], integer in [0, K).
+    betas: exploration rates of the stopping rule [num_betas]; may be empty.
+    model: the model, or the configuration of the paper's model.
+    evaluation_config: numbers of glimpses and of rollouts M (the published figures have
+      50 and 10), and the location policy.
+    preprocess: from a stored image to a model's input, see `ramjax.predict`.
+    batch_size: images that look together, see `ramjax.stopping_time_as_released`.
+    sharding: how devices divide the images, see `ramjax.predict`.
+
+  Returns:
+    The summaries, see `summarize_as_released`.
+
+  Raises:
+    AssertionError: if an array has another rank, shape or type.
+  """
+  check_shape(images.shape[:1], labels=labels)
+  once = dataclasses.replace(evaluation_config, num_samples=1)
+
+  def predict_copy(copy: jax.Array) -> Prediction:
+    return predict(
+      jax.random.fold_in(key, copy),
+      params,
+      images,
+      model=model,
+      evaluation_config=once,
+      preprocess=preprocess,
+      sharding=sharding,
+    )
+
+  copies = jax.lax.map(predict_copy, jnp.arange(evaluation_config.num_samples))
+  probs_t, predicted_error_t = (
+    jnp.swapaxes(values, 0, 1) for values in (copies.probs_t, copies.predicted_error_t)
+  )
+  return summarize_as_released(
+    probs_t, predicted_error_t, labels, betas, batch_size=batch_size
+  )
 
 
 def validation_rollout(

@@ -83,3 +83,79 @@ def at_stop(values_t: jax.Array, num_glimpses: jax.Array) -> jax.Array:
   """
   check_shape((None, *num_glimpses.shape), hint=TIME_FIRST, values_t=values_t)
   return jnp.take_along_axis(values_t, num_glimpses[None] - 1, axis=0)[0]
+
+
+def is_decided_as_released(
+  probs: jax.Array, predicted_error: jax.Array, *, beta: float | jax.Array
+) -> jax.Array:
+  """The condition of the released code: p_i* - beta u_i* >= p_i' - beta u_i'.
+
+  i* is the class with the highest p, and the rival i' that of the others with the highest
+  p + beta u; of equal ones, the first. The paper adds beta u to the rival. Here it is
+  subtracted, so that an uncertain rival makes the model stop earlier.
+
+  Args:
+    probs: softmax outputs p [..., K].
+    predicted_error: self-uncertainties u [..., K].
+    beta: exploration rate, at least 0.
+
+  Returns:
+    Booleans [...].
+
+  >>> import jax.numpy as jnp
+  >>> probs, predicted_error = jnp.array([0.6, 0.4]), jnp.array([0.1, 0.1])
+  >>> bool(is_decided_as_released(probs, predicted_error, beta=2.0))  # .6-.2 >= .4-.2
+  True
+  """
+  check_type(float, probs=probs, predicted_error=predicted_error)
+  check_shape(probs.shape, predicted_error=predicted_error)
+  bound = beta * predicted_error
+  best = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=jnp.bool_)
+  upper = jnp.where(best, -jnp.inf, probs + bound)
+  rival = jax.nn.one_hot(jnp.argmax(upper, axis=-1), probs.shape[-1], dtype=jnp.bool_)
+  lower_best, lower_rival = (
+    jnp.sum(jnp.where(chosen, probs - bound, 0.0), axis=-1) for chosen in (best, rival)
+  )
+  return lower_best >= lower_rival
+
+
+def stopping_time_as_released(
+  probs_t: jax.Array,
+  predicted_error_t: jax.Array,
+  *,
+  beta: float | jax.Array,
+  batch_size: int = 32,
+) -> jax.Array:
+  """Numbers of glimpses as the released code counts them, which depend on the batch.
+
+  The M copies of `batch_size` images look on until all of them have stopped. Until then a
+  copy's number of glimpses is that of the latest glimpse at which
+  `is_decided_as_released` holds, not of the first. So an image gets more glimpses if
+  another one of its batch is hard. A copy that is never decided counts T.
+
+  Args:
+    probs_t: softmax outputs p [T, M, I, K] of I images after each glimpse.
+    predicted_error_t: self-uncertainties u [T, M, I, K].
+    beta: exploration rate, at least 0.
+    batch_size: images that look together, in their order; the last may be fewer.
+
+  Returns:
+    Numbers of glimpses [M, I], int32 in 1…T.
+  """
+  check_shape((None,) * 4, hint="[T, M, I, K]", probs_t=probs_t)
+  decided_t = is_decided_as_released(probs_t, predicted_error_t, beta=beta)
+  num_glimpses, num_samples, num_images = decided_t.shape
+  missing = -num_images % batch_size
+  # Images that are not there never keep a batch waiting.
+  filled_t = jnp.pad(decided_t, ((0, 0), (0, 0), (0, missing)), constant_values=True)
+  by_batch_t = filled_t.reshape(num_glimpses, num_samples, -1, batch_size)
+  stopped_t = jax.lax.cummax(by_batch_t.astype(jnp.int32), axis=0) > 0
+  together_t = stopped_t.all(axis=(1, 3))  # [T, batches]
+  last = jnp.where(
+    together_t.any(axis=0), jnp.argmax(together_t, axis=0), num_glimpses - 1
+  )
+  glimpse = jax.lax.broadcasted_iota(jnp.int32, by_batch_t.shape, 0)
+  counted_t = by_batch_t & (glimpse <= last[None, None, :, None])
+  latest = jnp.max(jnp.where(counted_t, glimpse + 1, 0), axis=0)
+  taken = jnp.where(latest > 0, latest, num_glimpses)
+  return taken.reshape(num_samples, -1)[:, :num_images].astype(jnp.int32)

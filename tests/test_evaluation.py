@@ -272,3 +272,53 @@ def test_the_norm_of_a_large_state_does_not_overflow():
     preprocess=DATASET.preprocess,
   )
   np.testing.assert_allclose(found.hidden_norm_t, [3e38], rtol=1e-5)
+
+
+def test_the_released_protocol_averages_copies_that_stop_for_themselves(params):
+  """Log-probabilities of each copy after its own last glimpse, by NumPy."""
+  config = EvaluationConfig(num_glimpses=6, num_samples=3)
+  shared = {"model": CONFIG.model, "preprocess": DATASET.preprocess}
+  found = ramjax.evaluate_as_released(
+    KEY,
+    params,
+    *DATASET.test,
+    BETAS,
+    evaluation_config=config,
+    batch_size=16,
+    **shared,
+  )
+  once = EvaluationConfig(num_glimpses=6)
+  copies = [
+    ramjax.predict(
+      jax.random.fold_in(KEY, copy),
+      params,
+      DATASET.test.images,
+      evaluation_config=once,
+      **shared,
+    )
+    for copy in range(3)
+  ]
+  probs_t = np.stack([copy.probs_t for copy in copies], axis=1)
+  errors_t = np.stack([copy.predicted_error_t for copy in copies], axis=1)
+  log_probs_t, labels = np.log(probs_t), DATASET.test.labels
+  right_t = log_probs_t.mean(axis=1).argmax(-1) == labels
+  np.testing.assert_allclose(found.accuracy_t, right_t.mean(axis=-1), rtol=1e-6)
+  for number, beta in enumerate(BETAS):
+    taken = np.asarray(
+      ramjax.stopping_time_as_released(probs_t, errors_t, beta=beta, batch_size=16)
+    )
+    stopped = np.take_along_axis(log_probs_t, taken[None, ..., None] - 1, axis=0)[0]
+    right = stopped.mean(axis=0).argmax(-1) == labels
+    np.testing.assert_allclose(found.dynamic_accuracy[number], right.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found.mean_glimpses[number], taken.mean(), rtol=1e-6)
+  assert len(np.unique(found.mean_glimpses)) > 1
+
+
+def test_a_copy_without_probability_for_a_class_does_not_outvote_the_others():
+  """exp of a logit of -200 is 0 in float32, and its logarithm minus infinity."""
+  sure, other = [1.0, 0.0], [0.1, 0.9]
+  probs_t = np.array([[[sure], [other], [other]]], np.float32)
+  found = ramjax.summarize_as_released(
+    probs_t, np.zeros_like(probs_t), np.array([0]), np.zeros(1, np.float32)
+  )
+  assert found.accuracy_t.tolist() == [1.0]  # -87.3 / 3 against -4.6 / 3

@@ -301,6 +301,28 @@ def test_the_options_of_an_evaluation_are_followed(trained, tmp_path):
   assert hits == pytest.approx(round(hits), abs=0.001)
 
 
+def test_evaluation_under_the_released_protocol(trained, tmp_path):
+  """Ten rollouts, their own stopping rule, and no norms."""
+  workdir = trained[0]
+  printed = run(
+    "glimpse_generalization",
+    f"--workdir={workdir}",
+    f"--output={tmp_path}",
+    "--protocol=released",
+    "--max_glimpses=4",
+    "--betas=0,0.3",
+  )
+  assert "M = 10" in printed
+  found = json.loads((tmp_path / "glimpse_generalization.json").read_text())
+  assert (found["protocol"], found["num_samples"]) == ("released", 10)
+  [of_run] = found["runs"]
+  assert [point["num_glimpses"] for point in of_run["fixed"]] == [1, 2, 3, 4]
+  taken = [point["mean_glimpses"] for point in of_run["dynamic"]]
+  assert taken[0] == 1
+  assert 1 < taken[1] <= 4
+  assert (tmp_path / "glimpse_generalization.png").stat().st_size > 10_000
+
+
 def test_calibration_is_that_of_the_evaluated_model(evaluated):
   """The same rollouts as in the evaluation, so the same accuracies and norms."""
   printed = run("calibration", f"--workdir={evaluated}", "--max_glimpses=4")

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ramjax import at_stop, is_decided, stopping_time
+from ramjax import (
+  at_stop,
+  is_decided,
+  is_decided_as_released,
+  stopping_time,
+  stopping_time_as_released,
+)
 
 
 def oracle(probs_t, predicted_error_t, beta):
@@ -75,3 +81,65 @@ def test_larger_beta_never_stops_earlier():
 def test_at_stop_takes_the_value_of_the_last_glimpse():
   values_t = jnp.arange(6.0).reshape(3, 2)
   assert at_stop(values_t, jnp.array([1, 3])).tolist() == [0.0, 5.0]
+
+
+def released_oracle(probs_t, errors_t, beta, batch_size):
+  """The released rule, from its description, in plain Python; arrays [T, M, I, K]."""
+  num_glimpses, num_samples, num_images, _ = probs_t.shape
+  taken = np.full((num_samples, num_images), num_glimpses)
+  for start in range(0, num_images, batch_size):
+    copies = list(
+      itertools.product(
+        range(num_samples), range(start, min(start + batch_size, num_images))
+      )
+    )
+    stopped = set()
+    for t in range(num_glimpses):
+      for copy in copies:
+        p, u = probs_t[t][copy], errors_t[t][copy]
+        best = int(np.argmax(p))
+        rivals = [i for i in range(len(p)) if i != best]
+        rival = max(rivals, key=lambda i, p=p, u=u: p[i] + beta * u[i])
+        if p[best] - beta * u[best] >= p[rival] - beta * u[rival]:
+          taken[copy] = t + 1
+          stopped.add(copy)
+      if len(stopped) == len(copies):
+        break
+  return taken
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.6, 2.0])
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_released_stopping_time_equals_its_description(beta, batch_size):
+  rng = np.random.RandomState(0)
+  probs_t = rng.dirichlet(np.full(10, 0.5), (8, 3, 42)).astype(np.float32)
+  errors_t = rng.uniform(0, 0.5, probs_t.shape).astype(np.float32)
+  errors_t += probs_t  # else the rule hardly ever waits
+  beta = np.float32(beta)
+  found = stopping_time_as_released(probs_t, errors_t, beta=beta, batch_size=batch_size)
+  expected = released_oracle(probs_t, errors_t, beta, batch_size)
+  np.testing.assert_array_equal(found, expected)
+  assert found.dtype == jnp.int32
+  if beta:
+    assert len(np.unique(expected)) > 2
+
+
+def test_released_rule_goes_on_for_the_others_of_a_batch():
+  """The first image is decided at once, and again at the third glimpse, with the other."""
+  sure, unsure = [0.9, 0.1], [0.5, 0.5]
+  probs_t = np.array([[sure, unsure], [unsure, unsure], [sure, sure], [sure, sure]])
+  errors_t = np.zeros((4, 2, 2), np.float32)
+  errors_t[:, :, 0] = 0.3  # the first class: at equal p it is the best, and not decided
+  probs_t = probs_t.astype(np.float32)[:, None]
+  together = stopping_time_as_released(probs_t, errors_t[:, None], beta=1.0)
+  apart = stopping_time_as_released(probs_t, errors_t[:, None], beta=1.0, batch_size=1)
+  assert together.tolist() == [[3, 3]]
+  assert apart.tolist() == [[1, 3]]
+
+
+def test_released_condition_subtracts_from_the_rival():
+  """The paper's rule is undecided here; a tie is decided, too."""
+  probs, error = jnp.array([0.6, 0.4]), jnp.array([0.0, 0.3])
+  assert is_decided_as_released(probs, error, beta=1.0)
+  assert not is_decided(probs, error, beta=1.0)
+  assert is_decided_as_released(jnp.full(2, 0.5), jnp.zeros(2), beta=0.0)

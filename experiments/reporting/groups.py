@@ -15,7 +15,8 @@ from ramjax.config import OBJECTIVES, Config, differing_fields
 Results = Mapping[str, Any]
 
 EVALUATION = (
-  *("num_samples", "location_policy", "checkpoint", "split", "evaluation_seed"),
+  *("protocol", "num_samples", "location_policy", "checkpoint", "split"),
+  "evaluation_seed",
 )
 """What the head of a results file says of the evaluation of all of its runs."""
 

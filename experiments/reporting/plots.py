@@ -80,7 +80,8 @@ def glimpse_generalization(results: Results) -> Figure:
   accuracy, dynamic, norm = drawn.subplots(1, 3, width_ratios=(1.3, 1.0, 1.0))
   for group, style in zip(groups, _styles(groups), strict=True):
     _band(accuracy, group, "accuracy", label=group.labelled, **style)
-    _band(norm, group, "hidden_norm", **style)
+    if "hidden_norm" in group.runs[0]["fixed"][0]:
+      _band(norm, group, "hidden_norm", **style)
     for run in group.runs:
       x, y = (
         np.array([point[metric] for point in run["dynamic"]], float)
@@ -94,7 +95,8 @@ def glimpse_generalization(results: Results) -> Figure:
   for axes in (accuracy, dynamic):
     figures.in_percent(axes)
   figures.say_if_blank(dynamic, "no exploration rate was tried")
-  figures.say_if_blank(norm, "no norm is finite")
+  measured = bool(norm.lines)
+  figures.say_if_blank(norm, "no norm is finite" if measured else "not measured")
   _show_the_best(dynamic)
   _mark_training(results["runs"], accuracy, dynamic, norm)
   dynamic.set(xlabel="mean number of glimpses, one dot for each β")

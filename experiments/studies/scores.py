@@ -50,12 +50,7 @@ def score(
     `class_images`, the number of images of each class, and `balanced_accuracy`,
     `class_accuracy` and `confusion`, see `ramjax.confusion`.
   """
-  images, labels = getattr(dataset, split)
-  sharding = None
-  if mesh is not None:
-    everywhere = parallel.copied(mesh)
-    params, images, labels = parallel.place((params, images, labels), everywhere)
-    sharding = parallel.divided(mesh)
+  params, images, labels, sharding = _placed(params, dataset, split, mesh)
   prediction = ramjax.predict(
     run_keys(seed).generalization,
     params,
@@ -83,13 +78,73 @@ def score(
       }
       for n in glimpses or range(1, len(evaluation.accuracy_t) + 1)
     ],
-    "dynamic": [
-      {"beta": beta, "mean_glimpses": rounded(mean), "accuracy": rounded(accuracy)}
-      for beta, mean, accuracy in zip(
-        betas, evaluation.mean_glimpses, evaluation.dynamic_accuracy, strict=True
-      )
-    ],
+    "dynamic": _dynamic(betas, evaluation),
   }
+
+
+def score_as_released(
+  config: Config,
+  params: Params,
+  dataset: data.Dataset,
+  *,
+  evaluation_config: EvaluationConfig,
+  betas: Sequence[float] = (),
+  split: str = "test",
+  seed: int = 0,
+  mesh: Mesh | None = None,
+) -> dict[str, Any]:
+  """Evaluates a run under the protocol of the released code.
+
+  Arguments are those of `score`.
+
+  Returns:
+    `fixed`, the accuracy with each number of glimpses, and `dynamic`, an entry for each
+    beta, see `ramjax.summarize_as_released`. Numbers have six digits.
+  """
+  params, images, labels, sharding = _placed(params, dataset, split, mesh)
+  evaluation = jax.device_get(
+    ramjax.evaluate_as_released(
+      run_keys(seed).generalization,
+      params,
+      images,
+      labels,
+      np.array(betas, np.float32),
+      model=config.model,
+      evaluation_config=evaluation_config,
+      preprocess=dataset.preprocess,
+      sharding=sharding,
+    )
+  )
+  return {
+    "fixed": [
+      {"num_glimpses": n, "accuracy": rounded(accuracy)}
+      for n, accuracy in enumerate(evaluation.accuracy_t, start=1)
+    ],
+    "dynamic": _dynamic(betas, evaluation),
+  }
+
+
+def _placed(
+  params: Params, dataset: data.Dataset, split: str, mesh: Mesh | None
+) -> tuple[Params, Any, Any, jax.sharding.NamedSharding | None]:
+  """Parameters, images and labels on the devices, and how these divide the images."""
+  images, labels = getattr(dataset, split)
+  if mesh is None:
+    return params, images, labels, None
+  placed = parallel.place((params, images, labels), parallel.copied(mesh))
+  return *placed, parallel.divided(mesh)
+
+
+def _dynamic(
+  betas: Sequence[float], evaluation: ramjax.Evaluation | ramjax.ReleasedEvaluation
+) -> list[dict[str, float]]:
+  """The results of the stopping rule, as JSON."""
+  return [
+    {"beta": beta, "mean_glimpses": rounded(mean), "accuracy": rounded(accuracy)}
+    for beta, mean, accuracy in zip(
+      betas, evaluation.mean_glimpses, evaluation.dynamic_accuracy, strict=True
+    )
+  ]
 
 
 _summarize = jax.jit(ramjax.summarize)
