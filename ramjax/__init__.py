@@ -62,6 +62,7 @@ from ramjax.ram import recurrent_attention_model
 from ramjax.rollouts import Rollout, rollout
 from ramjax.stopping import (
   at_stop,
+  first_decision,
   is_decided,
   is_decided_as_released,
   stopping_time,
@@ -111,6 +112,7 @@ __all__ = [
   "evaluate_as_released",
   "expected_calibration_error",
   "extract_glimpse",
+  "first_decision",
   "gaussian_policy",
   "init_params",
   "init_train_state",

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ramjax import stopping
+from ramjax.checks import check_shape
 from ramjax.config import ConfigError, ModelConfig
 from ramjax.data.batches import take_images
 from ramjax.model import Model, PyTree
@@ -54,7 +55,8 @@ def look_until_decided(
   params: PyTree,
   images: jax.Array,
   *,
-  beta: float | jax.Array,
+  beta: float | jax.Array | None = None,
+  rule: stopping.StoppingRule | None = None,
   model: Model | ModelConfig,
   max_glimpses: int,
   location_policy: str = "sample",
@@ -69,8 +71,10 @@ def look_until_decided(
       image [B]; see `ramjax.rollout`.
     params: parameters of the model.
     images: images [B, H, W, C], float, normalised; any height and width.
-    beta: exploration rate of the stopping rule [], at least 0; a larger rate takes more
-      glimpses.
+    beta: exploration rate of the paper's stopping rule [], at least 0; a larger rate takes
+      more glimpses.
+    rule: a stopping rule of your own, in place of the paper's and of `beta`:
+      `lambda p, u: p.max(-1) > 0.9`.
     model: the model, or the configuration of the paper's model.
     max_glimpses: number of glimpses after which it stops in any case.
     location_policy: `sample` draws the next location from the policy, `mean` takes its
@@ -80,11 +84,14 @@ def look_until_decided(
     The decisions.
 
   Raises:
-    ConfigError: if `max_glimpses` or `location_policy` is out of range.
+    ConfigError: if `max_glimpses` or `location_policy` is out of range, or not one of
+      `beta` and `rule` is given.
     AssertionError: if an array has another rank, shape or type.
   """
   if max_glimpses < 1:
     raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
+  if (beta is None) == (rule is None):
+    raise ConfigError("give either beta, of the paper's stopping rule, or rule")
   model = as_model(model)
   batch = images.shape[0]
   first_location, policy_key = begin(
@@ -97,6 +104,15 @@ def look_until_decided(
     logits, _ = model.read(params, hidden)
     probs = jax.nn.softmax(logits)
     return probs, model.predict_error(params, hidden, probs)
+
+  def is_decided(probs: jax.Array, predicted_error: jax.Array) -> jax.Array:
+    """Whether to stop at images [B]."""
+    if rule is None:
+      assert beta is not None
+      return stopping.is_decided(probs, predicted_error, beta=beta)
+    decided = rule(probs, predicted_error)
+    check_shape(probs.shape[:-1], decided=decided)
+    return decided
 
   def look(
     t: jax.Array, images: jax.Array, keys: jax.Array, state: PyTree, location: jax.Array
@@ -111,7 +127,7 @@ def look_until_decided(
     return _Progress(
       state,
       jax.vmap(model.policy.location)(sample),
-      stopping.is_decided(probs, predicted_error, beta=beta),
+      is_decided(probs, predicted_error),
       Decision(probs, predicted_error, jnp.full(images.shape[:1], t + 1)),
     )
 

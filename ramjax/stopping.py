@@ -5,10 +5,16 @@ p - beta u and p + beta u, like the arms of a bandit. The model stops at the fir
 where the lower bound of the best class exceeds the upper bounds of all other classes.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from ramjax.checks import TIME_FIRST, check_shape, check_type
+
+StoppingRule = Callable[[jax.Array, jax.Array], jax.Array]
+"""From softmax outputs p [..., K] and self-uncertainties u [..., K] to Booleans [...]:
+whether the model stops."""
 
 
 def is_decided(
@@ -64,11 +70,26 @@ def stopping_time(
   >>> int(stopping_time(probs_t, jnp.full((3, 2), 0.3), beta=1.0))  # .9-.3 > .1+.3
   3
   """
-  decided_t = is_decided(probs_t, predicted_error_t, beta=beta)
+  return first_decision(is_decided(probs_t, predicted_error_t, beta=beta))
+
+
+def first_decision(decided_t: jax.Array) -> jax.Array:
+  """Number of glimpses until a rule of your own holds; T if it never does.
+
+  Args:
+    decided_t: whether it holds after each glimpse [T, ...], Boolean.
+
+  Returns:
+    Numbers of glimpses [...], int32 in 1…T.
+
+  >>> import jax.numpy as jnp
+  >>> probs_t = jnp.array([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]])
+  >>> int(first_decision(probs_t.max(-1) > 0.65))
+  2
+  """
   first = jnp.argmax(decided_t, axis=0) + 1
-  return jnp.where(jnp.any(decided_t, axis=0), first, probs_t.shape[0]).astype(
-    jnp.int32
-  )
+  never = ~jnp.any(decided_t, axis=0)
+  return jnp.where(never, decided_t.shape[0], first).astype(jnp.int32)
 
 
 def at_stop(values_t: jax.Array, num_glimpses: jax.Array) -> jax.Array:

@@ -76,6 +76,33 @@ def test_decisions_are_those_of_the_full_rollout(params, num_images, location_po
   )
 
 
+def test_a_rule_of_ones_own_stops_where_it_first_holds(params):
+  """Any function of p and u; here the sum of u falls below a threshold."""
+  images = make_images(50)
+  rollout = ramjax.rollout(KEY, params, images, model=CONFIG, num_glimpses=MAX_GLIMPSES)
+  sums_t = rollout.predicted_error_t.sum(-1)
+  least = float(np.quantile(sums_t, 0.1))
+
+  def rule(probs, predicted_error):
+    assert probs.shape == predicted_error.shape == (*probs.shape[:-1], 10)
+    return predicted_error.sum(-1) < least
+
+  found = ramjax.look_until_decided(
+    KEY, params, images, rule=rule, model=CONFIG, max_glimpses=MAX_GLIMPSES
+  )
+  expected = ramjax.first_decision(sums_t < least)
+  np.testing.assert_array_equal(found.num_glimpses, expected)
+  assert len(np.unique(expected)) > 2
+
+
+@pytest.mark.parametrize("options", [{}, {"beta": 0.1, "rule": lambda p, u: p[..., 0]}])
+def test_one_rule_is_given(params, options):
+  with pytest.raises(ConfigError, match="give either beta"):
+    ramjax.look_until_decided(
+      KEY, params, make_images(3), model=CONFIG, max_glimpses=2, **options
+    )
+
+
 def test_each_image_keeps_its_own_lstm_memory():
   """Also when other images are decided earlier."""
   params = ramjax.init_params(jax.random.key(0), LSTM)
