@@ -31,6 +31,7 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure]] = {
   "glimpse_generalization": plots.glimpse_generalization,
   "calibration": plots.calibration,
   "records": plots.records,
+  "stopping_rules": plots.stopping_rules,
 }
 """Functions that draw the figures, by the beginning of the name of a results file."""
 

@@ -8,7 +8,9 @@ from ramjax.calibration import (
   Reliability,
   UncertaintyFit,
   expected_calibration_error,
+  fit_temperature,
   reliability,
+  temper,
   uncertainty_fit,
 )
 from ramjax.config import (
@@ -113,6 +115,7 @@ __all__ = [
   "expected_calibration_error",
   "extract_glimpse",
   "first_decision",
+  "fit_temperature",
   "gaussian_policy",
   "init_params",
   "init_train_state",
@@ -144,6 +147,7 @@ __all__ = [
   "stopping_time_as_released",
   "summarize",
   "summarize_as_released",
+  "temper",
   "train_chunk",
   "train_chunks",
   "train_step",

@@ -25,6 +25,7 @@ _SCRIPTS = (
   "report",
   "same_glimpses",
   "stability",
+  "stopping_rules",
   "train",
 )
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 import scipy.stats
 
 import ramjax
@@ -138,3 +140,40 @@ def test_bad_arguments_are_refused(predictions):
     ramjax.uncertainty_fit(predicted_error_t[:-1], probs_t, label)
   with pytest.raises(AssertionError):
     ramjax.uncertainty_fit(predicted_error_t, probs_t, jnp.zeros(M))
+
+
+def test_the_fitted_temperature_has_the_highest_likelihood(predictions):
+  """Against SciPy's minimiser; one for each number of glimpses."""
+  _, probs_t, label = predictions
+  found_t = jax.jit(jax.vmap(ramjax.fit_temperature, (0, None)))(probs_t, label)
+  rows = np.arange(M)
+
+  def cross_entropy(log_temperature, probs):
+    logits = np.log(np.float64(probs)) / np.exp(log_temperature)
+    return -scipy.special.log_softmax(logits, axis=-1)[rows, label].mean()
+
+  expected_t = [
+    np.exp(scipy.optimize.minimize_scalar(cross_entropy, args=(probs,)).x)
+    for probs in np.asarray(probs_t)
+  ]
+  np.testing.assert_allclose(found_t, expected_t, rtol=1e-3)
+  assert max(expected_t) > 2 * min(expected_t)
+
+
+def test_a_tempered_belief_is_calibrated_and_of_the_same_class(predictions):
+  _, probs_t, label = predictions
+  probs = probs_t[-1]
+  tempered = ramjax.temper(probs, ramjax.fit_temperature(probs, label))
+  np.testing.assert_array_equal(tempered.argmax(-1), probs.argmax(-1))
+  np.testing.assert_allclose(tempered.sum(-1), 1, rtol=1e-5)
+  before = ramjax.expected_calibration_error(probs, label)
+  assert ramjax.expected_calibration_error(tempered, label) < before / 2
+  np.testing.assert_allclose(ramjax.temper(probs, jnp.float32(1.0)), probs, rtol=1e-5)
+
+
+def test_temperatures_stay_finite_and_nan_is_told():
+  """Always right and sure, an underflowed probability, and a belief that is not finite."""
+  probs, label = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
+  assert ramjax.fit_temperature(probs, label) < 0.01
+  assert jnp.isfinite(ramjax.temper(probs, jnp.float32(150.0))).all()
+  assert jnp.isnan(ramjax.fit_temperature(probs.at[0, 0].set(jnp.nan), label))

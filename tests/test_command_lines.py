@@ -62,6 +62,10 @@ SCRIPTS = {
     (["--workdir="], "--workdir must name a trained run", 2),
   ],
   "calibration": [([], "--workdir must name a trained run", 2)],
+  "stopping_rules": [
+    ([], "--workdir must name a trained run", 2),
+    (["--workdir=x", "--max_glimpses=1"], "max_glimpses must be at least 2, not 1", 2),
+  ],
   "error_rates": [([], "--workdir must name a trained run", 2)],
   "convergence": [
     (["--objective=both"], "objective must not be given", 2),
@@ -101,7 +105,7 @@ SCRIPTS = {
   ],
   "report": [(["--chek"], "Unknown command line flag 'chek'", 2)],
 }
-TRAINED = ("glimpse_generalization", "calibration", "error_rates")
+TRAINED = ("glimpse_generalization", "calibration", "error_rates", "stopping_rules")
 WITHOUT_DATA = (*TRAINED, "benchmark", "report")
 
 

@@ -323,6 +323,24 @@ def test_evaluation_under_the_released_protocol(trained, tmp_path):
   assert (tmp_path / "glimpse_generalization.png").stat().st_size > 10_000
 
 
+def test_stopping_rules_are_compared(evaluated, tmp_path):
+  """The bounds of the paper with all glimpses are the evaluation with all of them."""
+  printed = run(
+    "stopping_rules",
+    f"--workdir={evaluated}",
+    "--max_glimpses=4",
+    f"--output={tmp_path / 'rules.json'}",
+  )
+  assert "| both | bounds p ± βu (the paper) | 1 |" in printed
+  [found] = json.loads((tmp_path / "rules.json").read_text())["runs"]
+  last = found["rules"][0]["points"][-1]
+  assert last["mean_glimpses"] == 4
+  expected = json.loads((evaluated / "glimpse_generalization.json").read_text())
+  accuracy = expected["runs"][0]["fixed"][3]["accuracy"]
+  assert last["accuracy"] == pytest.approx(accuracy)
+  assert (tmp_path / "rules.png").stat().st_size > 10_000
+
+
 def test_calibration_is_that_of_the_evaluated_model(evaluated):
   """The same rollouts as in the evaluation, so the same accuracies and norms."""
   printed = run("calibration", f"--workdir={evaluated}", "--max_glimpses=4")

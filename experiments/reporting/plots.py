@@ -123,6 +123,35 @@ def calibration(results: Results) -> Figure:
   return drawn
 
 
+def stopping_rules(results: Results) -> Figure:
+  """Error of each stopping rule against the mean number of glimpses.
+
+  A panel for each group of runs, a line for each rule: the mean over the runs.
+  """
+  groups = group_runs(results["runs"])
+  drawn = figures.figure(max(7.5, 3.8 * len(groups)), 4.6)
+  panels = drawn.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+  for axes, group in zip(panels, groups, strict=True):
+    curves = zip(*(run["rules"] for run in group.runs), strict=True)
+    for of_runs, color in zip(curves, figures.MORE_COLORS, strict=False):
+      means = [_points([rule["points"]], "mean_glimpses")[0] for rule in of_runs]
+      errors = [100 * (1 - _points([r["points"]], "accuracy")[0]) for r in of_runs]
+      most = min(_MOST_GLIMPSES, max(each[-1] for each in means))
+      x = np.linspace(1.0, most, 200)
+      y = [
+        np.interp(x, mean, error, left=np.nan, right=np.nan)
+        for mean, error in zip(means, errors, strict=True)
+      ]
+      label = of_runs[0]["name"] if axes is panels[0] else None
+      axes.plot(x, np.mean(y, axis=0), color=color, lw=1.6, label=label)
+    axes.set_xlabel("mean number of glimpses")
+    axes.set_title(group.labelled, fontsize=9, color=figures.INK, loc="left")
+    _logarithmic(axes)
+  panels[0].set_ylabel("error, %")
+  figures.shared_legend(drawn)
+  return drawn
+
+
 def records(results: Results) -> Figure:
   """What recipes reach: error against time, glimpses and mean number of glimpses.
 
@@ -160,11 +189,8 @@ def records(results: Results) -> Figure:
   }
   for axes, (title, label) in titles.items():
     axes.set_title(title, fontsize=9, color=figures.INK, loc="left")
-    axes.set(xlabel=label, ylabel="error, %", yscale="log")
-    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.yaxis.set_major_locator(ticker.LogLocator(10, (1, 2, 5)))
-    figures.tidy(axes)
+    axes.set(xlabel=label, ylabel="error, %")
+    _logarithmic(axes)
   fixed.set_xscale("log")
   numbers = sorted({int(x) for line in fixed.lines for x in line.get_xdata()})
   fixed.set_xticks(numbers, map(str, numbers))
@@ -177,6 +203,15 @@ def records(results: Results) -> Figure:
 def _points(lists: Sequence[Sequence[Mapping[str, Any]]], name: str) -> np.ndarray:
   """A number of each point of each list [runs, points]."""
   return np.array([[point[name] for point in points] for points in lists], float)
+
+
+def _logarithmic(axes: Axes) -> None:
+  """A logarithmic vertical axis of errors in percent, with plain numbers."""
+  axes.set_yscale("log")
+  axes.yaxis.set_major_locator(ticker.LogLocator(10, (1, 2, 5)))
+  axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+  figures.tidy(axes)
 
 
 def _range(axes: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:

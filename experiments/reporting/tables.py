@@ -371,6 +371,28 @@ def objectives(results: Results) -> str:
   return _markdown(["dataset", "N", "n", *(f"`{name}`" for name in names)], rows)
 
 
+def stopping_rules(results: Results) -> str:
+  """Accuracy of each stopping rule at some mean numbers of glimpses, and its area."""
+  means = (3, 4, 5, 6)
+  rows = []
+  for group in group_runs(results["runs"]):
+    for number, rule in enumerate(group.runs[0]["rules"]):
+      of_runs = [run["rules"][number] for run in group.runs]
+      curves = [{"dynamic": each["points"]} for each in of_runs]
+      rows.append(
+        [
+          *(group.label, rule["name"], str(len(of_runs))),
+          *(spread(_at_mean(curves, mean)) for mean in means),
+          spread(_values(of_runs, "area")),
+        ]
+      )
+  numbers = sorted({run["train_num_glimpses"] for run in results["runs"]})
+  until = str(numbers[0]) if len(numbers) == 1 else "those of the training"
+  columns = [f"{mean} glimpses on average" for mean in means]
+  area = f"mean from 2 to {until}"
+  return _markdown(["objective", "rule", "n", *columns, area], rows)
+
+
 def baselines(results: Results) -> str:
   """Error in % of networks that see the whole image: one row for each."""
   rows = [
@@ -419,6 +441,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "records": records,
   "classes": classes,
   "objectives": objectives,
+  "stopping_rules": stopping_rules,
   "baselines": baselines,
 }
 """The tables by name."""
