@@ -60,8 +60,10 @@ from ramjax.policy import (
   uniform_location,
 )
 from ramjax.prediction import Prediction, predict
+from ramjax.predictor import Answer, Predictor, load
 from ramjax.ram import recurrent_attention_model
 from ramjax.rollouts import Rollout, rollout
+from ramjax.run_folder import RunError
 from ramjax.stopping import (
   at_stop,
   first_decision,
@@ -80,6 +82,7 @@ from ramjax.training import (
 __version__ = "0.1.0"
 
 __all__ = [
+  "Answer",
   "Config",
   "ConfigError",
   "Decision",
@@ -93,9 +96,11 @@ __all__ = [
   "Params",
   "Policy",
   "Prediction",
+  "Predictor",
   "ReleasedEvaluation",
   "Reliability",
   "Rollout",
+  "RunError",
   "TermWeights",
   "TrainConfig",
   "TrainState",
@@ -125,6 +130,7 @@ __all__ = [
   "is_decided_as_released",
   "learned_gaussian_policy",
   "leave_one_out",
+  "load",
   "location_log_prob",
   "log_polar_glimpse",
   "look_until_decided",

@@ -232,3 +232,8 @@ def refuse_unknown(
     raise ConfigError(
       f"written by a newer version of ramjax: field {', '.join(unknown)}"
     )
+
+
+def one_line(error: BaseException) -> str:
+  """What an error says, in one line of at most 200 characters."""
+  return " ".join(str(error).split())[:200]

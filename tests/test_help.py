@@ -12,7 +12,9 @@ SCRIPTS = sorted(
   for path in (pathlib.Path(__file__).parent.parent / "experiments").glob("*.py")
   if path.stem != "__init__"
 )
-RUNS_NEEDED = {"calibration", "error_rates", "glimpse_generalization"}
+RUNS_NEEDED = {
+  *("calibration", "error_rates", "glimpse_generalization", "stopping_rules")
+}
 
 
 def flags_of(path):

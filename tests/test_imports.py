@@ -54,6 +54,8 @@ ORDER = [
   "digest",
   "orbax_patches",
   "checkpoint",
+  "run_folder",
+  "predictor",
 ]
 """A module may import only modules that stand above it in this list."""
 

@@ -8,14 +8,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-import ramjax
 from experiments.cli import errors, flags
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
-from ramjax import data, parallel
+from ramjax import data, parallel, run_folder
 from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.data.datasets import check_dataset, is_dataset_of, reading
@@ -150,16 +148,8 @@ def _newest_step(workdir: workdir_lib.Workdir) -> int | None:
 def restore_params(
   workdir: workdir_lib.Workdir, config: Config, *, best: bool = False
 ) -> Params:
-  """The parameters of the newest checkpoint of a run, or of the best.
-
-  Raises:
-    CheckpointError: if it has none yet, or it cannot be read.
-  """
-  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
-  init = functools.partial(ramjax.init_train_state, config=config, optimizer=optimizer)
-  with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-    state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
-  return state.params
+  """The newest parameters of a run; see `ramjax.run_folder.restore_params`."""
+  return run_folder.restore_params(workdir.path, config, best=best)
 
 
 def train_seconds(workdir: workdir_lib.Workdir, config: Config) -> float | None:

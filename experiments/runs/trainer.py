@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+import ramjax
 from experiments.cli import signals
 from experiments.reporting import figures, plots, rollout_figure
+from experiments.runs import files
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import Program, chunks, run_keys, split_history
 from experiments.runs.run import Run, finished_accuracy
@@ -26,7 +28,7 @@ from experiments.runs.skipped import chunk_means
 from experiments.runs.training import Training, resumed
 from experiments.runs.workdir import Workdir
 from ramjax import data, evaluation, parallel
-from ramjax.config import Config
+from ramjax.config import Config, EvaluationConfig
 from ramjax.data.batches import evaluation_images
 from ramjax.networks import Params
 
@@ -115,9 +117,11 @@ def _train_to_the_end(
     _train_epochs(training)
     scores = program.test(training.state.params)
     training.write("test", scores)
-  if parallel.is_first_process() and figure_format:
+  if parallel.is_first_process():
     for run, state in zip(training.runs, program.split(training.state), strict=True):
-      _draw(run, dataset, state.params, figure_format)
+      _fit_confidence(run, dataset, state.params)
+      if figure_format:
+        _draw(run, dataset, state.params, figure_format)
   accuracy = [values["accuracy"] for values in scores]
   return list(zip(training.runs, accuracy, strict=True))
 
@@ -172,6 +176,32 @@ def _save_and_stop(training: Training, stop_signal: signals.Stop) -> NoReturn:
   stop_signal.request(stop_signal.signum or signal.SIGTERM)
   training.save(required=True)
   raise stop_signal.interrupted(f"saved at step {training.step}")
+
+
+def _fit_confidence(run: Run, dataset: data.Dataset, params: Params) -> None:
+  """Writes the temperatures that make confidences of p, see `ramjax.fit_temperature`.
+
+  They are fitted to one rollout of each validation image, one for each number of
+  glimpses of the training.
+  """
+  images, labels = dataset.validation
+  num_glimpses = run.config.train.num_glimpses
+  prediction = ramjax.predict(
+    run_keys(run.config.train.seed).validation,
+    params,
+    jnp.asarray(images),
+    model=run.config.model,
+    evaluation_config=EvaluationConfig(num_glimpses=num_glimpses),
+    preprocess=dataset.preprocess,
+  )
+  found_t = _fit_temperatures(prediction.probs_t, jnp.asarray(labels))
+  if np.isfinite(found_t).all():  # some belief is not finite otherwise
+    written = {"temperature_t": np.asarray(found_t).tolist()}
+    written |= {"split": "validation", "num_images": len(labels)}
+    files.write_json(run.workdir.confidence, written)
+
+
+_fit_temperatures = jax.jit(jax.vmap(ramjax.fit_temperature, (0, None)))
 
 
 def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 from experiments.cli.errors import RunError, UsageError
 from experiments.runs import files
 from experiments.runs.provenance import provenance
-from ramjax.config import Config, ConfigError, TrainConfig, differing_fields
+from ramjax import run_folder
+from ramjax.config import Config, TrainConfig, differing_fields
 from ramjax.data import DatasetInfo
 from ramjax.data.info import describe_changes
 
@@ -33,9 +31,10 @@ class Workdir:
 
   path: pathlib.Path
 
-  config = property(lambda self: self.path / "config.json")
+  config = property(lambda self: self.path / run_folder.CONFIG)
   metrics = property(lambda self: self.path / "metrics.jsonl")
-  checkpoints = property(lambda self: self.path / "checkpoints")
+  checkpoints = property(lambda self: self.path / run_folder.CHECKPOINTS)
+  confidence = property(lambda self: self.path / run_folder.CONFIDENCE)
   tensorboard = property(lambda self: self.path / "tensorboard")
   figures = property(lambda self: self.path / "figures")
 
@@ -158,40 +157,10 @@ def _write_config(workdir: Workdir, config: Config, info: DatasetInfo | None) ->
 
 
 def read_config(workdir: Workdir) -> Config:
-  """The configuration of the run in a folder.
-
-  Raises:
-    RunError: if there is no run, its configuration is damaged, or this version of
-      ramjax cannot read it.
-  """
-  return _read(workdir)[0]
+  """The configuration of the run in a folder; see `ramjax.run_folder.read_config`."""
+  return run_folder.read_config(workdir.path)
 
 
 def read_info(workdir: Workdir) -> DatasetInfo | None:
-  """What a run recorded of its data; None if an earlier version wrote it.
-
-  Raises:
-    RunError: as `read_config`.
-  """
-  return _read(workdir)[1]
-
-
-def _read(workdir: Workdir) -> tuple[Config, DatasetInfo | None]:
-  """Configuration and data of the run in a folder; errors as `read_config`."""
-  file = workdir.config
-  try:
-    content: Mapping[str, Any] = json.loads(file.read_text())
-    config = Config.from_dict(content["config"])
-    described = content.get("data")
-    info = DatasetInfo.from_dict(described, prefix="data.") if described else None
-    return config, info
-  except OSError as error:
-    raise RunError(
-      f"{workdir.path} holds no run ({file.name}: {error.strerror}); train one by"
-      f" `python -m experiments.train --workdir={workdir.path}`"
-    ) from error
-  except (ValueError, KeyError, TypeError, RecursionError) as error:
-    reason = " ".join(str(error).split())[:200]
-    if isinstance(error, ConfigError):
-      raise RunError(f"{file}: {reason}") from error
-    raise RunError(f"{file} is damaged ({reason}); give another --workdir") from error
+  """What a run recorded of its data; see `ramjax.run_folder.read_info`."""
+  return run_folder.read_info(workdir.path)

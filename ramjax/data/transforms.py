@@ -168,11 +168,27 @@ def normalize(
     Images [..., H, W, C], float32.
   """
   _check_stored(images=images)
+  return standardize(images.astype(jnp.float32) / 255.0, mean=mean, std=std)
+
+
+def standardize(
+  images: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+  """Images in units of the deviation, (x - mean) / std.
+
+  Args:
+    images: one or more images [..., H, W, C], float, in 0…1.
+    mean: mean of each channel, in 0…1.
+    std: standard deviation of each channel, in 0…1.
+
+  Returns:
+    Images [..., H, W, C], float32.
+  """
   check_shape((..., len(mean)), hint="one mean a channel", images=images)
   channel_axis = (1,) * (images.ndim - 1) + (-1,)
   offset = jnp.array(mean, jnp.float32).reshape(channel_axis)
   scale = jnp.array(std, jnp.float32).reshape(channel_axis)
-  return (images.astype(jnp.float32) / 255.0 - offset) / scale
+  return (images - offset) / scale
 
 
 def _check_stored(**arrays: jax.Array) -> None:

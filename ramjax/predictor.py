@@ -1,0 +1,266 @@
+"""Answers: what a trained run says of new images."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from ramjax import calibration, run_folder, stopping
+from ramjax.config import Config, ConfigError
+from ramjax.data import DatasetInfo
+from ramjax.data.transforms import standardize
+from ramjax.model import Model, PyTree
+from ramjax.ram import as_model
+from ramjax.rollouts import rollout
+
+_MOST_GLIMPSES = 50
+"""So many glimpses a model takes at most when it stops by itself, unless asked."""
+
+_CHANNELS = (1, 2, 3, 4)
+"""An axis of so many entries is that of the channels, not of pixels."""
+
+
+class Answer(NamedTuple):
+  """What a model says of I images. For a single image, the axis I is missing.
+
+  Attributes:
+    label: number of the most probable class, int32.
+    probs: softmax outputs p after the last glimpse taken.
+    predicted_error: self-uncertainties u then.
+    confidence: probability in [0, 1] that `label` is right: the largest p, calibrated
+      (see `Predictor.is_calibrated`).
+    num_glimpses: number of glimpses taken, int32.
+    location_t: location (x, y) in [-1, 1] of each glimpse, also of those that the model
+      would have taken after the last one; with several rollouts, of the first.
+    probs_t: p after each of these glimpses.
+    predicted_error_t: u after each of them.
+  """
+
+  label: jax.Array  # [I]
+  probs: jax.Array  # [I, K]
+  predicted_error: jax.Array  # [I, K]
+  confidence: jax.Array  # [I]
+  num_glimpses: jax.Array  # [I]
+  location_t: jax.Array  # [T, I, 2]
+  probs_t: jax.Array  # [T, I, K]
+  predicted_error_t: jax.Array  # [T, I, K]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+  """A trained model with what it needs of its data; see `ramjax.load`.
+
+  Attributes:
+    config: the run.
+    params: its parameters.
+    info: what it recorded of its data: normalisation and names of the classes.
+    temperature_t: the temperature of p after each glimpse, fitted to the validation
+      images; None if the run has none.
+  """
+
+  config: Config
+  params: PyTree
+  info: DatasetInfo
+  temperature_t: tuple[float, ...] | None = None
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """The names of the K classes, or their numbers."""
+    return self.info.labels
+
+  @property
+  def is_calibrated(self) -> bool:
+    """Whether `Answer.confidence` is calibrated; if not, it is the largest p."""
+    return self.temperature_t is not None
+
+  def __call__(
+    self,
+    images: Any,
+    *,
+    key: jax.Array | None = None,
+    beta: float | None = None,
+    num_glimpses: int | None = None,
+    num_samples: int = 1,
+  ) -> Answer:
+    """Looks at images.
+
+    Args:
+      images: one image [H, W] or [H, W, C], or several [I, H, W] or [I, H, W, C]. They
+        are uint8 from 0 to 255, or float from 0 to 1. Height and width may differ from
+        those of the training; objects should have the size that they had there.
+      key: typed PRNG key of first locations and policy; None is key 0.
+      beta: exploration rate: the model stops by itself, by the rule of the paper. None
+        takes all glimpses.
+      num_glimpses: number of glimpses, with `beta` at most; None is as many as in
+        training, with `beta` 50.
+      num_samples: rollouts whose predictions are averaged, M.
+
+    Returns:
+      The answer.
+
+    Raises:
+      ConfigError: if the images do not fit the model, or a number is out of range.
+
+    >>> import numpy as np, ramjax  # doctest: +SKIP
+    >>> answer = ramjax.load("runs/mnist_both_seed0")(np.zeros((28, 28), np.uint8))
+    """
+    if num_glimpses is None:
+      given = self.config.train.num_glimpses
+      num_glimpses = given if beta is None else max(given, _MOST_GLIMPSES)
+    for name, value in (("num_glimpses", num_glimpses), ("num_samples", num_samples)):
+      if value < 1:
+        raise ConfigError(f"{name} must be at least 1, not {value}")
+    if beta is not None and not 0 <= beta < float("inf"):
+      raise ConfigError(f"beta must be finite and at least 0, not {beta}")
+    shown, single = self.prepare(images)
+    answer = _answer(
+      jax.random.key(0) if key is None else key,
+      self.params,
+      shown,
+      None if beta is None else jnp.float32(beta),
+      jnp.asarray(self.temperature_t or (1.0,), jnp.float32),
+      model=as_model(self.config.model),
+      num_glimpses=num_glimpses,
+      num_samples=num_samples,
+    )
+    if not single:
+      return answer
+    return Answer(
+      **{
+        name: values[:, 0] if name.endswith("_t") else values[0]
+        for name, values in answer._asdict().items()
+      }
+    )
+
+  def prepare(self, images: Any) -> tuple[jax.Array, bool]:
+    """Images as the model sees them.
+
+    Args:
+      images: see `__call__`.
+
+    Returns:
+      Normalised images [I, H, W, C], float32, and whether a single one was given.
+
+    Raises:
+      ConfigError: if they do not fit the model.
+    """
+    pixels = np.asarray(images)
+    channels = self.info.image_shape[-1]
+    has_channels = pixels.ndim == 3 and pixels.shape[-1] in {*_CHANNELS, channels}
+    if pixels.ndim == 2 or (pixels.ndim == 3 and not has_channels):
+      pixels = pixels[..., None]
+    single = pixels.ndim == 3
+    if single:
+      pixels = pixels[None]
+    if pixels.ndim != 4 or pixels.shape[-1] != channels:
+      raise ConfigError(
+        f"images must be [H, W, {channels}] or [I, H, W, {channels}], as the run was"
+        f" trained on images of {channels} channel{'s' * (channels > 1)}, not"
+        f" {list(np.shape(images))}; convert them"
+      )
+    least = self.config.model.patch_size
+    if min(pixels.shape[1:3]) < least:
+      raise ConfigError(
+        f"images of {pixels.shape[1]} x {pixels.shape[2]} pixels are smaller than a"
+        f" patch of the model, {least} x {least}; enlarge them"
+      )
+    if pixels.dtype != np.uint8:
+      if not np.issubdtype(pixels.dtype, np.floating):
+        raise ConfigError(f"images must be uint8 or float, not {pixels.dtype}")
+      if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise ConfigError(
+          "images of float must be from 0 to 1; divide them by their largest value"
+        )
+    scaled = pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1)
+    mean, std = self.info.mean, self.info.std
+    return standardize(jnp.asarray(scaled), mean=mean, std=std), single
+
+
+def load(folder: str | pathlib.Path, *, best: bool = False) -> Predictor:
+  """The trained model in the folder of a run, ready to look at images.
+
+  Neither its training data nor the network is needed. Reading checkpoints needs the
+  extra `checkpoint`.
+
+  Args:
+    folder: what `python -m experiments.train` calls --workdir.
+    best: whether to take the state with the best validation accuracy, not the newest.
+
+  Returns:
+    The model.
+
+  Raises:
+    RunError: if it is no run, or an earlier version wrote it, which recorded too little.
+    CheckpointError: if it has no checkpoint, or that cannot be read.
+  """
+  path = pathlib.Path(folder)
+  config = run_folder.read_config(path)
+  info = run_folder.read_info(path)
+  if info is None:
+    raise run_folder.RunError(
+      f"{path} was trained by an earlier version of ramjax, which did not record the"
+      " normalisation; resume it by its command, and it will be recorded"
+    )
+  temperature_t = run_folder.read_temperatures(path)
+  if temperature_t is None:
+    logging.warning(
+      "%s has no %s: confidence is the largest p, not calibrated; its training has not"
+      " ended, or an earlier version wrote it",
+      path,
+      run_folder.CONFIDENCE,
+    )
+  params = run_folder.restore_params(path, config, best=best)
+  return Predictor(config, params, info, temperature_t)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_glimpses", "num_samples"))
+def _answer(
+  key: jax.Array,
+  params: PyTree,
+  images: jax.Array,
+  beta: jax.Array | None,
+  temperature_t: jax.Array,
+  *,
+  model: Model,
+  num_glimpses: int,
+  num_samples: int,
+) -> Answer:
+  """The answer for normalised images [I, H, W, C]."""
+
+  def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    unrolled = rollout(
+      jax.random.fold_in(key, sample),
+      params,
+      images,
+      model=model,
+      num_glimpses=num_glimpses,
+    )
+    return unrolled.location_t, unrolled.probs_t, unrolled.predicted_error_t
+
+  looked = jax.lax.map(look, jnp.arange(num_samples))
+  location_t = looked[0][0]
+  probs_t, error_t = (values.mean(axis=0) for values in looked[1:])
+  if beta is None:
+    taken = jnp.full(images.shape[0], num_glimpses, jnp.int32)
+  else:
+    taken = stopping.stopping_time(probs_t, error_t, beta=beta)
+  at_stop = jax.vmap(stopping.at_stop, (-1, None), -1)
+  probs, error = at_stop(probs_t, taken), at_stop(error_t, taken)
+  temperature = temperature_t[jnp.minimum(taken, temperature_t.shape[0]) - 1]
+  return Answer(
+    label=jnp.argmax(probs, axis=-1).astype(jnp.int32),
+    probs=probs,
+    predicted_error=error,
+    confidence=calibration.temper(probs, temperature).max(axis=-1),
+    num_glimpses=taken,
+    location_t=location_t,
+    probs_t=probs_t,
+    predicted_error_t=error_t,
+  )

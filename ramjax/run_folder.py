@@ -1,0 +1,102 @@
+"""The folder of a trained run, read: configuration, data, parameters, temperatures.
+
+`python -m experiments.train` writes it. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ramjax import fields
+from ramjax.checkpoint import Checkpoints
+from ramjax.config import Config, ConfigError
+from ramjax.data import DatasetInfo
+from ramjax.model import PyTree
+from ramjax.optimizer import make_optimizer
+from ramjax.training import init_train_state
+
+CONFIG, CHECKPOINTS, CONFIDENCE = "config.json", "checkpoints", "confidence.json"
+"""Names of what a run writes."""
+
+
+class RunError(Exception):
+  """A run that cannot be read or done; the message is one line."""
+
+
+def read_config(folder: pathlib.Path) -> Config:
+  """The configuration of the run in a folder.
+
+  Raises:
+    RunError: if there is no run, its configuration is damaged, or this version of
+      ramjax cannot read it.
+  """
+  return _read(folder)[0]
+
+
+def read_info(folder: pathlib.Path) -> DatasetInfo | None:
+  """What a run recorded of its data; None if an earlier version wrote it.
+
+  Raises:
+    RunError: as `read_config`.
+  """
+  return _read(folder)[1]
+
+
+def read_temperatures(folder: pathlib.Path) -> tuple[float, ...] | None:
+  """The temperature of p after each glimpse; None if the run has not fitted any.
+
+  Raises:
+    RunError: if the file is damaged.
+  """
+  file = folder / CONFIDENCE
+  try:
+    found = json.loads(file.read_text())["temperature_t"]
+    if not found or not all(0 < float(each) < float("inf") for each in found):
+      raise ValueError("temperatures must be above 0")
+    return tuple(map(float, found))
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise RunError(f"{file} is damaged ({fields.one_line(error)})") from error
+
+
+def restore_params(
+  folder: pathlib.Path, config: Config, *, best: bool = False
+) -> PyTree:
+  """The parameters of the newest checkpoint of a run, or of the best.
+
+  Raises:
+    CheckpointError: if it has none yet, or it cannot be read.
+  """
+  optimizer = make_optimizer(config.train, steps_per_epoch=1)
+  init = functools.partial(init_train_state, config=config, optimizer=optimizer)
+  with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+    state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
+  return state.params
+
+
+def _read(folder: pathlib.Path) -> tuple[Config, DatasetInfo | None]:
+  """Configuration and data of the run in a folder; errors as `read_config`."""
+  file = folder / CONFIG
+  try:
+    content: Mapping[str, Any] = json.loads(file.read_text())
+    config = Config.from_dict(content["config"])
+    described = content.get("data")
+    info = DatasetInfo.from_dict(described, prefix="data.") if described else None
+    return config, info
+  except OSError as error:
+    raise RunError(
+      f"{folder} holds no run ({file.name}: {error.strerror}); train one by"
+      f" `python -m experiments.train --workdir={folder}`"
+    ) from error
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
+    reason = fields.one_line(error)
+    if isinstance(error, ConfigError):
+      raise RunError(f"{file}: {reason}") from error
+    raise RunError(f"{file} is damaged ({reason}); give another --workdir") from error
