@@ -196,6 +196,12 @@ def fit_temperature(probs: jax.Array, label: jax.Array) -> jax.Array:
 
   Raises:
     AssertionError: if an array has the wrong rank, shape or dtype.
+
+  >>> import jax.numpy as jnp
+  >>> probs = jnp.array([[0.6, 0.4]] * 5)  # right in four of five: .8, odds 4 to 1
+  >>> temperature = fit_temperature(probs, jnp.array([0, 0, 0, 0, 1]))
+  >>> [round(prob, 3) for prob in temper(probs[0], temperature).tolist()]
+  [0.8, 0.2]
   """
   check_shape((None, None), hint="for a time axis, use jax.vmap", probs=probs)
   _check(probs, label)

@@ -107,9 +107,6 @@ class Predictor:
 
     Raises:
       ConfigError: if the images do not fit the model, or a number is out of range.
-
-    >>> import numpy as np, ramjax  # doctest: +SKIP
-    >>> answer = ramjax.load("runs/mnist_both_seed0")(np.zeros((28, 28), np.uint8))
     """
     if num_glimpses is None:
       given = self.config.train.num_glimpses
