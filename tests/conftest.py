@@ -40,10 +40,13 @@ def dataset() -> data.Dataset:
 
 
 @pytest.fixture(scope="session")
-def npz_file(dataset, tmp_path_factory):
-  """The same images for scripts: `--dataset=npz:FILE`."""
+def npz_file(tmp_path_factory):
+  """The same images for scripts: `--dataset=npz:FILE`.
+
+  They do not come from the fixture `dataset`, for which a module may have its own.
+  """
   path = tmp_path_factory.mktemp("synthetic") / "images.npz"
-  synthetic.write_npz(path, dataset)
+  synthetic.write_npz(path, synthetic.make())
   return path
 
 
