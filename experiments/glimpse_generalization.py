@@ -2,8 +2,8 @@
 
 `python -m experiments.glimpse_generalization --workdir=RUN[,RUN…]` evaluates each run
 with fixed numbers of glimpses, 1 to --max_glimpses, and with a dynamic number for each of
---betas. --protocol=released does so as the paper's code does. It writes glimpse_generalization.json and .png into the first folder, or where
---output says.
+--betas; with --protocol=released as the paper's code does. It writes
+glimpse_generalization.json and .png into the first folder, or where --output says.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def main() -> None:
     if is_first:
       described.append({**run.describe(), **scored})
       print(
-        f"{run.workdir.path}: {run.config.objective.name}, M = {evaluation_config.num_samples},"
-        f" {seconds:.1f} s"
+        f"{run.workdir.path}: {run.config.objective.name},"
+        f" M = {evaluation_config.num_samples}, {seconds:.1f} s"
       )
       _print_table(described[-1])
   if is_first:

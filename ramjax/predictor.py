@@ -189,6 +189,7 @@ def load(folder: str | pathlib.Path, *, best: bool = False) -> Predictor:
   Args:
     folder: what `python -m experiments.train` calls --workdir.
     best: whether to take the state with the best validation accuracy, not the newest.
+      The temperatures of the confidence are those of the newest all the same.
 
   Returns:
     The model.

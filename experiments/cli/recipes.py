@@ -40,8 +40,8 @@ _SMALL: Mapping[str, str | int | float] = {
   "num_epochs": 6,
 }
 
-# So short a training on 28x28 pixels wants more images, not more rollouts of each. Muon
-# takes two fifths of a step of 256 rollouts, so that 512 are cheaper for each.
+# So short a training on 28x28 pixels wants more images, not more rollouts of each. The work
+# of Muon does not grow with the batch, so a large batch is cheaper for each rollout.
 _MNIST_SMALL: Mapping[str, str | int | float] = {
   "batch_size": 512,
   "rollouts_per_image": 1,
