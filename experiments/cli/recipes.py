@@ -40,9 +40,10 @@ _SMALL: Mapping[str, str | int | float] = {
   "num_epochs": 6,
 }
 
-# So short a training on 28x28 pixels wants more images, not more rollouts of each. The work
-# of Muon does not grow with the batch, so a large batch is cheaper for each rollout.
-_MNIST_SMALL: Mapping[str, str | int | float] = {
+# So short a training on 28x28 pixels wants more images, not more rollouts of each (chosen on
+# MNIST). The work of Muon does not grow with the batch, so a large batch is cheaper for each
+# rollout.
+_SMALL_ON_28: Mapping[str, str | int | float] = {
   "batch_size": 512,
   "rollouts_per_image": 1,
   "baseline": "network",
@@ -77,7 +78,12 @@ _TASKS: Mapping[str, Mapping[str, str | int | float]] = {
     "location_std": 0.15,
     "num_epochs": 100,
   },
-  "fashion_mnist": {"dataset": "fashion_mnist", "num_glimpses": 12, "num_epochs": 60},
+  "fashion_mnist": {
+    "dataset": "fashion_mnist",
+    "num_glimpses": 12,
+    "num_scales": 3,
+    "num_epochs": 60,
+  },
 }
 
 RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
@@ -102,7 +108,7 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
       **_LOOKING,
       **task,
       **_SMALL,
-      **(_MNIST_SMALL if name == "mnist" else {}),
+      **(_SMALL_ON_28 if name in ("mnist", "fashion_mnist") else {}),
     }
     for name, task in _TASKS.items()
   },
