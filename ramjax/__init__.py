@@ -60,7 +60,7 @@ from ramjax.policy import (
   uniform_location,
 )
 from ramjax.prediction import Prediction, predict
-from ramjax.predictor import Answer, Predictor, load
+from ramjax.predictor import Answer, Predictor, Scanpaths, load, pretrained
 from ramjax.ram import recurrent_attention_model
 from ramjax.rollouts import Rollout, rollout
 from ramjax.run_folder import RunError
@@ -101,6 +101,7 @@ __all__ = [
   "Reliability",
   "Rollout",
   "RunError",
+  "Scanpaths",
   "TermWeights",
   "TrainConfig",
   "TrainState",
@@ -142,6 +143,7 @@ __all__ = [
   "patch_origin",
   "predict",
   "predict_error",
+  "pretrained",
   "recurrent_attention_model",
   "reinforce_loss",
   "reliability",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
+from importlib import resources
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ramjax import calibration, run_folder, stopping
+from ramjax import calibration, model_file, run_folder, stopping
 from ramjax.config import Config, ConfigError
 from ramjax.data import DatasetInfo
 from ramjax.data.transforms import standardize
@@ -53,6 +55,20 @@ class Answer(NamedTuple):
   predicted_error_t: jax.Array  # [T, I, K]
 
 
+class Scanpaths(NamedTuple):
+  """Rollouts of T glimpses at I images, M of each. For a single image, I is missing.
+
+  Attributes:
+    location_t: location (x, y) in [-1, 1] of each glimpse.
+    probs_t: softmax outputs p after each glimpse.
+    predicted_error_t: self-uncertainties u after each glimpse.
+  """
+
+  location_t: jax.Array  # [T, M, I, 2]
+  probs_t: jax.Array  # [T, M, I, K]
+  predicted_error_t: jax.Array  # [T, M, I, K]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
   """A trained model with what it needs of its data; see `ramjax.load`.
@@ -63,12 +79,14 @@ class Predictor:
     info: what it recorded of its data: normalisation and names of the classes.
     temperature_t: the temperature of p after each glimpse, fitted to the validation
       images; None if the run has none.
+    facts: what was recorded of a published model: its task, recipe and errors.
   """
 
   config: Config
   params: PyTree
   info: DatasetInfo
   temperature_t: tuple[float, ...] | None = None
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -111,14 +129,12 @@ class Predictor:
     if num_glimpses is None:
       given = self.config.train.num_glimpses
       num_glimpses = given if beta is None else max(given, _MOST_GLIMPSES)
-    for name, value in (("num_glimpses", num_glimpses), ("num_samples", num_samples)):
-      if value < 1:
-        raise ConfigError(f"{name} must be at least 1, not {value}")
+    _check_at_least_1(num_glimpses=num_glimpses, num_samples=num_samples)
     if beta is not None and not 0 <= beta < float("inf"):
       raise ConfigError(f"beta must be finite and at least 0, not {beta}")
     shown, single = self.prepare(images)
     answer = _answer(
-      jax.random.key(0) if key is None else key,
+      _key(key),
       self.params,
       shown,
       None if beta is None else jnp.float32(beta),
@@ -135,6 +151,62 @@ class Predictor:
         for name, values in answer._asdict().items()
       }
     )
+
+  def scanpaths(
+    self,
+    images: Any,
+    *,
+    key: jax.Array | None = None,
+    num_glimpses: int | None = None,
+    num_samples: int = 1,
+  ) -> Scanpaths:
+    """The rollouts behind an answer, one by one.
+
+    Args:
+      images: see `__call__`, as the other arguments; the same ones give the rollouts of
+        the same answer.
+      key: typed PRNG key; None is key 0.
+      num_glimpses: number of glimpses T; None is as many as in training.
+      num_samples: rollouts of each image, M.
+
+    Returns:
+      The rollouts.
+
+    Raises:
+      ConfigError: as `__call__`.
+    """
+    if num_glimpses is None:
+      num_glimpses = self.config.train.num_glimpses
+    _check_at_least_1(num_glimpses=num_glimpses, num_samples=num_samples)
+    shown, single = self.prepare(images)
+    found = _scanpaths(
+      _key(key),
+      self.params,
+      shown,
+      model=as_model(self.config.model),
+      num_glimpses=num_glimpses,
+      num_samples=num_samples,
+    )
+    return Scanpaths(*(values[:, :, 0] for values in found)) if single else found
+
+  def save(self, path: str | pathlib.Path, *, dtype: Any = np.float32) -> None:
+    """Writes the model into one file, which `ramjax.load` reads.
+
+    Args:
+      path: the file; its name ends in `.safetensors`.
+      dtype: type of the stored parameters; float16 halves the file.
+
+    Raises:
+      ConfigError: if the name ends otherwise, or a parameter is too large for the type.
+      OSError: if the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != model_file.SUFFIX:
+      raise ConfigError(f"path must end in {model_file.SUFFIX}, not {path.name}")
+    content = model_file.ModelFile(
+      self.config, self.params, self.info, self.temperature_t, self.facts
+    )
+    model_file.write(path, content, dtype=np.dtype(dtype))
 
   def prepare(self, images: Any) -> tuple[jax.Array, bool]:
     """Images as the model sees them.
@@ -180,25 +252,28 @@ class Predictor:
     return standardize(jnp.asarray(scaled), mean=mean, std=std), single
 
 
-def load(folder: str | pathlib.Path, *, best: bool = False) -> Predictor:
-  """The trained model in the folder of a run, ready to look at images.
+def load(path: str | pathlib.Path, *, best: bool = False) -> Predictor:
+  """A trained model, ready to look at images.
 
   Neither its training data nor the network is needed. Reading checkpoints needs the
   extra `checkpoint`.
 
   Args:
-    folder: what `python -m experiments.train` calls --workdir.
-    best: whether to take the state with the best validation accuracy, not the newest.
-      The temperatures of the confidence are those of the newest all the same.
+    path: the folder of a run, what `python -m experiments.train` calls --workdir, or a
+      file that `Predictor.save` wrote.
+    best: whether to take the state of a run with the best validation accuracy, not the
+      newest. The temperatures of the confidence are those of the newest all the same.
 
   Returns:
     The model.
 
   Raises:
-    RunError: if it is no run, or an earlier version wrote it, which recorded too little.
-    CheckpointError: if it has no checkpoint, or that cannot be read.
+    RunError: if it is neither, or an earlier version wrote it, which recorded too little.
+    CheckpointError: if a run has no checkpoint, or that cannot be read.
   """
-  path = pathlib.Path(folder)
+  path = pathlib.Path(path)
+  if path.suffix == model_file.SUFFIX and not path.is_dir():
+    return Predictor(**model_file.read(path)._asdict())
   config = run_folder.read_config(path)
   info = run_folder.read_info(path)
   if info is None:
@@ -218,6 +293,67 @@ def load(folder: str | pathlib.Path, *, best: bool = False) -> Predictor:
   return Predictor(config, params, info, temperature_t)
 
 
+def pretrained(name: str) -> Predictor:
+  """A trained model that comes with the package.
+
+  Args:
+    name: such as `mnist`. The message about a wrong name lists all of them.
+
+  Returns:
+    The model; its `facts` tell how it was trained and its errors.
+
+  Raises:
+    ConfigError: if there is no such model.
+
+  >>> import numpy as np
+  >>> answer = pretrained("mnist")(np.zeros((28, 28), np.uint8))
+  >>> answer.location_t.shape  # six glimpses
+  (6, 2)
+  """
+  with resources.as_file(resources.files("ramjax") / "models") as folder:
+    file = folder / f"{name}{model_file.SUFFIX}"
+    known = sorted(each.stem for each in folder.glob(f"*{model_file.SUFFIX}"))
+    if name not in known:
+      raise ConfigError(f"model must be one of {', '.join(known)}, not {name!r}")
+    return load(file)
+
+
+def _key(key: jax.Array | None) -> jax.Array:
+  return jax.random.key(0) if key is None else key
+
+
+def _check_at_least_1(**numbers: int) -> None:
+  for name, value in numbers.items():
+    if value < 1:
+      raise ConfigError(f"{name} must be at least 1, not {value}")
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_glimpses", "num_samples"))
+def _scanpaths(
+  key: jax.Array,
+  params: PyTree,
+  images: jax.Array,
+  *,
+  model: Model,
+  num_glimpses: int,
+  num_samples: int,
+) -> Scanpaths:
+  """Rollouts at normalised images [I, H, W, C]."""
+
+  def look(sample: jax.Array) -> Scanpaths:
+    unrolled = rollout(
+      jax.random.fold_in(key, sample),
+      params,
+      images,
+      model=model,
+      num_glimpses=num_glimpses,
+    )
+    return Scanpaths(unrolled.location_t, unrolled.probs_t, unrolled.predicted_error_t)
+
+  looked = jax.lax.map(look, jnp.arange(num_samples))
+  return Scanpaths(*(jnp.moveaxis(values, 0, 1) for values in looked))
+
+
 @functools.partial(jax.jit, static_argnames=("model", "num_glimpses", "num_samples"))
 def _answer(
   key: jax.Array,
@@ -231,20 +367,10 @@ def _answer(
   num_samples: int,
 ) -> Answer:
   """The answer for normalised images [I, H, W, C]."""
-
-  def look(sample: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    unrolled = rollout(
-      jax.random.fold_in(key, sample),
-      params,
-      images,
-      model=model,
-      num_glimpses=num_glimpses,
-    )
-    return unrolled.location_t, unrolled.probs_t, unrolled.predicted_error_t
-
-  looked = jax.lax.map(look, jnp.arange(num_samples))
-  location_t = looked[0][0]
-  probs_t, error_t = (values.mean(axis=0) for values in looked[1:])
+  options = {"model": model, "num_glimpses": num_glimpses, "num_samples": num_samples}
+  looked = _scanpaths(key, params, images, **options)
+  location_t = looked.location_t[:, 0]
+  probs_t, error_t = looked.probs_t.mean(axis=1), looked.predicted_error_t.mean(axis=1)
   if beta is None:
     taken = jnp.full(images.shape[0], num_glimpses, jnp.int32)
   else:

@@ -56,14 +56,23 @@ def read_temperatures(folder: pathlib.Path) -> tuple[float, ...] | None:
   """
   file = folder / CONFIDENCE
   try:
-    found = json.loads(file.read_text())["temperature_t"]
-    if not found or not all(0 < float(each) < float("inf") for each in found):
-      raise ValueError("temperatures must be above 0")
-    return tuple(map(float, found))
+    return check_temperatures(json.loads(file.read_text())["temperature_t"])
   except FileNotFoundError:
     return None
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise RunError(f"{file} is damaged ({fields.one_line(error)})") from error
+
+
+def check_temperatures(found: Any) -> tuple[float, ...]:
+  """Temperatures, one a glimpse, as they were read from JSON.
+
+  Raises:
+    ValueError: if one is not finite and above 0, or there is none.
+    TypeError: if they are no list of numbers.
+  """
+  if not found or not all(0 < float(each) < float("inf") for each in found):
+    raise ValueError("temperatures must be above 0")
+  return tuple(map(float, found))
 
 
 def restore_params(

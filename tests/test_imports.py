@@ -25,6 +25,7 @@ ORDER = [
   "data.sources",
   "data.own",
   "data.image_files",
+  "data.scans",
   "data.folders",
   "data.prepared",
   "data.summary",
@@ -55,6 +56,7 @@ ORDER = [
   "orbax_patches",
   "checkpoint",
   "run_folder",
+  "model_file",
   "predictor",
 ]
 """A module may import only modules that stand above it in this list."""
