@@ -58,7 +58,6 @@ def main() -> None:
     )
   devices.set_up_jax()
   folder = pathlib.Path(options.output)
-  folder.mkdir(parents=True, exist_ok=True)
   runs = trained.open_own(trained.workdirs(), options.data_dir)
   validated = [_error(run, run.params, "validation") for run in runs]
   for run, error in zip(runs, validated, strict=True):
@@ -67,6 +66,7 @@ def main() -> None:
   model = ramjax.load(run.workdir.path)
   stored = dataclasses.replace(model, params=jax.tree.map(_halved, model.params))
   facts = {**_facts(run, min(validated)), **_measure(run, stored)}
+  folder.mkdir(parents=True, exist_ok=True)
   path = folder / f"{options.name}.safetensors"
   dataclasses.replace(stored, facts=facts).save(path, dtype=np.float16)
   files.replace(path.with_suffix(".md"), model_card.card(options.name, stored, facts))

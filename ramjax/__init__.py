@@ -60,7 +60,14 @@ from ramjax.policy import (
   uniform_location,
 )
 from ramjax.prediction import Prediction, predict
-from ramjax.predictor import Answer, Predictor, Scanpaths, load, pretrained
+from ramjax.predictor import (
+  Answer,
+  Predictor,
+  Scanpaths,
+  load,
+  pretrained,
+  pretrained_names,
+)
 from ramjax.ram import recurrent_attention_model
 from ramjax.rollouts import Rollout, rollout
 from ramjax.run_folder import RunError
@@ -144,6 +151,7 @@ __all__ = [
   "predict",
   "predict_error",
   "pretrained",
+  "pretrained_names",
   "recurrent_attention_model",
   "reinforce_loss",
   "reliability",

@@ -22,6 +22,9 @@ from ramjax.model import Model, PyTree
 from ramjax.ram import as_model
 from ramjax.rollouts import rollout
 
+_MODELS = resources.files("ramjax") / "models"
+"""The trained models of the package."""
+
 _MOST_GLIMPSES = 50
 """So many glimpses a model takes at most when it stops by itself, unless asked."""
 
@@ -293,11 +296,17 @@ def load(path: str | pathlib.Path, *, best: bool = False) -> Predictor:
   return Predictor(config, params, info, temperature_t)
 
 
+def pretrained_names() -> tuple[str, ...]:
+  """The names of the trained models that come with the package."""
+  with resources.as_file(_MODELS) as folder:
+    return tuple(sorted(file.stem for file in folder.glob(f"*{model_file.SUFFIX}")))
+
+
 def pretrained(name: str) -> Predictor:
   """A trained model that comes with the package.
 
   Args:
-    name: such as `mnist`. The message about a wrong name lists all of them.
+    name: one of `pretrained_names`.
 
   Returns:
     The model; its `facts` tell how it was trained and its errors.
@@ -306,16 +315,17 @@ def pretrained(name: str) -> Predictor:
     ConfigError: if there is no such model.
 
   >>> import numpy as np
+  >>> "mnist" in pretrained_names()
+  True
   >>> answer = pretrained("mnist")(np.zeros((28, 28), np.uint8))
   >>> answer.location_t.shape  # six glimpses
   (6, 2)
   """
-  with resources.as_file(resources.files("ramjax") / "models") as folder:
-    file = folder / f"{name}{model_file.SUFFIX}"
-    known = sorted(each.stem for each in folder.glob(f"*{model_file.SUFFIX}"))
-    if name not in known:
-      raise ConfigError(f"model must be one of {', '.join(known)}, not {name!r}")
-    return load(file)
+  known = pretrained_names()
+  if name not in known:
+    raise ConfigError(f"model must be one of {', '.join(known)}, not {name!r}")
+  with resources.as_file(_MODELS) as folder:
+    return load(folder / f"{name}{model_file.SUFFIX}")
 
 
 def _key(key: jax.Array | None) -> jax.Array:

@@ -21,6 +21,7 @@ _SCRIPTS = (
   "departures",
   "error_rates",
   "glimpse_generalization",
+  "look",
   "publish",
   "records",
   "report",

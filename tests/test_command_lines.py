@@ -95,6 +95,28 @@ SCRIPTS = {
     ([], "recipe must be given", 2),
     (["--recipe=mnist", "--dataset=fashion_mnist"], "recipe mnist is for", 2),
   ],
+  "look": [
+    ([], "no image is given; name files, or folders of images", 2),
+    (["x.png"], "give --model (", 2),
+    (["x.png", "--model=mnist", "--workdir=x"], "or --workdir=RUN, not both", 2),
+    (["x.png", "--model=mist"], "model must be one of ", 2),
+    (["x.png", "--workdir=/nowhere"], "/nowhere holds no run", 1),
+    (["x.png", "--workdir=/nowhere.safetensors"], "does not exist", 1),
+    (
+      ["x.png", "--model=mnist", "--num_glimpses=0"],
+      "num_glimpses must be at least",
+      2,
+    ),
+    (["x.png", "--model=mnist", "--num_samples=0"], "num_samples must be at least", 2),
+    (["x.png", "--model=mnist", "--beta=-1"], "beta must be finite and at least 0", 2),
+    (["/nowhere.png", "--model=mnist"], "/nowhere.png does not exist", 1),
+    ([__file__, "--model=mnist"], "cannot be read as an image; convert it to PNG", 1),
+  ],
+  "publish": [
+    ([], "name must be small letters, digits and _, such as mnist, not None", 2),
+    (["--name=My model"], "not 'My model'", 2),
+    (["--name=x"], "--workdir must name a trained run", 2),
+  ],
   "baselines": [
     (["--models=transformer"], "models must be some of fully_connected", 2)
   ],
@@ -106,7 +128,7 @@ SCRIPTS = {
   "report": [(["--chek"], "Unknown command line flag 'chek'", 2)],
 }
 TRAINED = ("glimpse_generalization", "calibration", "error_rates", "stopping_rules")
-WITHOUT_DATA = (*TRAINED, "benchmark", "report")
+WITHOUT_DATA = (*TRAINED, "benchmark", "look", "publish", "report")
 
 
 def refuse(script, *arguments):
@@ -129,6 +151,8 @@ def test_a_bad_command_line_is_one_line(
     given = [f"--dataset=npz:{npz_file}", f"--workdir={tmp_path / 'new'}"]
   elif script == "glimpse_generalization":
     given = [f"--workdir={tmp_path}"]
+  elif script in ("look", "publish"):
+    given = [f"--output={tmp_path / 'new'}"]
   line, found = refuse(script, *given, *arguments)
   assert message in line
   assert found == status, line

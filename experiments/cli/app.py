@@ -25,11 +25,16 @@ _OUT_OF_MEMORY = (
 )
 
 
-def run(main: Callable[[], object]) -> None:
+def run(main: Callable[..., object], *, takes_files: bool = False) -> None:
   """Runs a script: parses its flags, and turns known errors into one line each.
 
   The exit status is 2 for a bad command line, 1 for another known error, and 128 + the
   number of the signal after SIGINT or SIGTERM.
+
+  Args:
+    main: what the script does.
+    takes_files: whether arguments that are no flags are allowed. `main` gets a list of
+      them.
   """
   name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
 
@@ -41,7 +46,7 @@ def run(main: Callable[[], object]) -> None:
       _fail(name, error, 2)
     except SystemExit:  # after --helpxml, where absl exits with 1
       sys.exit(0)
-    if rest[1:]:
+    if rest[1:] and not takes_files:
       unexpected = f"unexpected argument {rest[1]!r}; flags begin with --"
       _fail(name, UsageError(unexpected), 2)
     if "recipe" in flags.FLAGS:
@@ -52,13 +57,12 @@ def run(main: Callable[[], object]) -> None:
     return rest
 
   def guarded(argv: Sequence[str]) -> None:
-    del argv
     # Orbax tells of every file that it touches.
     if not flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.WARNING)
     signals.raise_on_signals()
     try:
-      main()
+      main(*([argv[1:]] if takes_files else []))
     except (UsageError, ConfigError) as error:
       _fail(name, error, 2)
     except (RunError, DataError, CheckpointError, ParallelError) as error:

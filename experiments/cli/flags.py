@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags, logging
 
+import ramjax
 from experiments.cli import devices, help_text
 from experiments.cli.errors import UsageError
 from experiments.cli.recipes import RECIPES
@@ -171,6 +172,35 @@ def define_evaluation_flags() -> None:
     None,
     "Folder of the results, or their .json file; by default the first --workdir.",
   )
+
+
+def define_model_flags() -> None:
+  """Defines the flags that name one trained model."""
+  flags.DEFINE_string(
+    "model", None, f"Model of the package: {', '.join(ramjax.pretrained_names())}."
+  )
+  flags.DEFINE_string(
+    "workdir", None, "Folder of your own run, or a file with its model, in its place."
+  )
+
+
+def load_model() -> tuple[ramjax.Predictor, str]:
+  """The model that the flags of `define_model_flags` name, and its name or folder.
+
+  Raises:
+    UsageError: if they name none or two.
+    ConfigError: if there is no such model.
+    RunError: if the folder holds no run.
+    CheckpointError: if the run has no checkpoint, or it cannot be read.
+  """
+  if bool(FLAGS.model) == bool(FLAGS.workdir):
+    raise UsageError(
+      f"give --model ({', '.join(ramjax.pretrained_names())}) or --workdir=RUN"
+      + ", not both" * bool(FLAGS.model)
+    )
+  if FLAGS.model:
+    return ramjax.pretrained(FLAGS.model), FLAGS.model
+  return ramjax.load(FLAGS.workdir), FLAGS.workdir
 
 
 def define_figure_flag() -> None:

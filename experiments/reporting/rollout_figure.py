@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,12 +75,11 @@ def glimpses(
   bounds = np.where(np.isfinite(probs_t), probs_t, 0.0) + beta * np.nan_to_num(error_t)
   highest = np.clip(bounds.max(), 0.1, 1.0)
   for i, axes in enumerate(grid.T):
-    _show_image(axes[0], images[i])
-    _draw_path(
-      axes[0], _corners(rollout, i, (height, width), config.patch_size), config
-    )
+    locations = np.asarray(rollout.location_t[:, i])
+    show_image(axes[0], images[i])
+    draw_path(axes[0], corners(locations, (height, width), config.patch_size), config)
     _set_title(axes[0], probs_t[-1, i], int(labels[i]), class_names)
-    _show_image(axes[1], seen_pixels(images[i], rollout, i, config))
+    show_image(axes[1], seen_pixels(images[i], locations, config))
     belief = axes[2]
     _draw_belief(belief, probs_t[:, i], error_t[:, i], int(labels[i]), beta, stops[i])
     belief.set_ylim(0, 1.05 * highest)
@@ -117,13 +116,26 @@ def _stops(probs_t: np.ndarray, error_t: np.ndarray) -> tuple[float, list[int | 
   return beta, [int(each.argmax()) + 1 if each.any() else None for each in decided.T]
 
 
-def _draw_path(axes: Axes, corners: np.ndarray, config: ModelConfig) -> None:
+def path_colors(number: int) -> np.ndarray:
+  """The colours of so many glimpses, RGBA [T, 4], from purple to yellow."""
+  return colormaps["plasma"](np.linspace(0.3, 0.95, number))
+
+
+def draw_path(
+  axes: Axes, corners: np.ndarray, config: ModelConfig, *, of: int | None = None
+) -> None:
   """Draws the boxes of the smallest patches, their numbers, and the path.
 
   Dark edges keep the bright colours visible on bright images.
+
+  Args:
+    axes: where an image is shown.
+    corners: row and column of the corner of each box [T, 2].
+    config: the model.
+    of: the number of glimpses for which the colours are; None is T.
   """
   side = config.patch_size
-  colors = colormaps["plasma"](np.linspace(0.3, 0.95, len(corners)))
+  colors = path_colors(of or len(corners))[: len(corners)]
   dark = [patheffects.withStroke(linewidth=2.2, foreground=figures.INK, alpha=0.75)]
   centres = corners[:, ::-1] + side / 2 - 0.5
   axes.plot(*centres.T, color="white", linewidth=0.8, alpha=0.8, path_effects=dark)
@@ -133,7 +145,9 @@ def _draw_path(axes: Axes, corners: np.ndarray, config: ModelConfig) -> None:
     axes.add_patch(box)
   every = -(-len(corners) // _MOST_NUMBERS)
   numbered = sorted({*range(0, len(corners), every), len(corners) - 1})
-  for t, (x, y) in zip(numbered, _places(axes, corners[numbered], side), strict=True):
+  limits = axes.get_xlim(), axes.get_ylim()
+  places = number_places(corners[numbered], side, limits)
+  for t, (x, y) in zip(numbered, places, strict=True):
     axes.text(
       x,
       y,
@@ -147,12 +161,21 @@ def _draw_path(axes: Axes, corners: np.ndarray, config: ModelConfig) -> None:
     )
 
 
-def _places(axes: Axes, corners: np.ndarray, side: int) -> list[np.ndarray]:
-  """Where the numbers of boxes stand, (x, y) each: on the edge, inside the axes.
+def number_places(
+  corners: np.ndarray,
+  side: int,
+  limits: tuple[tuple[float, float], tuple[float, float]],
+) -> list[np.ndarray]:
+  """Where the numbers of boxes stand, (x, y) each: on the edge, inside the image.
 
   Boxes often lie on each other. A number takes the place farthest from those before.
+
+  Args:
+    corners: row and column of the corner of each box [T, 2].
+    side: side of the boxes.
+    limits: left and right end of the image, lower and upper end.
   """
-  (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+  (left, right), (bottom, top) = limits
   margin = 0.045 * max(right - left, bottom - top)
   places: list[np.ndarray] = []
   for row, column in corners:
@@ -174,28 +197,27 @@ def _set_title(
   axes: Axes, probs: np.ndarray, label: int, class_names: Sequence[str] | None
 ) -> None:
   """The predicted class and its probability; red with the true class if it is wrong."""
-  names = [str(number) for number in range(len(probs))]
-  if class_names:  # in which Matplotlib would read formulas between dollar signs
-    names = [name.replace("$", r"\$") for name in class_names]
+  names = class_names or [str(number) for number in range(len(probs))]
   if not np.isfinite(probs).all():
     axes.set_title(
-      f"not finite\nis {_short(names[label])}",
+      f"not finite\nis {short(names[label])}",
       color=figures.COLORS["both"],
       fontsize=8.5,
     )
     return
   prediction = int(probs.argmax())
-  text = f"{_short(names[prediction])}  {probs[prediction]:.0%}"
+  text = f"{short(names[prediction])}  {probs[prediction]:.0%}"
   wrong = prediction != label
   axes.set_title(
-    f"{text}\nis {_short(names[label])}" if wrong else text,
+    f"{text}\nis {short(names[label])}" if wrong else text,
     color=figures.COLORS["both"] if wrong else figures.INK,
     fontsize=8.5,
   )
 
 
-def _short(name: str) -> str:
-  return name if len(name) <= 13 else f"{name[:12]}…"
+def short(name: str) -> str:
+  """The name of a class, not too long, in which Matplotlib reads no formula."""
+  return (name if len(name) <= 13 else f"{name[:12]}…").replace("$", r"\$")
 
 
 def _draw_belief(
@@ -249,7 +271,7 @@ def _legend(beta: float) -> list[Line2D | Patch]:
   ]
 
 
-def _show_image(axes: Axes, image: np.ndarray) -> None:
+def show_image(axes: Axes, image: np.ndarray) -> None:
   grey = image.shape[-1] != 3
   pixels = image.mean(-1, keepdims=True).repeat(3, -1) if grey else image
   axes.imshow(pixels.astype(np.uint8))
@@ -258,27 +280,51 @@ def _show_image(axes: Axes, image: np.ndarray) -> None:
   axes.set_ylim(image.shape[0] - 0.5, -0.5)
 
 
-def seen_pixels(
-  image: np.ndarray, rollout: Rollout, example: int, config: ModelConfig
-) -> np.ndarray:
-  """The pixels of an image that the glimpses of a rollout have covered.
+def seen_frames(
+  image: np.ndarray, locations: np.ndarray, config: ModelConfig
+) -> Iterator[np.ndarray]:
+  """The pixels of an image that the glimpses up to each one have covered.
 
   A pixel has the resolution of the sharpest patch that covered it. Other pixels are grey.
-  The image, number `example` of a batch, and the result are [H, W, C], uint8.
+
+  Args:
+    image: [H, W, C], uint8.
+    locations: of the glimpses [T, 2].
+    config: the model.
+
+  Yields:
+    T images [H, W, C], uint8.
   """
   height, width, _ = image.shape
-  seen = np.full(image.shape, _UNSEEN, np.uint8)
-  for scale in reversed(range(config.num_scales)):  # sharper patches cover wider ones
-    factor = config.scale_factor**scale
-    side = config.patch_size * factor
-    for row, column in _corners(rollout, example, (height, width), side):
+  factors = [config.scale_factor**scale for scale in range(config.num_scales)]
+  corners_of = {
+    factor: corners(locations, (height, width), config.patch_size * factor)
+    for factor in factors
+  }
+  layers = {factor: np.zeros_like(image) for factor in factors}
+  covered = {factor: np.zeros((height, width), bool) for factor in factors}
+  for t in range(len(locations)):
+    seen = np.full(image.shape, _UNSEEN, np.uint8)
+    for factor in reversed(factors):  # sharper patches cover wider ones
+      row, column = corners_of[factor][t]
+      side = config.patch_size * factor
       rows = np.arange(max(row, 0), min(row + side, height))
       columns = np.arange(max(column, 0), min(column + side, width))
       if rows.size and columns.size:
         inside = np.ix_(rows, columns)
         blocks = (rows - row) // factor, (columns - column) // factor
-        seen[inside] = _block_means(image[inside], *blocks)
-  return seen
+        layers[factor][inside] = _block_means(image[inside], *blocks)
+        covered[factor][inside] = True
+      seen[covered[factor]] = layers[factor][covered[factor]]
+    yield seen
+
+
+def seen_pixels(
+  image: np.ndarray, locations: np.ndarray, config: ModelConfig
+) -> np.ndarray:
+  """The last of `seen_frames`."""
+  *_, last = seen_frames(image, locations, config)
+  return last
 
 
 def _block_means(
@@ -296,9 +342,9 @@ def _block_means(
   return np.round(means)
 
 
-def _corners(
-  rollout: Rollout, example: int, image_size: tuple[int, int], side: int
+def corners(
+  locations: np.ndarray, image_size: tuple[int, int], side: int
 ) -> np.ndarray:
-  """Row and column of the corner of a patch of each glimpse at one image [T, 2]."""
-  locations = rollout.location_t[:, example]
-  return np.stack(patch_origin(locations, image_size=image_size, side=side), axis=-1)
+  """Row and column of the corner of a patch at each location [T, 2]."""
+  found = patch_origin(jnp.asarray(locations), image_size=image_size, side=side)
+  return np.stack(found, axis=-1)

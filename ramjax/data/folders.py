@@ -82,7 +82,7 @@ def read_folder(
   classes = list(parts["train"])
   _check_classes(path, parts)
   files = [file for part in parts.values() for name in part for file in part[name]]
-  size = None if resize is None else _size_of(resize)
+  size = None if resize is None else size_of(resize)
   pixels, notes = image_files.read(files, size=size, transparent_as=transparent_as)
   num_train = sum(map(len, parts["train"].values()))
   filled = None
@@ -91,7 +91,7 @@ def read_folder(
   elif any(array.shape[:2] != size for array in pixels):
     if background == "border":
       background = colours.text_of(colours.border_colour(pixels[:num_train]))
-    pixels = [_pad(array, size, background) for array in pixels]
+    pixels = [pad(array, size, background) for array in pixels]
     filled = background
     shown = "its darkest value" if filled is None else f"the colour {filled}"
     notes += (f"aspect kept, the rest filled with {shown}",)
@@ -107,6 +107,18 @@ def read_folder(
   return make_stored(
     str(path), **splits, class_names=classes, background=filled, notes=notes
   )
+
+
+def files_in(path: pathlib.Path) -> list[pathlib.Path]:
+  """The image files in a folder and its subfolders, in natural order.
+
+  Hidden files are left out, and files of text and tables.
+
+  Raises:
+    OSError: if a folder cannot be read.
+  """
+  folders, images = _entries(path, set())
+  return [*images, *(file for folder in folders for file in files_in(folder))]
 
 
 def _split_folders(
@@ -198,12 +210,13 @@ def _check_sizes(files: Sequence[pathlib.Path], pixels: Sequence[np.ndarray]) ->
       )
 
 
-def _size_of(resize: str) -> tuple[int, int]:
+def size_of(resize: str) -> tuple[int, int]:
+  """Height and width of a size such as `48x64`."""
   height, width = map(int, resize.split("x"))
   return height, width
 
 
-def _pad(
+def pad(
   pixels: np.ndarray, size: tuple[int, int], background: str | None
 ) -> np.ndarray:
   """An image [h, w, C] in the middle of an image of a size [H, W, C]."""

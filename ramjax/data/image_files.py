@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ def read(
     Pixels of each file.
 
   Raises:
-    DataError: if Pillow is not installed, or a file is no image of 8 bits a channel.
+    DataError: if Pillow is not installed, a file is no image of 8 bits a channel, or it
+      has more pixels than Pillow thinks safe (`PIL.Image.MAX_IMAGE_PIXELS`).
   """
   try:
     from PIL import Image
@@ -62,7 +64,7 @@ def read(
   num_turned = num_transparent = num_resized = 0
   for file in files:
     try:
-      with Image.open(file) as opened:
+      with _open(file) as opened:
         if opened.mode not in _GREY + _COLOURED:
           raise DataError(
             f"{file} has pixels of the mode {opened.mode}; convert it to 8-bit grey"
@@ -74,6 +76,14 @@ def read(
         pixels = np.asarray(image)
     except DataError:
       raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+      raise DataError(
+        f"{file} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
+      ) from error
+    except FileNotFoundError as error:
+      raise DataError(f"{file} does not exist") from error
+    except IsADirectoryError as error:
+      raise DataError(f"{file} is a folder, not an image") from error
     except Exception as error:  # each format of Pillow raises its own types of errors
       raise DataError(
         f"{file} cannot be read as an image; convert it to PNG or JPEG, or move it"
@@ -95,6 +105,15 @@ def read(
     [np.broadcast_to(a, (*a.shape[:2], channels)) for a in arrays],
     tuple(note for note, count in notes.items() if count),
   )
+
+
+def _open(file: pathlib.Path) -> Any:
+  """An image file, opened by Pillow; huge ones are refused before they are decoded."""
+  from PIL import Image
+
+  with warnings.catch_warnings():
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    return Image.open(file)
 
 
 def _upright(image: Any, size: tuple[int, int] | None) -> tuple[bool, Any]:

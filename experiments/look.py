@@ -1,0 +1,237 @@
+"""Looks at images: `python -m experiments.look my_digit.png --model=mnist`.
+
+Takes image files, or folders of them, and a trained model: one of the package (--model)
+or your own run (--workdir). Prints a line for each image: class, confidence, number of
+glimpses. Writes into --output: look.html, a page to watch the model look; look.json;
+scanpaths.csv; and a PNG and an animated GIF of each image.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+from absl import logging
+
+import ramjax
+from experiments.cli import app, devices, flags
+from experiments.cli.errors import UsageError
+from experiments.reporting import figures, look_figure, look_page, looks, scanpaths
+from experiments.reporting.looks import Look
+from experiments.runs import files, shown
+
+_MOST_PIXELS = 25_000_000
+"""So many pixels are looked at together at most."""
+
+_MOST_ON_PAGE = 40
+"""So many images the page shows at most."""
+
+
+def define_flags() -> None:
+  """Defines the flags of the script."""
+  flags.define_model_flags()
+  absl_flags.DEFINE_string("output", "look", "Folder of what is written.")
+  absl_flags.DEFINE_float(
+    "beta",
+    None,
+    "Exploration rate: the model stops by itself; a larger one takes more glimpses."
+    " Without it, the number of glimpses is fixed.",
+  )
+  absl_flags.DEFINE_integer(
+    "num_glimpses",
+    None,
+    "Number of glimpses, with --beta at most; by default that of the training, with"
+    " --beta 50.",
+  )
+  absl_flags.DEFINE_integer("num_samples", 1, "Rollouts averaged for an answer, M.")
+  absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
+  absl_flags.DEFINE_boolean(
+    "as_is", False, "Whether images are not made like those of the training."
+  )
+  absl_flags.DEFINE_boolean(
+    "label_from_folder",
+    False,
+    "Whether the name of the folder of an image is its true class.",
+  )
+  absl_flags.DEFINE_boolean(
+    "figures", True, "Whether to draw a PNG and a GIF of each image."
+  )
+  absl_flags.DEFINE_enum(
+    "format", "csv", ["csv", "coco_search18"], "Format of the scanpaths."
+  )
+  devices.define_jax_flags()
+
+
+def main(names: Sequence[str]) -> None:
+  """Looks at the images, and writes what the model answered."""
+  options = flags.FLAGS
+  if not names:
+    raise UsageError("no image is given; name files, or folders of images")
+  for name in ("num_glimpses", "num_samples"):
+    if options[name].value is not None:
+      flags.check_at_least(1, name)
+  if options.beta is not None and not 0 <= options.beta < float("inf"):
+    raise UsageError(f"beta must be finite and at least 0, not {options.beta}")
+  flags.check_seed()
+  devices.set_up_jax()
+  model, source = flags.load_model()
+  images, done = shown.read(shown.find_files(names), model, as_is=options.as_is)
+  folder = _make_folder(options.output)
+  print(f"{len(images)} image{'s' * (len(images) > 1)}, {done}", flush=True)
+  _warn_of_sizes(images, model)
+  found, paths = [], []
+  for part in _parts(images):
+    for look, rollouts in zip(*_look(part, model, source), strict=True):
+      print(looks.line(look, model), flush=True)
+      found.append(look)
+      paths += rollouts
+  if options.label_from_folder:
+    right = np.mean([looks.class_of(each, model) == each.label for each in found])
+    print(f"accuracy {right:.4f} ({len(found)} images)")
+  files.write_json(folder / "look.json", [looks.entry(each, model) for each in found])
+  if options.format == "csv":
+    files.replace(folder / "scanpaths.csv", scanpaths.csv_text(paths))
+  else:
+    content = json.dumps(files.finite(scanpaths.coco_search18(paths)), indent=1)
+    files.replace(folder / "scanpaths.json", content)
+  page = look_page.page(found[:_MOST_ON_PAGE], model, source)
+  files.replace(folder / "look.html", page)
+  if len(found) > _MOST_ON_PAGE:
+    print(f"look.html shows the first {_MOST_ON_PAGE} of {len(found)} images")
+  print(f"written to {folder / 'look.html'}, look.json and scanpaths", flush=True)
+  if options.figures:
+    for name, look in zip(_unique_names(images), found, strict=True):
+      figures.save(look_figure.look_figure(look, model), folder / name, "png")
+      look_figure.write_animation(look, model, folder / f"{name}.gif")
+    print(f"and a PNG and a GIF of each image ({name}.png, …; --nofigures for none)")
+
+
+def _make_folder(output: str) -> pathlib.Path:
+  folder = pathlib.Path(output)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(
+      f"output {output} cannot be made: {error.strerror}; give another --output"
+    ) from error
+  return folder
+
+
+def _warn_of_sizes(images: Sequence[shown.Shown], model: ramjax.Predictor) -> None:
+  """Says which image has another size than those of the training."""
+  trained = model.config.model.image_shape[:2]
+  for file, image in images:
+    ratio = max(image.shape[:2]) / max(trained)
+    if not 0.5 < ratio < 2:
+      sizes = [" x ".join(map(str, each[:2])) for each in (image.shape, trained)]
+      logging.warning(
+        "%s has %s pixels, but the model was trained on images of %s: if objects differ"
+        " in size, too, the answer means little",
+        *(file, *sizes),
+      )
+
+
+def _parts(images: Sequence[shown.Shown]) -> Iterator[list[shown.Shown]]:
+  """Images in their order, in parts of one size that are looked at together."""
+  part: list[shown.Shown] = []
+  for each in images:
+    size = each.image.size
+    if part and (
+      part[0].image.shape != each.image.shape or (len(part) + 1) * size > _MOST_PIXELS
+    ):
+      yield part
+      part = []
+    part.append(each)
+  yield part
+
+
+def _look(
+  part: Sequence[shown.Shown], model: ramjax.Predictor, source: str
+) -> tuple[list[Look], list[list[scanpaths.Scanpath]]]:
+  """Answers for images of one size, and the scanpaths of each."""
+  options = flags.FLAGS
+  pixels = np.stack([image for _, image in part])
+  given = {"key": jax.random.key(options.seed), "num_samples": options.num_samples}
+  answers = jax.device_get(
+    model(pixels, beta=options.beta, num_glimpses=options.num_glimpses, **given)
+  )
+  looked = jax.device_get(
+    model.scanpaths(pixels, num_glimpses=len(answers.probs_t), **given)
+  )
+  found, rollouts = [], []
+  for i, (file, image) in enumerate(part):
+    answer = ramjax.Answer(
+      **{
+        name: values[:, i] if name.endswith("_t") else values[i]
+        for name, values in answers._asdict().items()
+      }
+    )
+    label = file.resolve().parent.name if options.label_from_folder else None
+    look = Look(str(file), image, answer, options.beta, False, label)
+    look = look._replace(
+      stopped=_has_decided(answer.probs, answer.predicted_error, options.beta)
+    )
+    found.append(look)
+    rollouts.append(_scanpaths(look, looked, i, model, source))
+  return found, rollouts
+
+
+def _scanpaths(
+  look: Look,
+  looked: ramjax.Scanpaths,
+  i: int,
+  model: ramjax.Predictor,
+  source: str,
+) -> list[scanpaths.Scanpath]:
+  """The rollouts of image number i, each until its own stop."""
+  config, beta = model.config.model, look.beta
+  height, width, _ = look.image.shape
+  rollouts = []
+  for m in range(looked.probs_t.shape[1]):
+    probs_t, error_t = looked.probs_t[:, m, i], looked.predicted_error_t[:, m, i]
+    taken = len(probs_t)
+    if beta is not None:
+      taken = int(ramjax.stopping_time(probs_t, error_t, beta=beta))
+    rollouts.append(
+      scanpaths.Scanpath(
+        image=look.file,
+        label=look.label,
+        run=source,
+        rollout=m + 1,
+        height=height,
+        width=width,
+        location_t=looked.location_t[:, m, i],
+        probs_t=probs_t,
+        predicted_error_t=error_t,
+        class_names=model.class_names,
+        num_fixations=taken,
+        stopped=_has_decided(probs_t[taken - 1], error_t[taken - 1], beta),
+        patch_sides=tuple(
+          config.patch_size * config.scale_factor**scale
+          for scale in range(config.num_scales)
+        ),
+      )
+    )
+  return rollouts
+
+
+def _has_decided(probs: np.ndarray, error: np.ndarray, beta: float | None) -> bool:
+  return beta is not None and bool(ramjax.is_decided(probs, error, beta=beta))
+
+
+def _unique_names(images: Sequence[shown.Shown]) -> list[str]:
+  """A name for the figures of each image: that of its file, numbered if it is not alone."""
+  names = [file.stem for file, _ in images]
+  return [
+    name if names.count(name) == 1 else f"{name}_{names[: i + 1].count(name)}"
+    for i, name in enumerate(names)
+  ]
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main, takes_files=True)

@@ -1,0 +1,113 @@
+"""A figure of one answer: the path of the glimpses, what was seen, the probabilities."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+
+import numpy as np
+from matplotlib import animation, ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import ramjax
+from experiments.reporting import figures, looks, rollout_figure
+from experiments.reporting.looks import Look
+
+_HOLD = 3
+"""So many frames the last glimpse of an animation stays."""
+
+_FRAMES_A_SECOND = 2.0
+
+_PLACES = (
+  *((0.012, 0.12, 0.268, 0.76), (0.295, 0.12, 0.268, 0.76), (0.643, 0.17, 0.345, 0.71)),
+)
+"""Left, bottom, width and height of the axes: a layout computed for each frame is slow."""
+
+
+def look_figure(look: Look, model: ramjax.Predictor) -> Figure:
+  """The figure of an answer, after the last glimpse taken."""
+  drawn = _empty()
+  draw_glimpse(drawn, look, model, look.num_glimpses)
+  return drawn
+
+
+def write_animation(look: Look, model: ramjax.Predictor, path: pathlib.Path) -> None:
+  """Writes an animated GIF, a frame for each glimpse; the last one stays longer."""
+  drawn, taken = _empty(), look.num_glimpses
+
+  def draw(frame: int) -> list[Axes]:
+    drawn.clear()
+    draw_glimpse(drawn, look, model, min(frame + 1, taken))
+    return drawn.axes
+
+  moving = animation.FuncAnimation(
+    drawn, draw, frames=taken + _HOLD, init_func=list, cache_frame_data=False
+  )
+  speed = _FRAMES_A_SECOND * max(1.0, taken / 12)
+  moving.save(path, writer=animation.PillowWriter(fps=speed), dpi=100)
+
+
+def _empty() -> Figure:
+  return Figure(figsize=(6.8, 2.4), dpi=160, facecolor="white")
+
+
+def draw_glimpse(
+  drawn: Figure, look: Look, model: ramjax.Predictor, number: int
+) -> None:
+  """Draws what is known after a number of glimpses into an empty figure."""
+  path, seen, belief = map(drawn.add_axes, _PLACES)
+  config, answer = model.config.model, look.answer
+  locations, size = np.asarray(answer.location_t), look.image.shape[:2]
+  rollout_figure.show_image(path, look.image)
+  rollout_figure.draw_path(
+    path,
+    rollout_figure.corners(locations, size, config.patch_size)[:number],
+    config,
+    of=look.num_glimpses,
+  )
+  frames = rollout_figure.seen_frames(look.image, locations, config)
+  rollout_figure.show_image(seen, next(itertools.islice(frames, number - 1, None)))
+  path.set_title(f"glimpse {number}", fontsize=9, color=figures.INK)
+  seen.set_title("seen so far", fontsize=9, color=figures.INK)
+  _draw_probs(belief, look, model, number)
+
+
+def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) -> None:
+  """Bars of p with u as error bars, and the bound above which the model stops."""
+  shown = looks.most_probable(look)
+  probs = np.asarray(look.answer.probs_t)[number - 1]
+  error = np.asarray(look.answer.predicted_error_t)[number - 1]
+  margin = (1.0 if look.beta is None else look.beta) * error
+  best = int(np.nan_to_num(probs, nan=-1).argmax())
+  colors = [
+    figures.COLORS["intrinsic"] if each == best else figures.GREY for each in shown
+  ]
+  axes.bar(range(len(shown)), probs[shown], color=colors, width=0.75)
+  axes.errorbar(
+    range(len(shown)), probs[shown], margin[shown], fmt="none", ecolor=figures.INK, lw=1
+  )
+  names = [rollout_figure.short(model.class_names[each]) for each in shown]
+  wide = max(map(len, names)) > 2
+  axes.set_xticks(
+    range(len(shown)),
+    names,
+    fontsize=7.5,
+    rotation=40 if wide else 0,
+    ha="right" if wide else "center",
+    rotation_mode="anchor",
+  )
+  highest = look.answer.probs_t + look.answer.predicted_error_t * (look.beta or 1.0)
+  axes.set_ylim(0, 1.08 * float(np.clip(np.nanmax(highest), 0.1, 1.0)))
+  axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+  axes.tick_params(labelsize=7.5)
+  figures.tidy(axes)
+  decided = ""
+  if look.beta is not None:
+    bound = np.delete(probs + margin, best).max()
+    axes.axhline(bound, color=figures.COLORS["both"], lw=0.9, ls=(0, (3, 2)))
+    is_last = number == look.num_glimpses and look.stopped
+    decided = "stops: " if is_last else "undecided: "
+  confidence = looks.percent(looks.confidences(look, model)[number - 1])
+  name = rollout_figure.short(model.class_names[best])
+  axes.set_title(f"{decided}{name}, {confidence}", fontsize=9, color=figures.INK)

@@ -1,0 +1,101 @@
+"""Images that a model is shown: from files to pixels of the kind it was trained on."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+import ramjax
+from ramjax.data import DataError, folders, image_files
+from ramjax.data.scans import LIKE
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+"""How bright red, green and blue are (ITU-R BT.601), as Pillow converts them."""
+
+
+class Shown(NamedTuple):
+  """An image as a model looks at it.
+
+  Attributes:
+    file: where it comes from.
+    image: [H, W, C], uint8, of as many channels as the model knows.
+  """
+
+  file: pathlib.Path
+  image: np.ndarray
+
+
+def find_files(names: Sequence[str]) -> list[pathlib.Path]:
+  """The files that names stand for; a folder stands for all images in it.
+
+  Raises:
+    DataError: if a folder holds no image.
+    OSError: if a folder cannot be read.
+  """
+  files: list[pathlib.Path] = []
+  for path in map(pathlib.Path, names):
+    found = folders.files_in(path) if path.is_dir() else [path]
+    if not found:
+      raise DataError(f"{path} holds no image")
+    files += found
+  return files
+
+
+def read(
+  files: Sequence[pathlib.Path], model: ramjax.Predictor, *, as_is: bool = False
+) -> tuple[list[Shown], str]:
+  """Images for a model, made like those of its training.
+
+  Models of MNIST and Fashion-MNIST get images as in `ramjax.data.scans`, models of
+  resized folders get them resized and padded in the same way. Others get them as they
+  are. Grey and colour are converted.
+
+  Args:
+    files: image files, see `ramjax.data.image_files.read`.
+    model: the model.
+    as_is: whether pixels stay as they are in any case.
+
+  Returns:
+    An image for each file, and a line that says what was done to them.
+
+  Raises:
+    DataError: if a file is no image, or shows nothing.
+  """
+  train = model.config.train
+  is_canvas = model.info.canvas_size is not None
+  like = None if as_is or is_canvas else LIKE.get(train.dataset)
+  size = folders.size_of(train.resize) if train.resize and not as_is else None
+  shown, done = [], "as they are"
+  for file in files:
+    (pixels,), _ = image_files.read(
+      [file], size=size, transparent_as=train.transparent_as
+    )
+    if like:
+      done = f"made like those of {train.dataset} (--as_is leaves them as they are)"
+      try:
+        pixels = like(pixels)
+      except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+    elif size is not None:
+      done = f"resized to {train.resize}, as in training (--as_is leaves them)"
+      if pixels.shape[:2] != size:
+        pixels = folders.pad(pixels, size, train.background)
+    shown.append(Shown(file, _converted(file, pixels, model.info.image_shape[-1])))
+  return shown, done
+
+
+def _converted(file: pathlib.Path, pixels: np.ndarray, channels: int) -> np.ndarray:
+  """Pixels [H, W, C] with other channels: colour as grey, and grey as colour."""
+  if pixels.shape[-1] == channels:
+    return np.ascontiguousarray(pixels)
+  if channels == 1:
+    return np.round(pixels @ _LUMA)[..., None].astype(np.uint8)
+  if channels == 3:
+    return pixels.repeat(3, axis=-1)
+  raise DataError(
+    f"{file} has {pixels.shape[-1]} channels, and the model was trained on images of"
+    f" {channels}, which image files do not have"
+  )

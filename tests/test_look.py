@@ -1,0 +1,273 @@
+"""`experiments.look`: image files to answers, a page, scanpaths and figures."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+
+import forked
+import jax
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import ramjax
+from experiments.reporting import look_figure, look_page, looks
+from experiments.runs import shown
+from ramjax.config import Config, ModelConfig, TrainConfig
+from ramjax.data import DataError, DatasetInfo
+
+
+@pytest.fixture(scope="module")
+def model():
+  return ramjax.pretrained("mnist")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Two photos of digits on paper, each in the folder of its class, and a note."""
+  path = tmp_path_factory.mktemp("photos")
+  for name, points in (
+    ("1", [(100, 40), (95, 160)]),
+    ("7", [(60, 50), (140, 50), (90, 150)]),
+  ):
+    (path / name).mkdir()
+    image = Image.new("RGB", (200, 200), (235, 230, 220))
+    ImageDraw.Draw(image).line(points, (30, 30, 60), 14, joint="curve")
+    image.save(path / name / "photo.png")
+  (path / "notes.txt").write_text("mine")
+  return path
+
+
+@pytest.fixture(scope="module")
+def looked(folder, tmp_path_factory):
+  """What a run on the folder printed and wrote."""
+  output = tmp_path_factory.mktemp("look") / "out"
+  arguments = (
+    "--model=mnist",
+    "--beta=0.2",
+    "--label_from_folder",
+    f"--output={output}",
+  )
+  ended = forked.run("look", str(folder), *arguments)
+  assert ended.returncode == 0, ended.stderr
+  return output, ended.stdout
+
+
+def data_of(page):
+  """What the page knows."""
+  (found,) = re.findall(
+    r'<script type="application/json" id="data">(.*)</script>', page
+  )
+  return json.loads(found)
+
+
+def test_each_image_has_a_line_and_an_entry(looked, folder, model):
+  """And the entries are what the model says of the prepared images."""
+  output, printed = looked
+  entries = json.loads((output / "look.json").read_text())
+  assert [entry["label"] for entry in entries] == ["1", "7"]
+  images, _ = shown.read(shown.find_files([str(folder)]), model)
+  answers = model(np.stack([image for _, image in images]), beta=0.2)
+  for i, entry in enumerate(entries):
+    assert entry["file"] == str(folder / entry["label"] / "photo.png")
+    assert entry["class"] == str(answers.label[i])
+    assert entry["confidence"] == pytest.approx(answers.confidence[i], rel=1e-4)
+    assert entry["num_glimpses"] == answers.num_glimpses[i] < 50
+    assert entry["stopped"] is True
+    assert len(entry["locations"]) == entry["num_glimpses"]
+    np.testing.assert_allclose(
+      list(entry["probs"].values()), answers.probs[i], rtol=1e-4
+    )
+    assert re.search(
+      rf"{entry['file']}: {entry['class']}, confidence [\d.]+ %, {entry['num_glimpses']}"
+      " glimpses",
+      printed,
+    )
+  assert (
+    "2 images, made like those of mnist (--as_is leaves them as they are)" in printed
+  )
+  assert re.search(r"accuracy (0|1|0\.5)\.?\d* \(2 images\)", printed)
+
+
+def test_files_are_complete(looked):
+  output, _ = looked
+  assert sorted(path.name for path in output.iterdir()) == [
+    *("look.html", "look.json", "photo_1.gif", "photo_1.png", "photo_2.gif"),
+    *("photo_2.png", "scanpaths.csv"),
+  ]
+  entries = json.loads((output / "look.json").read_text())
+  with (output / "scanpaths.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == sum(entry["num_glimpses"] for entry in entries)
+  assert [row["stopped"] for row in rows].count("1") == 2
+  for i, entry in enumerate(entries, start=1):
+    with Image.open(output / f"photo_{i}.gif") as moving:
+      # The last frames are alike, and Pillow may store them as one that lasts longer.
+      assert entry["num_glimpses"] <= moving.n_frames <= entry["num_glimpses"] + 3
+
+
+def test_the_page_needs_no_network_and_holds_the_answers(looked):
+  output, _ = looked
+  page = (output / "look.html").read_text()
+  addresses = set(re.findall(r"https?://[\w./]+", page))
+  assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
+  entries = json.loads((output / "look.json").read_text())
+  for look, entry in zip(data_of(page)["looks"], entries, strict=True):
+    assert look["taken"] == entry["num_glimpses"]
+    last = look["p"][entry["num_glimpses"] - 1]
+    np.testing.assert_allclose(last, list(entry["probs"].values()), atol=1e-5)
+
+
+def look_at(image, model, **options):
+  answer = model(image, **options)
+  beta = options.get("beta")
+  return looks.Look("an image", image, ramjax.Answer(*map(np.asarray, answer)), beta)
+
+
+def own_model(shape, names, **sizes):
+  """A model that has learned nothing, of images of any shape."""
+  counts = (1,) * len(names)
+  config = Config(
+    model=ModelConfig(
+      image_shape=shape, num_classes=len(names), hidden_size=16, branch_size=8, **sizes
+    ),
+    train=TrainConfig(num_glimpses=3),
+  )
+  info = DatasetInfo(
+    image_shape=shape,
+    mean=(0.4,) * shape[-1],
+    std=(0.2,) * shape[-1],
+    class_names=names,
+    train_counts=counts,
+    validation_counts=counts,
+    test_counts=counts,
+  )
+  params = ramjax.recurrent_attention_model(config.model).init(jax.random.key(0))
+  return ramjax.Predictor(config, params, info)
+
+
+def test_names_cannot_break_out_of_the_page(model):
+  names = ("</script><script>alert(1)</script>", "<b>&amp;", *"abcdefgh")
+  image = np.zeros((28, 28, 1), np.uint8)
+  info = DatasetInfo.from_dict({**model.info.to_dict(), "class_names": names})
+  other = ramjax.Predictor(model.config, model.params, info, model.temperature_t)
+  look = look_at(image, other)._replace(file=names[0])
+  page = look_page.page([look], other, names[0])
+  assert "alert(1)</script>" not in page
+  assert data_of(page)["classNames"] == list(names)
+  assert data_of(page)["looks"][0]["file"] == names[0]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+  found = shutil.which("chromium") or shutil.which("chromium-browser")
+  if not found:
+    pytest.skip("Chromium is not installed")
+  return found
+
+
+def dom(chromium, address):
+  """The page as it is after its scripts have run."""
+  command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+  return subprocess.run(
+    [*command, "--virtual-time-budget=4000", address],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=True,
+  ).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", ["off", 0, 0.1, 0.3, 5])
+def test_the_page_stops_where_the_library_does(beta, looked, folder, model, chromium):
+  output, _ = looked
+  page = dom(chromium, f"file://{output}/look.html#beta={beta}")
+  assert 'data-ready="true"' in page
+  states = re.findall(r'<p class="state[^>]*>([^<]*)', page)
+  images, _ = shown.read(shown.find_files([str(folder)]), model)
+  answers = model(np.stack([image for _, image in images]), num_glimpses=50)
+  expected = []
+  for i in range(len(images)):
+    if beta == "off":
+      expected.append("Glimpse 50 of 50")
+      continue
+    decided = ramjax.is_decided(
+      answers.probs_t[:, i], answers.predicted_error_t[:, i], beta=beta
+    )
+    taken = int(np.argmax(decided)) + 1
+    plural = "s" * (taken > 1)
+    expected.append(
+      f"Stopped after {taken} glimpse{plural}"
+      if decided.any()
+      else "Glimpse 50 of 50, undecided"
+    )
+  assert states == expected
+
+
+def test_confidence_after_the_last_glimpse_is_that_of_the_answer(model):
+  for beta in (None, 0.2):
+    look = look_at(np.zeros((28, 28, 1), np.uint8), model, beta=beta, num_glimpses=12)
+    found = looks.confidences(look, model)[look.num_glimpses - 1]
+    np.testing.assert_allclose(found, look.answer.confidence, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 3), (60, 24, 1)])
+def test_other_models_and_images_are_drawn(shape, tmp_path):
+  """Colours, several scales, long names, more classes than a figure shows, no temperature."""
+  names = tuple(f"class number {i} $x$" for i in range(14))
+  model = own_model(shape, names, patch_size=6, num_scales=3)
+  image = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+  look = look_at(image, model, beta=0.1, num_glimpses=4)
+  found = data_of(look_page.page([look], model, "runs/x"))
+  assert len(found["looks"][0]["shown"]) == 10
+  assert found["confidenceName"] == "p"
+  assert found["looks"][0]["patchSides"] == [6, 12, 24]
+  look_figure.look_figure(look, model).savefig(tmp_path / "x.png")
+  look_figure.write_animation(look, model, tmp_path / "x.gif")
+  assert ", p " in looks.line(look, model)
+
+
+def test_grey_and_colour_are_converted(tmp_path):
+  pixels = np.random.RandomState(0).randint(0, 256, (30, 20, 3)).astype(np.uint8)
+  Image.fromarray(pixels).save(tmp_path / "colour.png")
+  Image.fromarray(pixels).convert("L").save(tmp_path / "grey.png")
+  files = [tmp_path / "colour.png", tmp_path / "grey.png"]
+  (colour, grey), done = shown.read(files, own_model((28, 28, 1), ("a", "b")))
+  assert done == "as they are"
+  assert colour.image.shape == grey.image.shape == (30, 20, 1)
+  assert np.abs(colour.image.astype(int) - grey.image).max() <= 1
+  (colour, grey), _ = shown.read(files, own_model((28, 28, 3), ("a", "b")))
+  np.testing.assert_array_equal(colour.image, pixels)
+  assert grey.image.shape == (30, 20, 3)
+
+
+def test_images_are_resized_as_those_of_the_training(tmp_path):
+  Image.new("L", (40, 20), 200).save(tmp_path / "wide.png")
+  model = own_model((16, 16, 1), ("a", "b"))
+  train = {"resize": "16x16", "dataset": "folder:cats", "background": "7"}
+  resized = ramjax.Predictor(
+    model.config.replace(train=train), model.params, model.info
+  )
+  ((_, image),), done = shown.read([tmp_path / "wide.png"], resized)
+  assert "resized to 16x16, as in training" in done
+  assert image[:, 0, 0].tolist() == [7] * 4 + [200] * 8 + [7] * 4
+  ((_, image),), _ = shown.read([tmp_path / "wide.png"], resized, as_is=True)
+  assert image.shape == (20, 40, 1)
+
+
+def test_what_cannot_be_shown_is_named(tmp_path, model, monkeypatch):
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(DataError, match="empty holds no image"):
+    shown.find_files([str(tmp_path / "empty")])
+  Image.new("L", (40, 20), 200).save(tmp_path / "blank.png")
+  with pytest.raises(DataError, match=r"blank.png: nothing can be seen on it"):
+    shown.read([tmp_path / "blank.png"], model)
+  for most in (500, 350):  # Pillow warns, and refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    with pytest.raises(
+      DataError, match=f"has more than {most} pixels; make it smaller"
+    ):
+      shown.read([tmp_path / "blank.png"], model)
