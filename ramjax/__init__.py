@@ -71,6 +71,7 @@ from ramjax.predictor import (
 from ramjax.ram import recurrent_attention_model
 from ramjax.rollouts import Rollout, rollout
 from ramjax.run_folder import RunError
+from ramjax.scanpaths import entropy, fixation_density, information_gain
 from ramjax.stopping import (
   at_stop,
   first_decision,
@@ -120,6 +121,7 @@ __all__ = [
   "class_accuracy",
   "classification_loss",
   "confusion_matrix",
+  "entropy",
   "epoch_order",
   "epoch_orders",
   "error_fit_loss",
@@ -129,7 +131,9 @@ __all__ = [
   "extract_glimpse",
   "first_decision",
   "fit_temperature",
+  "fixation_density",
   "gaussian_policy",
+  "information_gain",
   "init_params",
   "init_train_state",
   "init_train_states",

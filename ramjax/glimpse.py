@@ -134,7 +134,7 @@ def log_polar_glimpse(
 
   height, width, _ = image.shape
   location = jnp.clip(location, -1.0, 1.0)
-  x, y = _in_pixels(location, image_size=(height, width))
+  x, y = in_pixels(location, image_size=(height, width))
   radii = np.geomspace(min_radius, max_radius, num_rings)[:, None]
   angles = 2 * np.pi * np.arange(num_angles) / num_angles
   # The centre of a pixel is half a pixel from its corner.
@@ -162,7 +162,7 @@ def patch_origin(
   >>> int(row), int(column)
   (-4, 10)
   """
-  x, y = _in_pixels(location, image_size=image_size)
+  x, y = in_pixels(location, image_size=image_size)
   row = jnp.floor(y).astype(jnp.int32) - side // 2
   column = jnp.floor(x).astype(jnp.int32) - side // 2
   return row, column
@@ -179,7 +179,7 @@ def _check(image: jax.Array, location: jax.Array) -> None:
     check_shape((None, None, height), hint=remedy, image=image)
 
 
-def _in_pixels(
+def in_pixels(
   location: jax.Array, *, image_size: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array]:
   """Locations [..., 2] as x and y in pixels from the top left corner.

@@ -38,6 +38,7 @@ ORDER = [
   "stopping",
   "calibration",
   "confusion",
+  "scanpaths",
   "model",
   "networks",
   "unroll",
