@@ -13,7 +13,9 @@ SCRIPTS = sorted(
   if path.stem != "__init__"
 )
 RUNS_NEEDED = ("calibration", "error_rates", "glimpse_generalization", "stopping_rules")
-REQUIRED = {**dict.fromkeys(RUNS_NEEDED, ["workdir"]), "publish": ["name", "workdir"]}
+REQUIRED = {name: ["workdir"] for name in RUNS_NEEDED} | {
+  "publish": ["name", "workdir"]
+}
 
 
 def flags_of(path):

@@ -69,7 +69,7 @@ def test_each_image_has_a_line_and_an_entry(looked, folder, model):
   entries = json.loads((output / "look.json").read_text())
   assert [entry["label"] for entry in entries] == ["1", "7"]
   images, _ = shown.read(shown.find_files([str(folder)]), model)
-  answers = model(np.stack([image for _, image in images]), beta=0.2)
+  answers = jax.device_get(model(np.stack([image for _, image in images]), beta=0.2))
   for i, entry in enumerate(entries):
     assert entry["file"] == str(folder / entry["label"] / "photo.png")
     assert entry["class"] == str(answers.label[i])
@@ -133,7 +133,7 @@ def own_model(shape, names, **sizes):
     model=ModelConfig(
       image_shape=shape, num_classes=len(names), hidden_size=16, branch_size=8, **sizes
     ),
-    train=TrainConfig(num_glimpses=3),
+    train=TrainConfig(num_glimpses=3, dataset="npz:mine.npz"),
   )
   info = DatasetInfo(
     image_shape=shape,
@@ -235,11 +235,11 @@ def test_grey_and_colour_are_converted(tmp_path):
   Image.fromarray(pixels).save(tmp_path / "colour.png")
   Image.fromarray(pixels).convert("L").save(tmp_path / "grey.png")
   files = [tmp_path / "colour.png", tmp_path / "grey.png"]
-  (colour, grey), done = shown.read(files, own_model((28, 28, 1), ("a", "b")))
+  (colour, grey), done = shown.read(files, own_model((32, 32, 1), ("a", "b")))
   assert done == "as they are"
   assert colour.image.shape == grey.image.shape == (30, 20, 1)
   assert np.abs(colour.image.astype(int) - grey.image).max() <= 1
-  (colour, grey), _ = shown.read(files, own_model((28, 28, 3), ("a", "b")))
+  (colour, grey), _ = shown.read(files, own_model((32, 32, 3), ("a", "b")))
   np.testing.assert_array_equal(colour.image, pixels)
   assert grey.image.shape == (30, 20, 3)
 
