@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -182,12 +183,12 @@ def _look(
 
 def _scanpaths(
   look: Look,
-  looked: ramjax.Scanpaths,
+  looked: Any,
   i: int,
   model: ramjax.Predictor,
   source: str,
 ) -> list[scanpaths.Scanpath]:
-  """The rollouts of image number i, each until its own stop."""
+  """The rollouts at image number i of `ramjax.Scanpaths`, each until its own stop."""
   config, beta = model.config.model, look.beta
   height, width, _ = look.image.shape
   rollouts = []
@@ -219,7 +220,8 @@ def _scanpaths(
   return rollouts
 
 
-def _has_decided(probs: np.ndarray, error: np.ndarray, beta: float | None) -> bool:
+def _has_decided(probs: Any, error: Any, beta: float | None) -> bool:
+  """Whether the stopping rule holds; without a rate there is none."""
   return beta is not None and bool(ramjax.is_decided(probs, error, beta=beta))
 
 

@@ -79,7 +79,7 @@ def main() -> None:
 
 def _halved(parameter: Any) -> np.ndarray:
   """A parameter with the precision of float16, in which it is stored."""
-  return np.float32(np.float16(parameter))
+  return np.asarray(parameter, np.float16).astype(np.float32)
 
 
 def _facts(run: trained.TrainedRun, validation_error: float) -> dict[str, Any]:

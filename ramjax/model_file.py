@@ -89,7 +89,10 @@ def read(path: pathlib.Path) -> ModelFile:
   try:
     with safe_open(path, framework="numpy") as file:
       header = file.metadata() or {}
-      arrays = {name: np.float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+      arrays = {
+        name: file.get_tensor(name).astype(np.float32)
+        for name in file.keys()  # noqa: SIM118
+      }
     if header.get("ramjax.format") != _FORMAT:
       raise ValueError("this version of ramjax did not write it")
     parts = {

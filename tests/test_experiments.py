@@ -323,6 +323,32 @@ def test_evaluation_under_the_released_protocol(trained, tmp_path):
   assert (tmp_path / "glimpse_generalization.png").stat().st_size > 10_000
 
 
+def test_a_run_is_published_and_read_again(trained, tmp_path):
+  """The better one of two runs, with the error that it has in half precision."""
+  workdir, _ = trained
+  worse = tmp_path / "untrained"
+  shutil.copytree(workdir, worse)
+  config = workdir_lib.read_config(workdir_lib.Workdir(worse))
+  optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
+  state = ramjax.init_train_state(jax.random.key(1), config=config, optimizer=optimizer)
+  shutil.rmtree(worse / "checkpoints")
+  with Checkpoints(worse / "checkpoints") as checkpoints:
+    checkpoints.save(state)
+  printed = run(
+    *("publish", f"--workdir={worse},{workdir}", "--name=mine", f"--output={tmp_path}")
+  )
+  assert f"{workdir}: validation error" in printed
+  model, own = ramjax.load(tmp_path / "mine.safetensors"), ramjax.load(workdir)
+  assert model.config == own.config
+  assert model.temperature_t == own.temperature_t
+  half, single = (model.facts["test_error"][name] for name in ("float16", "float32"))
+  assert half == pytest.approx(single, abs=1)
+  card = (tmp_path / "mine.md").read_text()
+  assert f"| as in training | 3 | {half:.2f} |" in card
+  images = np.zeros((28, 28), np.uint8)
+  np.testing.assert_allclose(model(images).probs, own(images).probs, atol=1e-3)
+
+
 def test_stopping_rules_are_compared(evaluated, tmp_path):
   """The bounds of the paper with all glimpses are the evaluation with all of them."""
   printed = run(

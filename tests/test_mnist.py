@@ -9,10 +9,12 @@ import re
 import subprocess
 import sys
 
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ramjax import data
 from ramjax.data.batches import evaluation_images
@@ -95,3 +97,21 @@ def test_the_first_command_of_the_readme_learns_mnist(tmp_path):
   found = re.fullmatch(r"test accuracy (0\.\d{4}) \(N = 6, M = 1, 10000 images\)", last)
   assert found, last
   assert float(found[1]) > 0.6
+
+
+@pytest.mark.parametrize("margin", [128, 220])
+def test_photos_of_test_digits_are_read_right(margin, mnist, tmp_path):
+  """Black on white, enlarged, on a grey ground: as a user would photograph them."""
+  for i, image in enumerate(mnist.test.images[:200]):
+    paper = Image.fromarray(255 - image[..., 0]).resize((160, 160))
+    photo = Image.new("L", (200, 200), margin)
+    photo.paste(paper, (20, 20))
+    folder = tmp_path / "photos" / str(mnist.test.labels[i])
+    folder.mkdir(parents=True, exist_ok=True)
+    photo.save(folder / f"{i}.png")
+  options = ("--model=mnist", "--label_from_folder", "--nofigures")
+  ended = forked.run(
+    "look", str(tmp_path / "photos"), *options, f"--output={tmp_path / 'look'}"
+  )
+  assert ended.returncode == 0, ended.stderr
+  assert float(re.search(r"accuracy ([\d.]+)", ended.stdout)[1]) >= 0.97

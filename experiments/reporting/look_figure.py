@@ -17,7 +17,7 @@ from experiments.reporting.looks import Look
 _HOLD = 3
 """So many frames the last glimpse of an animation stays."""
 
-_FRAMES_A_SECOND = 2.0
+_FRAMES_A_SECOND = 2
 
 _PLACES = (
   *((0.012, 0.12, 0.268, 0.76), (0.295, 0.12, 0.268, 0.76), (0.643, 0.17, 0.345, 0.71)),
@@ -44,7 +44,7 @@ def write_animation(look: Look, model: ramjax.Predictor, path: pathlib.Path) -> 
   moving = animation.FuncAnimation(
     drawn, draw, frames=taken + _HOLD, init_func=list, cache_frame_data=False
   )
-  speed = _FRAMES_A_SECOND * max(1.0, taken / 12)
+  speed = _FRAMES_A_SECOND * max(1, taken // 12)
   moving.save(path, writer=animation.PillowWriter(fps=speed), dpi=100)
 
 
