@@ -236,10 +236,11 @@ def test_grey_and_colour_are_converted(tmp_path):
   Image.fromarray(pixels).convert("L").save(tmp_path / "grey.png")
   files = [tmp_path / "colour.png", tmp_path / "grey.png"]
   (colour, grey), done = shown.read(files, own_model((32, 32, 1), ("a", "b")))
-  assert done == "as they are"
+  assert done == "as they are, 1 converted to grey"
   assert colour.image.shape == grey.image.shape == (30, 20, 1)
   assert np.abs(colour.image.astype(int) - grey.image).max() <= 1
-  (colour, grey), _ = shown.read(files, own_model((32, 32, 3), ("a", "b")))
+  (colour, grey), done = shown.read(files, own_model((32, 32, 3), ("a", "b")))
+  assert done == "as they are, 1 converted to colour"
   np.testing.assert_array_equal(colour.image, pixels)
   assert grey.image.shape == (30, 20, 3)
 
@@ -265,6 +266,9 @@ def test_what_cannot_be_shown_is_named(tmp_path, model, monkeypatch):
   Image.new("L", (40, 20), 200).save(tmp_path / "blank.png")
   with pytest.raises(DataError, match=r"blank.png: nothing can be seen on it"):
     shown.read([tmp_path / "blank.png"], model)
+  Image.new("L", (7, 30), 200).save(tmp_path / "tiny.png")
+  with pytest.raises(DataError, match=r"tiny.png has 30 x 7 pixels, less than a patch"):
+    shown.read([tmp_path / "tiny.png"], model, as_is=True)
   for most in (500, 350):  # Pillow warns, and refuses twice as many
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
     with pytest.raises(

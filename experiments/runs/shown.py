@@ -62,13 +62,14 @@ def read(
     An image for each file, and a line that says what was done to them.
 
   Raises:
-    DataError: if a file is no image, or shows nothing.
+    DataError: if a file is no image, shows nothing, or is smaller than a patch.
   """
   train = model.config.train
   is_canvas = model.info.canvas_size is not None
   like = None if as_is or is_canvas else LIKE.get(train.dataset)
   size = folders.size_of(train.resize) if train.resize and not as_is else None
-  shown, done = [], "as they are"
+  channels, least = model.info.image_shape[-1], model.config.model.patch_size
+  shown, done, num_converted = [], "as they are", 0
   for file in files:
     (pixels,), _ = image_files.read(
       [file], size=size, transparent_as=train.transparent_as
@@ -83,7 +84,15 @@ def read(
       done = f"resized to {train.resize}, as in training (--as_is leaves them)"
       if pixels.shape[:2] != size:
         pixels = folders.pad(pixels, size, train.background)
-    shown.append(Shown(file, _converted(file, pixels, model.info.image_shape[-1])))
+    if min(pixels.shape[:2]) < least:
+      raise DataError(
+        f"{file} has {pixels.shape[0]} x {pixels.shape[1]} pixels, less than a patch of"
+        f" the model, {least} x {least}; enlarge it"
+      )
+    num_converted += pixels.shape[-1] != channels
+    shown.append(Shown(file, _converted(file, pixels, channels)))
+  if num_converted:
+    done += f", {num_converted} converted to {'grey' if channels == 1 else 'colour'}"
   return shown, done
 
 
