@@ -18,6 +18,7 @@ _SCRIPTS = (
   "benchmark",
   "calibration",
   "convergence",
+  "demo",
   "departures",
   "error_rates",
   "glimpse_generalization",

@@ -112,6 +112,16 @@ SCRIPTS = {
     (["/nowhere.png", "--model=mnist"], "/nowhere.png does not exist", 1),
     ([__file__, "--model=mnist"], "cannot be read as an image; convert it to PNG", 1),
   ],
+  "demo": [
+    (["x.png"], "unexpected argument 'x.png'", 2),
+    (["--model=mnist", "--workdir=x"], "or --workdir=RUN, not both", 2),
+    (["--model=mist"], "model must be one of ", 2),
+    (["--workdir=/nowhere"], "/nowhere holds no run", 1),
+    (["--beta=-1"], "beta must be finite and at least 0", 2),
+    (["--beta=nan"], "beta must be finite and at least 0", 2),
+    (["--port=65536"], "--port=65536: 65536 is not an integer in the range", 2),
+    (["--host=203.0.113.1"], "host 203.0.113.1 is no address of this machine", 2),
+  ],
   "publish": [
     ([], "name must be small letters, digits and _, such as mnist, not None", 2),
     (["--name=My model"], "not 'My model'", 2),
@@ -128,7 +138,7 @@ SCRIPTS = {
   "report": [(["--chek"], "Unknown command line flag 'chek'", 2)],
 }
 TRAINED = ("glimpse_generalization", "calibration", "error_rates", "stopping_rules")
-WITHOUT_DATA = (*TRAINED, "benchmark", "look", "publish", "report")
+WITHOUT_DATA = (*TRAINED, "benchmark", "demo", "look", "publish", "report")
 
 
 def refuse(script, *arguments):

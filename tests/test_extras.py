@@ -130,6 +130,14 @@ def test_a_script_without_its_packages_ends_with_one_line(package):
   assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", line)
 
 
+def test_a_demo_without_gradio_ends_with_one_line():
+  ended = run_script_without(("gradio",), "demo", "--port=7999")
+  assert (ended.returncode, ended.stdout) == (1, "")
+  (line,) = ended.stderr.splitlines()
+  assert "Gradio cannot be imported" in line
+  assert line.endswith("; pip install 'ramjax[demo]'")
+
+
 @pytest.mark.slow
 def test_a_training_without_orbax_ends_with_one_line(tmp_path):
   rng = np.random.RandomState(0)

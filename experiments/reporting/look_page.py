@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import pathlib
 from collections.abc import Sequence
@@ -29,7 +30,13 @@ _RATES = (0, 0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1
 _NUM_COLORS = 64
 
 
-def page(found: Sequence[Look], model: ramjax.Predictor, source: str) -> str:
+def page(
+  found: Sequence[Look],
+  model: ramjax.Predictor,
+  source: str,
+  *,
+  embedded: bool = False,
+) -> str:
   """The page of some answers.
 
   It shows the path over each image, the pixels seen so far, the patches of the sensor,
@@ -40,6 +47,8 @@ def page(found: Sequence[Look], model: ramjax.Predictor, source: str) -> str:
     found: the answers, at least one.
     model: the model.
     source: name or folder of the model.
+    embedded: whether it is shown inside another page: it has no title then, its
+      explanation is folded, and it plays at once.
   """
   beta = found[0].beta
   rates = sorted({*_RATES, *(() if beta is None else (beta,))})
@@ -54,7 +63,9 @@ def page(found: Sequence[Look], model: ramjax.Predictor, source: str) -> str:
     title=f"{source} looks at {len(found)} image{'s' * (len(found) > 1)}",
     source=source,
     is_calibrated=model.is_calibrated,
+    embedded=embedded,
     data={
+      "playsAtOnce": embedded,
       "beta": beta,
       "rates": rates,
       "confidenceName": "confidence" if model.is_calibrated else "p",
@@ -105,19 +116,26 @@ def _patches(
   Pixels outside the image have its mean, which is 0 after normalisation.
   """
   levels = 255 * np.array(mean, np.float32)
-
-  def look(location: jax.Array) -> jax.Array:
-    return ramjax.extract_glimpse(
-      jnp.asarray(np.float32(image) - levels),
-      location,
-      patch_size=config.patch_size,
-      num_scales=config.num_scales,
-      scale_factor=config.scale_factor,
-    )
-
-  glimpses = np.asarray(jax.jit(jax.vmap(look))(jnp.asarray(locations))) + levels
+  found = _glimpses(
+    jnp.asarray(np.float32(image) - levels),
+    jnp.asarray(locations),
+    patch_size=config.patch_size,
+    num_scales=config.num_scales,
+    scale_factor=config.scale_factor,
+  )
+  glimpses = np.asarray(found) + levels
   side_by_side = np.concatenate(np.moveaxis(glimpses, 1, 0), axis=2)  # [T, g, S g, C]
   return np.round(side_by_side.reshape(-1, *side_by_side.shape[2:])).astype(np.uint8)
+
+
+@functools.partial(
+  jax.jit, static_argnames=("patch_size", "num_scales", "scale_factor")
+)
+def _glimpses(image: jax.Array, locations: jax.Array, **sensor: int) -> jax.Array:
+  """What the sensor gives at each location [T, S, g, g, C]."""
+  return jax.vmap(lambda location: ramjax.extract_glimpse(image, location, **sensor))(
+    locations
+  )
 
 
 def _png(image: np.ndarray) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,38 +65,69 @@ def read(
     DataError: if a file is no image, shows nothing, or is smaller than a patch.
   """
   train = model.config.train
-  is_canvas = model.info.canvas_size is not None
-  like = None if as_is or is_canvas else LIKE.get(train.dataset)
+  like = None if as_is else like_of(model)
   size = folders.size_of(train.resize) if train.resize and not as_is else None
   channels, least = model.info.image_shape[-1], model.config.model.patch_size
   shown, done, num_converted = [], "as they are", 0
+  if like:
+    done = f"made like those of {train.dataset} (--as_is leaves them as they are)"
+  elif size is not None:
+    done = f"resized to {train.resize}, as in training (--as_is leaves them)"
   for file in files:
     (pixels,), _ = image_files.read(
       [file], size=size, transparent_as=train.transparent_as
     )
-    if like:
-      done = f"made like those of {train.dataset} (--as_is leaves them as they are)"
-      try:
-        pixels = like(pixels)
-      except DataError as error:
-        raise DataError(f"{file}: {error}") from error
-    elif size is not None:
-      done = f"resized to {train.resize}, as in training (--as_is leaves them)"
-      if pixels.shape[:2] != size:
-        pixels = folders.pad(pixels, size, train.background)
-    if min(pixels.shape[:2]) < least:
+    num_converted += pixels.shape[-1] != channels and like is None
+    try:
+      image = prepare(pixels, model, as_is=as_is)
+    except DataError as error:
+      raise DataError(f"{file}: {error}") from error
+    if min(image.shape[:2]) < least:
       raise DataError(
-        f"{file} has {pixels.shape[0]} x {pixels.shape[1]} pixels, less than a patch of"
+        f"{file} has {image.shape[0]} x {image.shape[1]} pixels, less than a patch of"
         f" the model, {least} x {least}; enlarge it"
       )
-    num_converted += pixels.shape[-1] != channels
-    shown.append(Shown(file, _converted(file, pixels, channels)))
+    shown.append(Shown(file, image))
   if num_converted:
     done += f", {num_converted} converted to {'grey' if channels == 1 else 'colour'}"
   return shown, done
 
 
-def _converted(file: pathlib.Path, pixels: np.ndarray, channels: int) -> np.ndarray:
+def like_of(model: ramjax.Predictor) -> Callable[[np.ndarray], np.ndarray] | None:
+  """What makes images like those of the model's training; None if nothing does."""
+  if model.info.canvas_size is not None:
+    return None
+  return LIKE.get(model.config.train.dataset)
+
+
+def prepare(
+  pixels: np.ndarray, model: ramjax.Predictor, *, as_is: bool = False
+) -> np.ndarray:
+  """The pixels of an image, made like those of a model's training, see `read`.
+
+  Args:
+    pixels: [H, W, C], uint8; for models of resized folders they fit into that size.
+    model: the model.
+    as_is: whether pixels stay as they are, but for their channels.
+
+  Returns:
+    [H, W, C], uint8, of as many channels as the model knows.
+
+  Raises:
+    DataError: if the image shows nothing, or has channels that cannot be converted.
+  """
+  train = model.config.train
+  like = like_of(model)
+  if like and not as_is:
+    pixels = like(pixels)
+  elif train.resize and not as_is:
+    size = folders.size_of(train.resize)
+    if pixels.shape[:2] != size:
+      pixels = folders.pad(pixels, size, train.background)
+  return _converted(pixels, model.info.image_shape[-1])
+
+
+def _converted(pixels: np.ndarray, channels: int) -> np.ndarray:
   """Pixels [H, W, C] with other channels: colour as grey, and grey as colour."""
   if pixels.shape[-1] == channels:
     return np.ascontiguousarray(pixels)
@@ -105,6 +136,6 @@ def _converted(file: pathlib.Path, pixels: np.ndarray, channels: int) -> np.ndar
   if channels == 3:
     return pixels.repeat(3, axis=-1)
   raise DataError(
-    f"{file} has {pixels.shape[-1]} channels, and the model was trained on images of"
+    f"it has {pixels.shape[-1]} channels, and the model was trained on images of"
     f" {channels}, which image files do not have"
   )
