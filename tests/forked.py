@@ -20,6 +20,7 @@ _SCRIPTS = (
   "convergence",
   "departures",
   "error_rates",
+  "export",
   "glimpse_generalization",
   "publish",
   "records",

@@ -12,8 +12,16 @@ SCRIPTS = sorted(
   for path in (pathlib.Path(__file__).parent.parent / "experiments").glob("*.py")
   if path.stem != "__init__"
 )
-RUNS_NEEDED = {
-  *("calibration", "error_rates", "glimpse_generalization", "stopping_rules")
+JUDGES_OF_RUNS = (
+  "calibration",
+  "error_rates",
+  "glimpse_generalization",
+  "stopping_rules",
+)
+REQUIRED = {
+  **{name: ["workdir"] for name in JUDGES_OF_RUNS},
+  "export": ["output"],
+  "publish": ["name", "workdir"],
 }
 
 
@@ -51,7 +59,7 @@ def test_help_shows_what_a_script_has(path):
   assert {"verbosity", "helpfull"} <= set(all_of_them.pop("flags of other packages"))
   assert usual == all_of_them
   required = usual.get("required", [])
-  assert required == (["workdir"] if path.stem in RUNS_NEEDED else [])
+  assert required == REQUIRED.get(path.stem, [])
   assert list(usual) == (["required", "flags"] if required else ["flags"])
   assert set(flags_of(path)) <= {*required, *usual["flags"], *rare}
   *_, last = short.stdout.splitlines()
