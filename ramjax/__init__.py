@@ -33,6 +33,7 @@ from ramjax.evaluation import (
   summarize_as_released,
   validate,
 )
+from ramjax.exported import export
 from ramjax.glimpse import extract_glimpse, log_polar_glimpse, patch_origin
 from ramjax.losses import (
   baseline_loss,
@@ -128,6 +129,7 @@ __all__ = [
   "evaluate",
   "evaluate_as_released",
   "expected_calibration_error",
+  "export",
   "extract_glimpse",
   "first_decision",
   "fit_temperature",

@@ -9,7 +9,7 @@ ones for the remainder. The program is therefore compiled once, for any number o
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ from ramjax.unroll import initial_states, take_glimpse
 _BLOCK_SIZES = (512, 128, 32)
 """Large blocks make large matrix products, small ones waste little on the remainder."""
 
+_ANY_BLOCK_SIZES = (128, 32, 8, 1)
+"""For a batch whose size is not known yet (`jax.export`): it may be a single image."""
+
 
 class Decision(NamedTuple):
   """The predictions for B images by a model that stops by itself.
@@ -41,6 +44,18 @@ class Decision(NamedTuple):
   num_glimpses: jax.Array  # [B]
 
 
+class Looked(NamedTuple):
+  """Decisions, and where the model has looked.
+
+  Attributes:
+    decision: the predictions.
+    location_t: location (x, y) of each glimpse, NaN after the last one taken.
+  """
+
+  decision: Decision
+  location_t: jax.Array  # [T, B, 2]
+
+
 class _Progress(NamedTuple):
   """B images between two glimpses."""
 
@@ -48,6 +63,10 @@ class _Progress(NamedTuple):
   location: jax.Array  # [B, 2], of the next glimpse
   decided: jax.Array  # [B]
   decision: Decision  # at the last glimpse
+
+
+_Carry = tuple[jax.Array, _Progress, jax.Array]
+"""A number of glimpses or of images, their progress, and the locations [T, B, 2]."""
 
 
 def look_until_decided(
@@ -88,6 +107,48 @@ def look_until_decided(
       `beta` and `rule` is given.
     AssertionError: if an array has another rank, shape or type.
   """
+  return look_along_paths(
+    key,
+    params,
+    images,
+    beta=beta,
+    rule=rule,
+    model=model,
+    max_glimpses=max_glimpses,
+    location_policy=location_policy,
+  ).decision
+
+
+def look_along_paths(
+  key: jax.Array,
+  params: PyTree,
+  images: jax.Array,
+  *,
+  beta: float | jax.Array | None = None,
+  rule: stopping.StoppingRule | None = None,
+  model: Model | ModelConfig,
+  max_glimpses: int,
+  location_policy: str = "sample",
+) -> Looked:
+  """`look_until_decided`, with the locations of the glimpses.
+
+  Args:
+    key: as the other arguments, see there. The number of images B may be symbolic, see
+      `jax.export`.
+    params: parameters of the model.
+    images: images [B, H, W, C].
+    beta: exploration rate [].
+    rule: a stopping rule of your own.
+    model: the model.
+    max_glimpses: number of glimpses T after which it stops in any case.
+    location_policy: `sample` or `mean`.
+
+  Returns:
+    The decisions and locations.
+
+  Raises:
+    As `look_until_decided`.
+  """
   if max_glimpses < 1:
     raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
   if (beta is None) == (rule is None):
@@ -97,7 +158,7 @@ def look_until_decided(
   first_location, policy_key = begin(
     key, images, model=model, location_policy=location_policy
   )
-  block_sizes = [size for size in _BLOCK_SIZES if size <= batch] or [batch]
+  block_sizes = _block_sizes(batch)
 
   def predict(hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Probabilities and self-uncertainties [K] of one image."""
@@ -131,7 +192,9 @@ def look_until_decided(
       Decision(probs, predicted_error, jnp.full(images.shape[:1], t + 1)),
     )
 
-  def advance_block(t: jax.Array, index: jax.Array, progress: _Progress) -> _Progress:
+  def advance_block(
+    t: jax.Array, index: jax.Array, progress: _Progress, location_t: jax.Array
+  ) -> tuple[_Progress, jax.Array]:
     """Takes glimpse t at the images `index`; an index of B stands for no image."""
     valid = jnp.minimum(index, batch - 1)
     state, location = jax.tree.map(
@@ -140,41 +203,38 @@ def look_until_decided(
     shown = take_images(images, valid)
     block = look(t, shown, policy_key[valid], state, location)
     # JAX drops updates that are out of bounds, here those of index B.
-    return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), progress, block)
+    progress = jax.tree.map(lambda leaf, new: leaf.at[index].set(new), progress, block)
+    return progress, location_t.at[t, index].set(location)
 
-  def advance(carry: tuple[jax.Array, _Progress]) -> tuple[jax.Array, _Progress]:
+  def advance(carry: _Carry) -> _Carry:
     """Takes one more glimpse at all undecided images, block by block."""
-    t, progress = carry
+    t, progress, location_t = carry
     undecided = ~progress.decided
     num_undecided = jnp.sum(undecided)
     (indices,) = jnp.nonzero(undecided, size=batch + block_sizes[0], fill_value=batch)
 
-    def take_blocks(
-      size: int, carry: tuple[jax.Array, _Progress]
-    ) -> tuple[jax.Array, _Progress]:
+    def take_blocks(size: int, carry: _Carry) -> _Carry:
       # Only blocks of the smallest size may be padded.
       least = 1 if size == block_sizes[-1] else size
 
-      def has_block(carry: tuple[jax.Array, _Progress]) -> jax.Array:
-        num_done, _ = carry
+      def has_block(carry: _Carry) -> jax.Array:
+        num_done, _, _ = carry
         return num_done + least <= num_undecided
 
-      def take_block(
-        carry: tuple[jax.Array, _Progress],
-      ) -> tuple[jax.Array, _Progress]:
-        num_done, progress = carry
+      def take_block(carry: _Carry) -> _Carry:
+        num_done, progress, location_t = carry
         index = jax.lax.dynamic_slice(indices, (num_done,), (size,))
-        return num_done + size, advance_block(t, index, progress)
+        return num_done + size, *advance_block(t, index, progress, location_t)
 
       return jax.lax.while_loop(has_block, take_block, carry)
 
-    num_done = jnp.int32(0)
+    done: _Carry = jnp.int32(0), progress, location_t
     for size in block_sizes:
-      num_done, progress = take_blocks(size, (num_done, progress))
-    return t + 1, progress
+      done = take_blocks(size, done)
+    return t + 1, *done[1:]
 
-  def is_unfinished(carry: tuple[jax.Array, _Progress]) -> jax.Array:
-    t, progress = carry
+  def is_unfinished(carry: _Carry) -> jax.Array:
+    t, progress, _ = carry
     return (t < max_glimpses) & ~jnp.all(progress.decided)
 
   inputs = images, policy_key, initial_states(model, params, batch), first_location
@@ -183,5 +243,15 @@ def look_until_decided(
     jax.eval_shape(look, jnp.int32(0), *inputs),
   )
   start = undecided._replace(state=inputs[2], location=first_location)
-  _, end = jax.lax.while_loop(is_unfinished, advance, (jnp.int32(0), start))
-  return end.decision
+  nowhere = jnp.full((max_glimpses, batch, 2), jnp.nan, first_location.dtype)
+  _, end, location_t = jax.lax.while_loop(
+    is_unfinished, advance, (jnp.int32(0), start, nowhere)
+  )
+  return Looked(end.decision, location_t)
+
+
+def _block_sizes(batch: Any) -> tuple[int, ...]:
+  """The sizes of the blocks, the largest first; `batch` may be symbolic."""
+  if not isinstance(batch, int):
+    return _ANY_BLOCK_SIZES
+  return tuple(size for size in _BLOCK_SIZES if size <= batch) or (batch,)

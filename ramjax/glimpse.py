@@ -234,7 +234,8 @@ def _cut_patch(
   the image.
   """
   height, width, channels = image.shape
-  rows, columns = min(side, height), min(side, width)
+  # `min` of sizes that may be symbolic, see `jax.export`.
+  rows, columns = jax.core.min_dim(side, height), jax.core.min_dim(side, width)
   inner_row = jnp.clip(row, 0, height - rows)
   inner_column = jnp.clip(column, 0, width - columns)
   inner = jax.lax.dynamic_slice(

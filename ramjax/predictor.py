@@ -17,7 +17,7 @@ from absl import logging
 from ramjax import calibration, model_file, run_folder, stopping
 from ramjax.config import Config, ConfigError
 from ramjax.data import DatasetInfo
-from ramjax.data.transforms import standardize
+from ramjax.data.transforms import normalize, standardize
 from ramjax.model import Model, PyTree
 from ramjax.ram import as_model
 from ramjax.rollouts import rollout
@@ -129,14 +129,10 @@ class Predictor:
     Raises:
       ConfigError: if the images do not fit the model, or a number is out of range.
     """
-    if num_glimpses is None:
-      given = self.config.train.num_glimpses
-      num_glimpses = given if beta is None else max(given, _MOST_GLIMPSES)
-    _check_at_least_1(num_glimpses=num_glimpses, num_samples=num_samples)
-    if beta is not None and not 0 <= beta < float("inf"):
-      raise ConfigError(f"beta must be finite and at least 0, not {beta}")
+    num_glimpses = self.number_of_glimpses(num_glimpses, beta=beta)
+    _check_at_least_1(num_samples=num_samples)
     shown, single = self.prepare(images)
-    answer = _answer(
+    found = answer(
       _key(key),
       self.params,
       shown,
@@ -147,11 +143,11 @@ class Predictor:
       num_samples=num_samples,
     )
     if not single:
-      return answer
+      return found
     return Answer(
       **{
         name: values[:, 0] if name.endswith("_t") else values[0]
-        for name, values in answer._asdict().items()
+        for name, values in found._asdict().items()
       }
     )
 
@@ -211,6 +207,20 @@ class Predictor:
     )
     model_file.write(path, content, dtype=np.dtype(dtype))
 
+  def number_of_glimpses(self, asked: int | None, *, beta: float | None) -> int:
+    """How many glimpses are taken, with `beta` at most; None is the default.
+
+    Raises:
+      ConfigError: if it is less than 1, or `beta` is out of range.
+    """
+    if asked is None:
+      given = self.config.train.num_glimpses
+      asked = given if beta is None else max(given, _MOST_GLIMPSES)
+    _check_at_least_1(num_glimpses=asked)
+    if beta is not None and not 0 <= beta < float("inf"):
+      raise ConfigError(f"beta must be finite and at least 0, not {beta}")
+    return asked
+
   def prepare(self, images: Any) -> tuple[jax.Array, bool]:
     """Images as the model sees them.
 
@@ -250,9 +260,11 @@ class Predictor:
         raise ConfigError(
           "images of float must be from 0 to 1; divide them by their largest value"
         )
-    scaled = pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1)
     mean, std = self.info.mean, self.info.std
-    return standardize(jnp.asarray(scaled), mean=mean, std=std), single
+    if pixels.dtype == np.uint8:
+      return as_seen(pixels, mean=mean, std=std), single
+    floats = jnp.asarray(pixels.astype(np.float32))
+    return standardize(floats, mean=mean, std=std), single
 
 
 def load(path: str | pathlib.Path, *, best: bool = False) -> Predictor:
@@ -328,6 +340,10 @@ def pretrained(name: str) -> Predictor:
     return load(folder / f"{name}{model_file.SUFFIX}")
 
 
+as_seen = jax.jit(normalize, static_argnames=("mean", "std"))
+"""Images of bytes as the model sees them, see `ramjax.data.normalize`."""
+
+
 def _key(key: jax.Array | None) -> jax.Array:
   return jax.random.key(0) if key is None else key
 
@@ -365,7 +381,7 @@ def _scanpaths(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_glimpses", "num_samples"))
-def _answer(
+def answer(
   key: jax.Array,
   params: PyTree,
   images: jax.Array,
@@ -376,7 +392,21 @@ def _answer(
   num_glimpses: int,
   num_samples: int,
 ) -> Answer:
-  """The answer for normalised images [I, H, W, C]."""
+  """The answer for normalised images [I, H, W, C].
+
+  Args:
+    key: typed PRNG key.
+    params: parameters of the model.
+    images: images, float32.
+    beta: exploration rate []; None takes all glimpses.
+    temperature_t: temperature of p after each glimpse; the last one serves all later.
+    model: the model.
+    num_glimpses: number of glimpses T, with `beta` at most.
+    num_samples: rollouts whose predictions are averaged.
+
+  Returns:
+    The answer.
+  """
   options = {"model": model, "num_glimpses": num_glimpses, "num_samples": num_samples}
   looked = _scanpaths(key, params, images, **options)
   location_t = looked.location_t[:, 0]
@@ -387,14 +417,27 @@ def _answer(
     taken = stopping.stopping_time(probs_t, error_t, beta=beta)
   at_stop = jax.vmap(stopping.at_stop, (-1, None), -1)
   probs, error = at_stop(probs_t, taken), at_stop(error_t, taken)
-  temperature = temperature_t[jnp.minimum(taken, temperature_t.shape[0]) - 1]
   return Answer(
     label=jnp.argmax(probs, axis=-1).astype(jnp.int32),
     probs=probs,
     predicted_error=error,
-    confidence=calibration.temper(probs, temperature).max(axis=-1),
+    confidence=confidence(probs, taken, temperature_t),
     num_glimpses=taken,
     location_t=location_t,
     probs_t=probs_t,
     predicted_error_t=error_t,
   )
+
+
+def confidence(
+  probs: jax.Array, num_glimpses: jax.Array, temperature_t: jax.Array
+) -> jax.Array:
+  """The largest probability at the temperature of the last glimpse taken [I].
+
+  Args:
+    probs: softmax outputs p [I, K] after that glimpse.
+    num_glimpses: its number [I], from 1.
+    temperature_t: see `answer`.
+  """
+  temperature = temperature_t[jnp.minimum(num_glimpses, temperature_t.shape[0]) - 1]
+  return calibration.temper(probs, temperature).max(axis=-1)

@@ -21,6 +21,7 @@ _SCRIPTS = (
   "demo",
   "departures",
   "error_rates",
+  "export",
   "glimpse_generalization",
   "look",
   "publish",

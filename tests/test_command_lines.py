@@ -67,6 +67,37 @@ SCRIPTS = {
     (["--workdir=x", "--max_glimpses=1"], "max_glimpses must be at least 2, not 1", 2),
   ],
   "error_rates": [([], "--workdir must name a trained run", 2)],
+  "export": [
+    (["--model=mnist"], "output must name the file of the program", 2),
+    (["--output=/nowhere/x"], "give --model (", 2),
+    (
+      ["--output=/nowhere/x", "--model=mnist", "--workdir=run"],
+      "give --model (",
+      2,
+    ),
+    (
+      ["--output=/nowhere/x", "--model=nobody"],
+      "model must be one of mnist, not 'nobody'",
+      2,
+    ),
+    (["--output=/nowhere/x", "--workdir=/nowhere"], "/nowhere holds no run", 1),
+    (
+      ["--output=/nowhere/x", "--model=mnist", "--num_glimpses=0"],
+      "num_glimpses must be at least 1, not 0",
+      2,
+    ),
+    (
+      ["--output=/nowhere/x", "--model=mnist", "--beta=nan"],
+      "beta must be finite and at least 0",
+      2,
+    ),
+    (["--image_size=28"], "image_size must be HxW, such as 28x28, or any, not '28'", 2),
+    (
+      ["--output=/nowhere/x", "--model=mnist", "--image_size=28x7"],
+      "image_size must be at least 8x8, a patch of the model, not 28x7",
+      2,
+    ),
+  ],
   "convergence": [
     (["--objective=both"], "objective must not be given", 2),
     (["--num_devices=3"], "num_devices must divide the number of runs, 32", 2),
@@ -138,7 +169,7 @@ SCRIPTS = {
   "report": [(["--chek"], "Unknown command line flag 'chek'", 2)],
 }
 TRAINED = ("glimpse_generalization", "calibration", "error_rates", "stopping_rules")
-WITHOUT_DATA = (*TRAINED, "benchmark", "demo", "look", "publish", "report")
+WITHOUT_DATA = (*TRAINED, "benchmark", "demo", "export", "look", "publish", "report")
 
 
 def refuse(script, *arguments):

@@ -76,6 +76,16 @@ def test_decisions_are_those_of_the_full_rollout(params, num_images, location_po
   )
 
 
+def test_paths_are_those_of_the_full_rollout_until_they_end(params):
+  images = make_images(161)
+  options = {"model": CONFIG, "max_glimpses": MAX_GLIMPSES}
+  looked = dynamic.look_along_paths(KEY, params, images, beta=BETA, **options)
+  rollout = ramjax.rollout(KEY, params, images, model=CONFIG, num_glimpses=MAX_GLIMPSES)
+  taken = np.arange(MAX_GLIMPSES)[:, None] < looked.decision.num_glimpses[None]
+  expected = np.where(taken[..., None], rollout.location_t, np.nan)
+  np.testing.assert_allclose(looked.location_t, expected, atol=1e-5)
+
+
 def test_a_rule_of_ones_own_stops_where_it_first_holds(params):
   """Any function of p and u; here the sum of u falls below a threshold."""
   images = make_images(50)

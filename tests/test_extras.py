@@ -16,6 +16,7 @@ from ramjax.data import downloads, sources
 ROOT = pathlib.Path(__file__).parent.parent
 EXTRAS = (
   "PIL",
+  "flatbuffers",
   "importlib_resources",
   "matplotlib",
   "orbax",
@@ -119,6 +120,21 @@ def test_missing_orbax_is_named_before_a_run_is_trained(
   with pytest.raises(CheckpointError, match=r"pip install 'ramjax\[checkpoint\]'"):
     Checkpoints(tmp_path, read_only=read_only)
   assert not any(tmp_path.iterdir())
+
+
+def test_an_export_without_flatbuffers_ends_with_one_line(tmp_path):
+  output = tmp_path / "program"
+  ended = run_script_without(
+    ("flatbuffers",),
+    "export",
+    "--model=mnist",
+    "--num_glimpses=1",
+    f"--output={output}",
+  )
+  assert ended.returncode == 1
+  (line,) = ended.stderr.splitlines()
+  assert line.endswith("flatbuffers cannot be imported; pip install 'ramjax[export]'")
+  assert not output.exists()
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "rich", "scipy", "tensorboardX"])

@@ -12,9 +12,16 @@ SCRIPTS = sorted(
   for path in (pathlib.Path(__file__).parent.parent / "experiments").glob("*.py")
   if path.stem != "__init__"
 )
-RUNS_NEEDED = ("calibration", "error_rates", "glimpse_generalization", "stopping_rules")
-REQUIRED = {name: ["workdir"] for name in RUNS_NEEDED} | {
-  "publish": ["name", "workdir"]
+JUDGES_OF_RUNS = (
+  "calibration",
+  "error_rates",
+  "glimpse_generalization",
+  "stopping_rules",
+)
+REQUIRED = {
+  **{name: ["workdir"] for name in JUDGES_OF_RUNS},
+  "export": ["output"],
+  "publish": ["name", "workdir"],
 }
 
 

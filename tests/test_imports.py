@@ -59,6 +59,7 @@ ORDER = [
   "run_folder",
   "model_file",
   "predictor",
+  "exported",
 ]
 """A module may import only modules that stand above it in this list."""
 

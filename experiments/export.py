@@ -1,0 +1,95 @@
+"""Exports a trained model: `python -m experiments.export --model=NAME --output=FILE`.
+
+The model is a run (`--workdir=RUN`) or comes with ramjax (`--model=NAME`). FILE becomes a
+program in StableHLO that runs on CPUs and NVIDIA GPUs by jax.export, without ramjax: from
+images [b, H, W, C] (uint8) and a seed (uint32) to class, probabilities, self-uncertainty,
+confidence, number of glimpses and their locations. The parameters are in it.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Literal
+
+from absl import flags as absl_flags
+
+import ramjax
+from experiments.cli import app, devices, flags, help_text
+from experiments.cli.errors import RunError, UsageError
+from experiments.runs import files
+
+
+def define_flags() -> None:
+  """Defines the flags of the script."""
+  flags.define_model_flags()
+  absl_flags.DEFINE_string("output", None, "File of the program.")
+  help_text.REQUIRED.add("output")
+  absl_flags.DEFINE_integer(
+    "num_glimpses",
+    None,
+    "Number of glimpses N, with --beta at most; by default as many as in training, with"
+    " --beta 50.",
+  )
+  absl_flags.DEFINE_float(
+    "beta", None, "Exploration rate: the model stops by itself. By default it does not."
+  )
+  absl_flags.DEFINE_boolean(
+    "end_early",
+    True,
+    "With --beta, end when all images are decided; else all glimpses are taken, and the"
+    " rule is applied afterwards.",
+  )
+  absl_flags.DEFINE_string(
+    "image_size",
+    None,
+    "HxW, the height and width of the images, or any; by default those of the training.",
+  )
+  devices.define_jax_flags()
+
+
+def main() -> None:
+  """Exports the model that the flags name."""
+  options = flags.FLAGS
+  image_size = _image_size(options.image_size)
+  if not options.output:
+    raise UsageError("output must name the file of the program")
+  devices.set_up_jax()
+  predictor, _ = flags.load_model()
+  program = ramjax.export(
+    predictor,
+    num_glimpses=options.num_glimpses,
+    beta=options.beta,
+    ends_early=options.end_early,
+    image_size=image_size,
+  )
+  try:
+    content = bytes(program.serialize())
+  except ImportError as error:
+    raise RunError(
+      "flatbuffers cannot be imported; pip install 'ramjax[export]'"
+    ) from error
+  files.replace(pathlib.Path(options.output), content)
+  images, _ = program.in_avals
+  print(
+    f"written to {options.output} ({len(content):,} bytes): images {images}, seed"
+    f" uint32; on {' and '.join(program.platforms)}"
+  )
+
+
+def _image_size(text: str | None) -> tuple[int, int] | Literal["any"] | None:
+  """The height and width that `--image_size` names.
+
+  Raises:
+    UsageError: if it names none.
+  """
+  if text is None or text == "any":
+    return "any" if text else None
+  if not (sides := re.fullmatch(r"(\d+)x(\d+)", text)):
+    raise UsageError(f"image_size must be HxW, such as 28x28, or any, not {text!r}")
+  return int(sides[1]), int(sides[2])
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)

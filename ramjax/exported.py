@@ -1,0 +1,179 @@
+"""Trained models as programs that run without ramjax: StableHLO, by `jax.export`.
+
+`python -m experiments.export` writes such a program into a file. Its parameters are
+constants in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.export import Exported, symbolic_shape
+from jax.export import export as jax_export
+from jax.extend.core import InconclusiveDimensionOperation
+
+from ramjax.config import ConfigError
+from ramjax.dynamic import look_along_paths
+from ramjax.predictor import Predictor, answer, as_seen, confidence
+from ramjax.ram import as_model
+
+Program = Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
+"""From images [b, H, W, C] and a seed [] to what `export` lists."""
+
+
+def export(
+  predictor: Predictor,
+  *,
+  num_glimpses: int | None = None,
+  beta: float | None = None,
+  ends_early: bool = True,
+  image_size: tuple[int, int] | Literal["any"] | None = None,
+  platforms: Sequence[str] = ("cpu", "cuda"),
+) -> Exported:
+  """A trained model as a program that runs without ramjax.
+
+  Its `serialize()` makes the bytes of a file (this needs the extra `export`), and
+  `jax.export.deserialize` reads them. Its answers are those of the model with the key
+  `jax.random.key(seed)`, to rounding; on the CPU with XLA's own settings to the bit,
+  unless the program ends early. Matrix products have the precision that JAX is
+  configured to (`jax_default_matmul_precision`) at the export.
+
+  Args:
+    predictor: the model.
+    num_glimpses: number of glimpses, with `beta` at most; None is as many as in training,
+      with `beta` 50.
+    beta: exploration rate: the model stops by itself. None takes all glimpses.
+    ends_early: whether the program with `beta` ends when all images are decided. If not,
+      it takes all glimpses, and the rule is applied afterwards.
+    image_size: height and width of the images; None is the size in the training, and
+      `any` makes a program for every size.
+    platforms: where the program runs: `cpu`, `cuda`, `rocm`, `tpu`.
+
+  Returns:
+    The program. It takes images [b, H, W, C] of any number b, uint8, and a seed [],
+    uint32, and returns a dictionary, see `Answer`: `label` [b] (int32), `probs` [b, K],
+    `predicted_error` [b, K], `confidence` [b], `num_glimpses` [b] (int32), and
+    `location_t` [T, b, 2], which with `beta` is NaN after the last glimpse taken.
+
+  Raises:
+    ConfigError: if images are smaller than a patch, a number is out of range, or the
+      model is one of your own whose sensor needs images of a fixed size.
+
+  >>> import numpy as np
+  >>> import ramjax
+  >>> program = export(ramjax.pretrained("mnist"), num_glimpses=3)
+  >>> found = program.call(np.zeros((2, 28, 28, 1), np.uint8), np.uint32(0))
+  >>> found["probs"].shape, found["location_t"].shape
+  ((2, 10), (3, 2, 2))
+  """
+  look = as_function(
+    predictor, num_glimpses=num_glimpses, beta=beta, ends_early=ends_early
+  )
+  height, width = _image_size(predictor, image_size)
+  least, channels = predictor.config.model.patch_size, predictor.info.image_shape[-1]
+  symbolic = [f"{side} >= {least}" for side in (height, width) if side in ("H", "W")]
+  shape = symbolic_shape(f"b, {height}, {width}, {channels}", constraints=symbolic)
+  images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+  seed = jax.ShapeDtypeStruct((), jnp.uint32)
+  try:
+    return jax_export(jax.jit(look), platforms=platforms)(images, seed)
+  except InconclusiveDimensionOperation as error:
+    first, *_ = str(error).splitlines()
+    raise ConfigError(
+      f"image_size must be a fixed one, as the model needs it ({first})"
+    ) from error
+
+
+def as_function(
+  predictor: Predictor,
+  *,
+  num_glimpses: int | None = None,
+  beta: float | None = None,
+  ends_early: bool = True,
+) -> Program:
+  """A trained model as a pure function of images and a seed; see `export`.
+
+  Args:
+    predictor: the model.
+    num_glimpses: number of glimpses, with `beta` at most.
+    beta: exploration rate; None takes all glimpses.
+    ends_early: whether the program with `beta` ends when all images are decided.
+
+  Returns:
+    The function.
+
+  Raises:
+    ConfigError: if a number is out of range.
+  """
+  most = predictor.number_of_glimpses(num_glimpses, beta=beta)
+  model, params = as_model(predictor.config.model), predictor.params
+  temperature_t = jnp.asarray(predictor.temperature_t or (1.0,), jnp.float32)
+
+  def look(images: jax.Array, seed: jax.Array) -> dict[str, jax.Array]:
+    shown = as_seen(images, mean=predictor.info.mean, std=predictor.info.std)
+    found = answer(
+      jax.random.key(seed),
+      params,
+      shown,
+      None if beta is None else jnp.float32(beta),
+      temperature_t,
+      model=model,
+      num_glimpses=most,
+      num_samples=1,
+    )
+    location_t = found.location_t
+    if beta is not None:
+      taken = jnp.arange(most)[:, None] < found.num_glimpses[None]
+      location_t = jnp.where(taken[..., None], location_t, jnp.nan)
+    return {
+      "label": found.label,
+      "probs": found.probs,
+      "predicted_error": found.predicted_error,
+      "confidence": found.confidence,
+      "num_glimpses": found.num_glimpses,
+      "location_t": location_t,
+    }
+
+  def look_until_decided(images: jax.Array, seed: jax.Array) -> dict[str, jax.Array]:
+    looked = look_along_paths(
+      jax.random.fold_in(jax.random.key(seed), 0),  # of the first rollout, see `answer`
+      params,
+      as_seen(images, mean=predictor.info.mean, std=predictor.info.std),
+      beta=beta,
+      model=model,
+      max_glimpses=most,
+    )
+    probs, predicted_error, taken = looked.decision
+    return {
+      "label": jnp.argmax(probs, axis=-1).astype(jnp.int32),
+      "probs": probs,
+      "predicted_error": predicted_error,
+      "confidence": confidence(probs, taken, temperature_t),
+      "num_glimpses": taken,
+      "location_t": looked.location_t,
+    }
+
+  return look_until_decided if ends_early and beta is not None else look
+
+
+def _image_size(
+  predictor: Predictor, asked: tuple[int, int] | Literal["any"] | None
+) -> tuple[int | str, int | str]:
+  """Height and width of the images, or their names if they may be any.
+
+  Raises:
+    ConfigError: if images are smaller than a patch.
+  """
+  if asked == "any":
+    return "H", "W"
+  height, width = asked or predictor.config.model.image_shape[:2]
+  least = predictor.config.model.patch_size
+  if min(height, width) < least:
+    raise ConfigError(
+      f"image_size must be at least {least}x{least}, a patch of the model,"
+      f" not {height}x{width}"
+    )
+  return height, width
