@@ -72,12 +72,12 @@ SCRIPTS = {
     (["--output=/nowhere/x"], "give --model (", 2),
     (
       ["--output=/nowhere/x", "--model=mnist", "--workdir=run"],
-      "give --model (",
+      "or --workdir=RUN, not both",
       2,
     ),
     (
       ["--output=/nowhere/x", "--model=nobody"],
-      "model must be one of mnist, not 'nobody'",
+      "model must be one of ",
       2,
     ),
     (["--output=/nowhere/x", "--workdir=/nowhere"], "/nowhere holds no run", 1),
