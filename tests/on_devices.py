@@ -155,7 +155,7 @@ def main(out, num_devices, address=None, num_processes=None, process_id=None):
   scores, in_evaluation = evaluate(mesh, dataset, state.params)
   found |= scores
   in_cluttered = set()
-  if mesh.size == 8:
+  if mesh.size == 4:
     _, parts, in_parts = train(mesh, dataset, accumulation_steps=2)
     assert in_parts == {"all-reduce"}
     found |= {f"parts/{name}": value for name, value in parts.items()}

@@ -50,22 +50,22 @@ def finish(process, seconds=300):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-  """The same training on one device, on eight, and on one in each of two processes."""
+  """The same training on one device, on four, and on one in each of two processes."""
   folder = tmp_path_factory.mktemp("devices")
   script = ROOT / "tests" / "on_devices.py"
   address = free_address()
   running = [
     start(script, folder / "1.npz", 1),
-    start(script, folder / "8.npz", 8),
+    start(script, folder / "4.npz", 4),
     *(start(script, folder / "2.npz", 2, address, 2, process) for process in (0, 1)),
   ]
   for process in running:
     status, _, stderr = finish(process)
     assert status == 0, stderr
-  return {number: dict(np.load(folder / f"{number}.npz")) for number in (1, 2, 8)}
+  return {number: dict(np.load(folder / f"{number}.npz")) for number in (1, 2, 4)}
 
 
-@pytest.mark.parametrize("number", [8, 2])
+@pytest.mark.parametrize("number", [4, 2])
 def test_the_first_ten_steps_are_those_of_one_device(number, found):
   """Further on, what is rounding now decides where a glimpse is taken."""
   one, many = found[1], found[number]
@@ -77,14 +77,14 @@ def test_the_first_ten_steps_are_those_of_one_device(number, found):
 
 
 def test_batches_in_parts_are_divided_too(found):
-  names = [name for name in found[8] if name.startswith("parts/")]
+  names = [name for name in found[4] if name.startswith("parts/")]
   assert len(names) > 10
   for name in names:
     expected = found[1][name.removeprefix("parts/")]
-    np.testing.assert_allclose(found[8][name], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[4][name], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("number", [8, 2])
+@pytest.mark.parametrize("number", [4, 2])
 def test_evaluation_is_that_of_one_device(number, found):
   one, many = found[1], found[number]
   names = [name for name in one if name.startswith(("validation/", "evaluation/"))]
@@ -98,7 +98,7 @@ def test_evaluation_is_that_of_one_device(number, found):
   [
     (1, [], []),
     (2, ["all-reduce"], ["all-gather"]),
-    (8, ["all-reduce"], ["all-gather"]),
+    (4, ["all-reduce"], ["all-gather"]),
   ],
 )
 def test_devices_exchange_gradients_and_predictions_only(
@@ -111,15 +111,15 @@ def test_devices_exchange_gradients_and_predictions_only(
 
 def test_each_device_puts_its_own_images_on_canvases(found):
   """Placing many images at once is a scatter, which is not divided by itself."""
-  assert found[8]["in_cluttered"].tolist() == ["all-reduce"]
+  assert found[4]["in_cluttered"].tolist() == ["all-reduce"]
 
 
 def test_devices_share_runs_and_have_nothing_to_tell_each_other(found):
   """What is exchanged is looked at in `on_devices.py`."""
-  alone, shared = found[8]["runs/alone"], found[8]["runs/shared"]
-  assert alone.shape == (8, 10)
+  alone, shared = found[4]["runs/alone"], found[4]["runs/shared"]
+  assert alone.shape == (4, 10)
   np.testing.assert_allclose(shared, alone, rtol=1e-5)
-  assert len(set(alone[:, 0].tolist())) == 8
+  assert len(set(alone[:, 0].tolist())) == 4
 
 
 def test_one_device_is_the_default_on_cpus():
