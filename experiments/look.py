@@ -24,6 +24,7 @@ from experiments.cli.errors import UsageError
 from experiments.reporting import figures, look_figure, look_page, looks, scanpaths
 from experiments.reporting.looks import Look
 from experiments.runs import files, shown
+from ramjax.data.info import listed
 
 _MOST_PIXELS = 25_000_000
 """So many pixels are looked at together at most."""
@@ -80,7 +81,10 @@ def main(names: Sequence[str]) -> None:
   flags.check_seed()
   devices.set_up_jax()
   model, source = flags.load_model()
-  images, done = shown.read(shown.find_files(names), model, as_is=options.as_is)
+  found_files = shown.find_files(names)
+  if options.label_from_folder:
+    _check_labels(found_files, model)
+  images, done = shown.read(found_files, model, as_is=options.as_is)
   folder = _make_folder(options.output)
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {done}", flush=True)
   _warn_of_sizes(images, model)
@@ -109,6 +113,21 @@ def main(names: Sequence[str]) -> None:
       figures.save(look_figure.look_figure(look, model), folder / name, "png")
       look_figure.write_animation(look, model, folder / f"{name}.gif")
     print(f"and a PNG and a GIF of each image ({name}.png, …; --nofigures for none)")
+
+
+def _label(file: pathlib.Path) -> str:
+  """The name of the folder of a file."""
+  return file.resolve().parent.name
+
+
+def _check_labels(found: Sequence[pathlib.Path], model: ramjax.Predictor) -> None:
+  """Raises a `UsageError` if an image is in a folder that has no class's name."""
+  for file in found:
+    if _label(file) not in model.class_names:
+      raise UsageError(
+        f"label_from_folder: {file} is in the folder {_label(file)}, but the classes are"
+        f" {listed(model.class_names)}"
+      )
 
 
 def _make_folder(output: str) -> pathlib.Path:
@@ -171,8 +190,9 @@ def _look(
         for name, values in answers._asdict().items()
       }
     )
-    label = file.resolve().parent.name if options.label_from_folder else None
-    look = Look(str(file), image, answer, options.beta, False, label)
+    label = _label(file) if options.label_from_folder else None
+    name = str(file).encode(errors="replace").decode()  # which may not be UTF-8
+    look = Look(name, image, answer, options.beta, False, label)
     look = look._replace(
       stopped=_has_decided(answer.probs, answer.predicted_error, options.beta)
     )

@@ -160,6 +160,16 @@ def test_names_cannot_break_out_of_the_page(model):
   assert data_of(page)["looks"][0]["file"] == names[0]
 
 
+def test_a_folder_that_is_no_class_is_refused(folder, tmp_path):
+  """Else all of its images would count as errors."""
+  shutil.copytree(folder / "7", tmp_path / "photos of 7")
+  arguments = ("--model=mnist", "--label_from_folder", f"--output={tmp_path / 'out'}")
+  ended = forked.run("look", str(tmp_path / "photos of 7"), *arguments)
+  assert ended.returncode == 2
+  assert "is in the folder photos of 7, but the classes are 0, 1, 2" in ended.stderr
+  assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def chromium():
   found = shutil.which("chromium") or shutil.which("chromium-browser")
