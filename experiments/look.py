@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from absl import logging
 import ramjax
 from experiments.cli import app, devices, flags
 from experiments.cli.errors import UsageError
-from experiments.reporting import figures, look_figure, look_page, looks, scanpaths
+from experiments.reporting import looks, scanpaths
 from experiments.reporting.looks import Look
 from experiments.runs import files, shown
 from ramjax.data.info import listed
@@ -31,6 +31,10 @@ _MOST_PIXELS = 25_000_000
 
 _MOST_ON_PAGE = 40
 """So many images the page shows at most."""
+
+
+_Image = TypeVar("_Image", shown.Shown, Look)
+"""An image before and after it was looked at."""
 
 
 def define_flags() -> None:
@@ -88,16 +92,27 @@ def main(names: Sequence[str]) -> None:
   folder = _make_folder(options.output)
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {done}", flush=True)
   _warn_of_sizes(images, model)
-  found, paths = [], []
+  found: list[Look] = []
   for part in _parts(images):
-    for look, rollouts in zip(*_look(part, model, source), strict=True):
+    for look in _look(part, model):
       print(looks.line(look, model), flush=True)
       found.append(look)
-      paths += rollouts
   if options.label_from_folder:
     right = np.mean([looks.class_of(each, model) == each.label for each in found])
     print(f"accuracy {right:.4f} ({len(found)} images)")
+  _write(folder, found, model, source)
+
+
+def _write(
+  folder: pathlib.Path, found: Sequence[Look], model: ramjax.Predictor, source: str
+) -> None:
+  """Writes the answers as JSON, scanpaths, page and figures; says where."""
+  # Matplotlib takes a second to import, and the answers are printed before.
+  from experiments.reporting import figures, look_figure, look_page
+
+  options = flags.FLAGS
   files.write_json(folder / "look.json", [looks.entry(each, model) for each in found])
+  paths = [path for part in _parts(found) for path in _scanpaths(part, model, source)]
   if options.format == "csv":
     files.replace(folder / "scanpaths.csv", scanpaths.csv_text(paths))
   else:
@@ -109,7 +124,7 @@ def main(names: Sequence[str]) -> None:
     print(f"look.html shows the first {_MOST_ON_PAGE} of {len(found)} images")
   print(f"written to {folder / 'look.html'}, look.json and scanpaths", flush=True)
   if options.figures:
-    for name, look in zip(_unique_names(images), found, strict=True):
+    for name, look in zip(_unique_names(found), found, strict=True):
       figures.save(look_figure.look_figure(look, model), folder / name, "png")
       look_figure.write_animation(look, model, folder / f"{name}.gif")
     print(f"and a PNG and a GIF of each image ({name}.png, …; --nofigures for none)")
@@ -155,9 +170,9 @@ def _warn_of_sizes(images: Sequence[shown.Shown], model: ramjax.Predictor) -> No
       )
 
 
-def _parts(images: Sequence[shown.Shown]) -> Iterator[list[shown.Shown]]:
+def _parts(images: Sequence[_Image]) -> Iterator[list[_Image]]:
   """Images in their order, in parts of one size that are looked at together."""
-  part: list[shown.Shown] = []
+  part: list[_Image] = []
   for each in images:
     size = each.image.size
     if part and (
@@ -169,20 +184,24 @@ def _parts(images: Sequence[shown.Shown]) -> Iterator[list[shown.Shown]]:
   yield part
 
 
-def _look(
-  part: Sequence[shown.Shown], model: ramjax.Predictor, source: str
-) -> tuple[list[Look], list[list[scanpaths.Scanpath]]]:
-  """Answers for images of one size, and the scanpaths of each."""
+def _given() -> dict[str, Any]:
+  """Randomness and number of rollouts, as the flags say."""
   options = flags.FLAGS
-  pixels = np.stack([image for _, image in part])
-  given = {"key": jax.random.key(options.seed), "num_samples": options.num_samples}
+  return {"key": jax.random.key(options.seed), "num_samples": options.num_samples}
+
+
+def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
+  """Answers for images of one size."""
+  options = flags.FLAGS
   answers = jax.device_get(
-    model(pixels, beta=options.beta, num_glimpses=options.num_glimpses, **given)
+    model(
+      np.stack([image for _, image in part]),
+      beta=options.beta,
+      num_glimpses=options.num_glimpses,
+      **_given(),
+    )
   )
-  looked = jax.device_get(
-    model.scanpaths(pixels, num_glimpses=len(answers.probs_t), **given)
-  )
-  found, rollouts = [], []
+  found = []
   for i, (file, image) in enumerate(part):
     answer = ramjax.Answer(
       **{
@@ -190,35 +209,33 @@ def _look(
         for name, values in answers._asdict().items()
       }
     )
-    label = _label(file) if options.label_from_folder else None
     name = str(file).encode(errors="replace").decode()  # which may not be UTF-8
-    look = Look(name, image, answer, options.beta, False, label)
-    look = look._replace(
-      stopped=_has_decided(answer.probs, answer.predicted_error, options.beta)
-    )
-    found.append(look)
-    rollouts.append(_scanpaths(look, looked, i, model, source))
-  return found, rollouts
+    label = _label(file) if options.label_from_folder else None
+    stopped = _has_decided(answer.probs, answer.predicted_error, options.beta)
+    found.append(Look(name, image, answer, options.beta, stopped, label))
+  return found
 
 
 def _scanpaths(
-  look: Look,
-  looked: Any,
-  i: int,
-  model: ramjax.Predictor,
-  source: str,
-) -> list[scanpaths.Scanpath]:
-  """The rollouts at image number i of `ramjax.Scanpaths`, each until its own stop."""
-  config, beta = model.config.model, look.beta
-  height, width, _ = look.image.shape
-  rollouts = []
-  for m in range(looked.probs_t.shape[1]):
-    probs_t, error_t = looked.probs_t[:, m, i], looked.predicted_error_t[:, m, i]
-    taken = len(probs_t)
-    if beta is not None:
-      taken = int(ramjax.stopping_time(probs_t, error_t, beta=beta))
-    rollouts.append(
-      scanpaths.Scanpath(
+  part: Sequence[Look], model: ramjax.Predictor, source: str
+) -> Iterator[scanpaths.Scanpath]:
+  """The rollouts at images of one size, each until its own stop."""
+  config, beta = model.config.model, part[0].beta
+  looked: Any = jax.device_get(
+    model.scanpaths(
+      np.stack([look.image for look in part]),
+      num_glimpses=len(part[0].answer.probs_t),
+      **_given(),
+    )
+  )
+  for i, look in enumerate(part):
+    height, width, _ = look.image.shape
+    for m in range(looked.probs_t.shape[1]):
+      probs_t, error_t = looked.probs_t[:, m, i], looked.predicted_error_t[:, m, i]
+      taken = len(probs_t)
+      if beta is not None:
+        taken = int(ramjax.stopping_time(probs_t, error_t, beta=beta))
+      yield scanpaths.Scanpath(
         image=look.file,
         label=look.label,
         run=source,
@@ -236,8 +253,6 @@ def _scanpaths(
           for scale in range(config.num_scales)
         ),
       )
-    )
-  return rollouts
 
 
 def _has_decided(probs: Any, error: Any, beta: float | None) -> bool:
@@ -245,9 +260,9 @@ def _has_decided(probs: Any, error: Any, beta: float | None) -> bool:
   return beta is not None and bool(ramjax.is_decided(probs, error, beta=beta))
 
 
-def _unique_names(images: Sequence[shown.Shown]) -> list[str]:
+def _unique_names(found: Sequence[Look]) -> list[str]:
   """A name for the figures of each image: that of its file, numbered if it is not alone."""
-  names = [file.stem for file, _ in images]
+  names = [pathlib.Path(look.file).stem for look in found]
   return [
     name if names.count(name) == 1 else f"{name}_{names[: i + 1].count(name)}"
     for i, name in enumerate(names)
