@@ -77,14 +77,11 @@ def main(names: Sequence[str]) -> None:
   options = flags.FLAGS
   if not names:
     raise UsageError("no image is given; name files, or folders of images")
-  for name in ("num_glimpses", "num_samples"):
-    if options[name].value is not None:
-      flags.check_at_least(1, name)
-  if options.beta is not None and not 0 <= options.beta < float("inf"):
-    raise UsageError(f"beta must be finite and at least 0, not {options.beta}")
+  flags.check_at_least(1, "num_samples")
   flags.check_seed()
   devices.set_up_jax()
   model, source = flags.load_model()
+  model.number_of_glimpses(options.num_glimpses, beta=options.beta)  # checks them
   found_files = shown.find_files(names)
   if options.label_from_folder:
     _check_labels(found_files, model)

@@ -89,6 +89,7 @@ def _facts(run: trained.TrainedRun, validation_error: float) -> dict[str, Any]:
   return {
     "dataset": described["dataset"],
     "command": content["command"],
+    "device": content["device"],
     "git_commit": content["git_commit"],
     "seed": described["seed"],
     "train_seconds": described["train_seconds"],

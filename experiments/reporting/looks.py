@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ramjax
+from ramjax.predictor import confidence
 
 
 class Look(NamedTuple):
@@ -91,9 +92,9 @@ def entry(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
 def confidences(look: Look, model: ramjax.Predictor) -> np.ndarray:
   """The confidence after each glimpse, also those after the last one taken [T]."""
   probs_t = jnp.asarray(look.answer.probs_t)
-  temperature_t = np.array(model.temperature_t or (1.0,), np.float32)
-  last = np.minimum(np.arange(len(probs_t)), len(temperature_t) - 1)
-  return np.asarray(ramjax.temper(probs_t, jnp.asarray(temperature_t[last])).max(-1))
+  number_t = jnp.arange(1, len(probs_t) + 1)
+  temperature_t = jnp.asarray(model.temperature_t or (1.0,), jnp.float32)
+  return np.asarray(confidence(probs_t, number_t, temperature_t))
 
 
 def most_probable(look: Look, limit: int = 10) -> Sequence[int]:

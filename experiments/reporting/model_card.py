@@ -59,10 +59,10 @@ Test error in %, {facts["num_test_images"]:,} test images, one rollout an image 
 - Confidence is p at a temperature fitted to the validation images. On the test images it
   differs from the accuracy by {facts["calibration_error"]:.3f} on average.
 - Core `{sizes.core}`, {facts["num_parameters"]:,} parameters, objective
-  `{config.objective.name}`, λ2 = {config.objective.lambda_intrinsic:g}. Trained in
-  {facts["train_seconds"] / 60:.0f} minutes on {facts["published_by"]["device"]}, with seed {facts["seed"]}
-  (of the seeds trained, the one with the lowest validation error,
-  {facts["validation_error"]:.2f} %):
+  `{config.objective.name}`, λ2 = {config.objective.lambda_intrinsic:g}. Its training took
+  {facts["train_seconds"] / 60:.0f} minutes on {facts["device"]}, with all seeds of its command together.
+  The model has seed {facts["seed"]}, which had the lowest validation error,
+  {facts["validation_error"]:.2f} %:
   `{facts["command"]}`
 - Data: {source}.
 - For teaching and research. It knows its {sizes.num_classes} classes only, and answers with one
