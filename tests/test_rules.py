@@ -61,7 +61,7 @@ def test_curves_go_from_one_glimpse_to_all(prediction):
       for point in points[:: max(1, len(points) // 5)]:
         allowed = [
           (1 + np.mean(first), right_t[first, np.arange(M)].mean())
-          for threshold in np.unique(np.quantile(score_t, np.linspace(0, 1, 200)))
+          for threshold in np.unique(np.quantile(score_t, np.linspace(0, 1, 100)))
           for over in [score_t > threshold]
           for first in [np.where(over.any(0), over.argmax(0), T - 1)]
         ]
@@ -98,13 +98,23 @@ def entry(seed, accuracy):
   }
 
 
+def test_rules_are_compared_with_the_first_one_run_by_run():
+  """Areas differ by .01 and .03: .02 ± 12.706 .01; the runs themselves differ by .2."""
+  runs = [entry(0, 0.8), entry(1, 1.0)]
+  for run, area, gain in zip(runs, (0.6, 0.8), (0.01, 0.03), strict=True):
+    run["rules"][0]["area"] = area
+    run["rules"][1]["area"] = area + gain
+  rows = tables.stopping_rules({"runs": runs}).splitlines()
+  assert rows[-1].endswith("| +.020 ± .127, p = 0.3 |")
+
+
 def test_table_and_figure_have_a_row_and_a_line_for_each_rule():
   results = {"runs": [entry(0, 0.8), entry(1, 1.0)]}
   head, _, first, second = tables.stopping_rules(results).splitlines()
-  assert head.endswith("| mean from 2 to 6 |")
+  assert head.endswith("| mean from 2 to 6 | against the paper's, ± 95 % |")
   assert first.startswith("| both | largest p | 2 | .6333 ± .0471 | .7000 ± .0707 |")
-  assert first.endswith("| .8000 ± .0000 |")
-  assert second == "| both | sum of u | 2 | – | – | – | – | – |"
+  assert first.endswith("| .8000 ± .0000 |  |")
+  assert second == "| both | sum of u | 2 | – | – | – | – | – |  |"
   [axes] = plots.stopping_rules(results).axes
   line, empty = axes.lines
   np.testing.assert_allclose(line.get_ydata()[[0, -1]], [50.0, 10.0])

@@ -72,10 +72,39 @@ def test_dynamic_accuracy_is_interpolated_between_rates():
   assert row == ["both", "1", ".8000", ".8500", ".9000", "–"]
 
 
-def test_dynamic_table_has_only_rates_of_the_paper():
-  dynamic = [(0.15, 3.0, 0.8), (0.16, 3.1, 0.81)]
-  rows = cells(tables.dynamic_by_beta({"runs": [run(0, (0.9, 0.8), dynamic=dynamic)]}))
-  assert rows == [["both, β = 0.15", "3.19 → .9368", "3.00 → .8000", "1"]]
+def test_published_values_are_beside_ours_under_each_protocol():
+  """t(.975, 4 degrees) = 2.7764; of the deviation .1, one more run is within ± .3041."""
+  values = 0.8 + 0.1 * np.array([-1, -1, 0, 1, 1])
+
+  def judged(seed, accuracy, protocol):
+    points = [(0.15, 3.0, accuracy), (0.16, 3.1, 0.81)]  # they have no β of .16
+    return run(seed, (accuracy, 0.8), dynamic=points) | {"protocol": protocol}
+
+  runs = [judged(seed, value, "paper") for seed, value in enumerate(values)]
+  runs += [judged(seed, 0.98, "released") for seed in range(5)]
+  table = tables.published_and_ours({"runs": runs})
+  assert table.splitlines()[0].count("protocol") == 2
+  rows = {row[0]: row[1:] for row in cells(table)}
+  inside = ".8000 ± .3041 ✓"
+  assert rows["both, N = 6"] == [".9899", ".9800 ± .0000 ✗", inside, "5"]
+  assert rows["both, N = 50"][0] == "≈ .983"
+  assert not set("✓✗") & set("".join(rows["both, N = 50"]))  # read off a figure
+  assert rows["both, β = 0.15"] == [
+    "3.19 → .9368",
+    "3.00 ± 0.00 ✗ → .9800 ± .0000 ✗",
+    f"3.00 ± 0.00 ✗ → {inside}",
+    "5",
+  ]
+  assert "both, β = 0.16" not in rows
+
+
+def test_published_values_are_not_judged_by_few_runs():
+  old = [run(0, (0.98, 0.8), dynamic=[(0.15, 3.0, 0.9)])]  # names no protocol
+  rows = cells(tables.published_and_ours({"runs": old}))
+  assert ["both, N = 6", ".9899", ".9800", "1"] in rows
+  assert ["both, β = 0.15", "3.19 → .9368", "3.00 → .9000", "1"] in rows
+  rows = cells(tables.published_and_ours({"runs": [*old, run(1, (0.96, 0.8))]}))
+  assert ["both, N = 6", ".9899", ".9700 ± .0141", "2"] in rows
 
 
 def scored(

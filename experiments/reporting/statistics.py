@@ -22,6 +22,14 @@ def half_width(values: np.ndarray) -> np.ndarray:
   return quantile * values.std(axis=0, ddof=1) / np.sqrt(count)
 
 
+def prediction_half_width(values: np.ndarray) -> float:
+  """Half-width of the interval that holds one more run with 95 % (Student's t).
+
+  It is for a single published value beside the values [S] of our runs; NaN for one run.
+  """
+  return float(half_width(values) * np.sqrt(len(values) + 1))
+
+
 def paired(differences: np.ndarray) -> dict[str, float]:
   """Paired t-test of two variants of training, one difference for each seed [S].
 

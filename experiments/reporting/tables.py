@@ -13,13 +13,20 @@ import numpy as np
 
 from experiments.reporting import published
 from experiments.reporting.groups import Group, Results, group_runs
-from experiments.reporting.statistics import half_width
+from experiments.reporting.statistics import (
+  half_width,
+  paired,
+  prediction_half_width,
+)
 from ramjax.config import OBJECTIVES
 
 _ONE_ROLLOUT = (1, "sample")
 
 _MOST_COLUMNS, _MOST_ROWS = 12, 20
 """Classes that a table shows: as columns of the confusions, and as rows."""
+
+_FEWEST_TO_JUDGE = 5
+"""Runs from which on the interval of one more is narrow enough to say something."""
 
 _MEAN_GLIMPSES = 4.0
 """Mean number of glimpses at which `departures` compares dynamic accuracy."""
@@ -74,16 +81,77 @@ def generalization(results: Results) -> str:
 
 
 def published_and_ours(results: Results) -> str:
-  """Figure 2, published and ours: accuracy with a fixed number of glimpses."""
-  rows = [
-    [
-      *(f"{group.label}, N = {n}", value),
-      *(spread(_fixed(group.runs, n, "accuracy")), str(len(group.runs))),
-    ]
-    for group in group_runs(results["runs"])
-    for n, value in published.FIXED[group.objective].items()
+  """Figure 2, published and ours, a column for each protocol of evaluation.
+
+  With a fixed number of glimpses N an accuracy; at an exploration rate β mean number of
+  glimpses → accuracy. From five runs on, ± is the 95 % interval of one more, since a published
+  value is of one run: ✓ says that it lies inside, ✗ that it does not.
+  """
+  by_objective: dict[str, dict[str, list[Results]]] = {}
+  for group in group_runs(results["runs"]):
+    # Files of earlier versions do not name the protocol, which was that of the paper.
+    protocol = group.runs[0].get("protocol", results.get("protocol", "paper"))
+    of_protocol = by_objective.setdefault(group.objective, {})
+    if of_protocol.setdefault(protocol, group.runs) is not group.runs:
+      raise ValueError(f"two groups of {group.objective} have the protocol {protocol}")
+  shown = [
+    protocol
+    for protocol in ("released", "paper")
+    if any(protocol in found for found in by_objective.values())
   ]
-  return _markdown(["", "paper and released code", "ours", "n"], rows)
+  rows = []
+  for objective, found in by_objective.items():
+    of_protocols = [found.get(protocol, []) for protocol in shown]
+    counts = "/".join(dict.fromkeys(str(len(runs)) for runs in of_protocols if runs))
+    for n, value in published.FIXED[objective].items():
+      cells = [_beside(value, _fixed(runs, n, "accuracy")) for runs in of_protocols]
+      rows.append([f"{objective}, N = {n}", value, *cells, counts])
+    for beta, (mean, accuracy) in published.DYNAMIC.get(objective, {}).items():
+      cells = []
+      for runs in of_protocols:
+        points = [
+          point
+          for run in runs
+          for point in run["dynamic"]
+          if abs(point["beta"] - beta) < 1e-9
+        ]
+        means, accuracies = (
+          _values(points, name) for name in ("mean_glimpses", "accuracy")
+        )
+        parts = _beside(f"{mean:.2f}", means), _beside(_share(accuracy), accuracies)
+        cells.append(" → ".join(filter(None, parts)))
+      if any(cells):
+        value = f"{mean:.2f} → {_share(accuracy)}"
+        rows.append([f"{objective}, β = {beta:g}", value, *cells, counts])
+  titles = {
+    "released": "ours, protocol of the released code",
+    "paper": "ours, protocol of the paper",
+  }
+  heads = [titles[protocol] for protocol in shown]
+  return _markdown(["", "published", *heads, "n"], rows)
+
+
+def _beside(value: str, ours: np.ndarray) -> str:
+  """Our values [S] beside a published one: their mean and whether it could be theirs.
+
+  Few runs have an interval that holds anything, so of them it is the usual ±, without a
+  verdict. A value that is read off a figure is not judged.
+  """
+  if not ours.size:
+    return ""
+  whole = ours.max() >= 1.005 or value == "1.00"
+  digits = 2 if whole else 4
+  if len(ours) < _FEWEST_TO_JUDGE:
+    return spread(ours, digits, whole=whole)
+  mean, half_width = float(ours.mean()), prediction_half_width(ours)
+  text = " ± ".join(
+    f"{number:.{digits}f}" if whole else _share(number) for number in (mean, half_width)
+  )
+  try:
+    inside = abs(float(value) - mean) <= half_width + 0.5 * 10.0**-digits
+  except ValueError:
+    return text
+  return f"{text} {'✓' if inside else '✗'}"
 
 
 def dynamic(results: Results) -> str:
@@ -99,32 +167,6 @@ def dynamic(results: Results) -> str:
   return _markdown(
     ["objective", "n", *(f"{n} glimpses on average" for n in means)], rows
   )
-
-
-def dynamic_by_beta(results: Results) -> str:
-  """Dynamic stopping at the exploration rates of the paper, published and ours."""
-  rows = []
-  for group in group_runs(results["runs"]):
-    for beta, (glimpses, accuracy) in published.DYNAMIC.get(
-      group.objective, {}
-    ).items():
-      points = [
-        point
-        for run in group.runs
-        for point in run["dynamic"]
-        if abs(point["beta"] - beta) < 1e-9
-      ]
-      if points:
-        mean_glimpses = spread(_values(points, "mean_glimpses"), 2)
-        rows.append(
-          [
-            f"{group.label}, β = {beta:g}",
-            f"{glimpses:.2f} → {_share(accuracy)}",
-            f"{mean_glimpses} → {spread(_values(points, 'accuracy'))}",
-            str(len(points)),
-          ]
-        )
-  return _markdown(["", "paper and released code", "ours", "n"], rows)
 
 
 def stability(results: Results) -> str:
@@ -372,25 +414,33 @@ def objectives(results: Results) -> str:
 
 
 def stopping_rules(results: Results) -> str:
-  """Accuracy of each stopping rule at some mean numbers of glimpses, and its area."""
+  """Accuracy of each stopping rule at some mean numbers of glimpses, and its area.
+
+  The last column compares areas with the first rule's, paired over the runs.
+  """
   means = (3, 4, 5, 6)
   rows = []
   for group in group_runs(results["runs"]):
+    first = _values([run["rules"][0] for run in group.runs], "area")
     for number, rule in enumerate(group.runs[0]["rules"]):
       of_runs = [run["rules"][number] for run in group.runs]
       curves = [{"dynamic": each["points"]} for each in of_runs]
+      areas = _values(of_runs, "area")
+      against = number > 0 and np.isfinite(areas - first).all()
       rows.append(
         [
           *(group.label, rule["name"], str(len(of_runs))),
           *(spread(_at_mean(curves, mean)) for mean in means),
-          spread(_values(of_runs, "area")),
+          spread(areas),
+          _comparison(paired(areas - first)) if against else "",
         ]
       )
   numbers = sorted({run["train_num_glimpses"] for run in results["runs"]})
   until = str(numbers[0]) if len(numbers) == 1 else "those of the training"
   columns = [f"{mean} glimpses on average" for mean in means]
   area = f"mean from 2 to {until}"
-  return _markdown(["objective", "rule", "n", *columns, area], rows)
+  head = ["objective", "rule", "n", *columns, area, "against the paper's, ± 95 %"]
+  return _markdown(head, rows)
 
 
 def baselines(results: Results) -> str:
@@ -431,7 +481,6 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "generalization": generalization,
   "published_and_ours": published_and_ours,
   "dynamic": dynamic,
-  "dynamic_by_beta": dynamic_by_beta,
   "stability": stability,
   "ablation": ablation,
   "departures": departures,

@@ -11,7 +11,7 @@ import numpy as np
 import ramjax
 from experiments.studies.scores import rounded
 
-_NUM_THRESHOLDS = 200
+_NUM_THRESHOLDS = 100
 
 Score = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """From p [T, M, K], u [T, M, K] and temperatures [T] to scores [T, M]: the higher, the
