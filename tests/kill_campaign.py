@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import random
@@ -204,7 +205,12 @@ def train(
   with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
     workdir_lib.open_run(place, CONFIG)
     trainer.train(
-      [CONFIG], dataset, [place], steps_per_call=STEPS_PER_CALL, figure_format=None
+      [CONFIG],
+      dataset,
+      [place],
+      steps_per_call=STEPS_PER_CALL,
+      saving_share=math.inf,  # after each epoch
+      figure_format=None,
     )
   steps_per_epoch = NUM_EXAMPLES // CONFIG.train.batch_size
   optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=steps_per_epoch)

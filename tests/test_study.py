@@ -54,7 +54,13 @@ def test_variants_that_are_trained_alike_are_trained_once(tmp_path, monkeypatch)
     ),
   ]
   members = study.train(
-    variants, [3, 4], dataset, tmp_path, steps_per_call=2, max_skipped_steps=100
+    variants,
+    [3, 4],
+    dataset,
+    tmp_path,
+    steps_per_call=2,
+    max_skipped_steps=100,
+    save_every_seconds=300.0,
   )
   found = study.score(variants, members, dataset)
   [configs] = trained  # one program

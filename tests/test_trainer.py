@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import time
 
 import pytest
 import synthetic
@@ -142,6 +143,33 @@ def test_a_damaged_checkpoint_of_one_run_takes_all_back(
   train(dataset, almost_done)
   assert end_of(almost_done) == end_of(untouched)
   assert (checkpoints / "damaged-10").is_dir()
+
+
+@pytest.fixture
+def saved_steps(monkeypatch):
+  """The steps that are saved, each of which takes a while."""
+  steps, save = [], Checkpoints.save
+
+  def slowly(self, state, **options):
+    steps.append(int(state.step))
+    save(self, state, **options)
+    time.sleep(0.05)
+
+  monkeypatch.setattr(Checkpoints, "save", slowly)
+  return steps
+
+
+def test_a_long_epoch_is_saved_within(dataset, tmp_path, saved_steps):
+  """After each chunk, if no time may go by without."""
+  train(dataset, tmp_path, RUNS[:1], save_every_seconds=0.0)
+  assert saved_steps == [2, 4, 5, 7, 9, 10]
+
+
+def test_short_epochs_are_saved_now_and_then(dataset, tmp_path, saved_steps):
+  """The first one, whose save takes long; for the others there is no time; the last."""
+  [config] = (config_of(RUNS[0].train.seed, num_epochs=9),)
+  train(dataset, tmp_path, [config], saving_share=1e-6)
+  assert saved_steps == [5, 45]
 
 
 def test_a_step_that_all_have_is_kept_until_all_have_a_newer_one(

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import math
 import os
 import signal
 from unittest import mock
@@ -61,7 +62,12 @@ def train(dataset, workdirs, configs, **options):
   workdirs = list(map(workdir_lib.Workdir, workdirs))
   for config, workdir in zip(configs, workdirs, strict=True):
     workdir_lib.open_run(workdir, config)
-  options = {"steps_per_call": STEPS_PER_CALL, "figure_format": None, **options}
+  options = {
+    "steps_per_call": STEPS_PER_CALL,
+    "saving_share": math.inf,  # after each epoch, however short
+    "figure_format": None,
+    **options,
+  }
   with mock.patch.object(trainer, "Program", program):
     return trainer.train(configs, dataset, workdirs, **options)
 

@@ -82,7 +82,13 @@ def define_train_flags(*, num_seeds: int = 1, **defaults: Any) -> None:
     100,
     "Stop after so many steps in a row whose loss or gradient was not finite.",
   )
-  help_text.RARE.add("max_skipped_steps")
+  flags.DEFINE_float(
+    "save_every_seconds",
+    300.0,
+    "Seconds after which a run is saved within an epoch, too. It is saved after an epoch"
+    " unless that takes more than a twentieth of the time.",
+  )
+  help_text.RARE.update(("max_skipped_steps", "save_every_seconds"))
   devices.define_device_flags()
 
 

@@ -27,6 +27,7 @@ def train(
   """
   options = flags.FLAGS
   flags.check_at_least(1, "steps_per_call", "max_skipped_steps")
+  flags.check_at_least(0, "save_every_seconds")
   seeds = flags.seeds()
   checked = flags.config_from_flags()  # before the data are looked for
   mesh = None
@@ -52,6 +53,7 @@ def train(
     workdirs,
     steps_per_call=options.steps_per_call,
     max_skipped_steps=options.max_skipped_steps,
+    save_every_seconds=options.save_every_seconds,
     make_mesh=make_mesh,
     figure_format=options.figure_format,
   )

@@ -42,6 +42,8 @@ def train(
   *,
   steps_per_call: int,
   max_skipped_steps: int = 100,
+  save_every_seconds: float = 300.0,
+  saving_share: float = 0.05,
   make_mesh: Callable[[int], Mesh] = lambda _: parallel.make_mesh(num_devices=1),
   figure_format: str | None = "png",
 ) -> list[float]:
@@ -56,6 +58,9 @@ def train(
     steps_per_call: steps of a chunk; changes speed and the number of metrics lines,
       not the result.
     max_skipped_steps: after so many skipped steps in a row a run is given up.
+    save_every_seconds: time after which runs are saved within an epoch, too.
+    saving_share: share of the time that saving may take. Runs are saved after each epoch
+      unless epochs are so short that this would take more; the last one always is.
     make_mesh: from a number of runs to the devices that train them.
     figure_format: kind of the figures of where each run looks, and of how it learned:
       `png`, `svg` or `both`; None draws none.
@@ -82,7 +87,14 @@ def train(
   trained = []
   if unfinished:
     trained = _train_to_the_end(
-      unfinished, dataset, make_mesh, steps_per_call, max_skipped_steps, figure_format
+      unfinished,
+      dataset,
+      make_mesh,
+      steps_per_call,
+      max_skipped_steps,
+      save_every_seconds,
+      saving_share,
+      figure_format,
     )
   accuracy |= {run.workdir: found for run, found in trained}
   if parallel.is_first_process():
@@ -104,6 +116,8 @@ def _train_to_the_end(
   make_mesh: Callable[[int], Mesh],
   steps_per_call: int,
   max_skipped_steps: int,
+  save_every_seconds: float,
+  saving_share: float,
   figure_format: str | None,
 ) -> list[tuple[Run, float]]:
   """Trains, tests and draws runs in one program; the runs and their test accuracies."""
@@ -114,7 +128,7 @@ def _train_to_the_end(
     steps_per_call=steps_per_call,
   )
   with resumed(program, folders, max_skipped_steps, dataset.info) as training:
-    _train_epochs(training)
+    _train_epochs(training, save_every_seconds, saving_share)
     scores = program.test(training.state.params)
     training.write("test", scores)
   if parallel.is_first_process():
@@ -126,8 +140,10 @@ def _train_to_the_end(
   return list(zip(training.runs, accuracy, strict=True))
 
 
-def _train_epochs(training: Training) -> None:
-  """Trains to the end of the last epoch; saves after each, and when told to stop.
+def _train_epochs(
+  training: Training, save_every_seconds: float, saving_share: float
+) -> None:
+  """Trains to the end of the last epoch; saves now and then, and when told to stop.
 
   Raises:
     Interrupted: if a signal has come.
@@ -136,15 +152,22 @@ def _train_epochs(training: Training) -> None:
   num_epochs = training.runs[0].config.train.num_epochs
   with training.progress, signals.Stop() as stop_signal:
     for epoch in range(training.epochs_done + 1, num_epochs + 1):
-      _train_epoch(training, epoch, stop_signal)
+      _train_epoch(training, epoch, stop_signal, save_every_seconds)
       scores = training.program.validate(training.state.params)
       training.write("validation", scores)
       accuracy = [values["accuracy"] for values in scores]
       training.progress.epoch_done(epoch, training.step, accuracy)
-      training.save(accuracy=accuracy, required=epoch == num_epochs)
+      is_due = training.is_due(training.save_seconds / saving_share)
+      if is_due or epoch == num_epochs:
+        training.save(accuracy=accuracy, required=epoch == num_epochs)
 
 
-def _train_epoch(training: Training, epoch: int, stop_signal: signals.Stop) -> None:
+def _train_epoch(
+  training: Training,
+  epoch: int,
+  stop_signal: signals.Stop,
+  save_every_seconds: float,
+) -> None:
   """Trains to the end of an epoch, from wherever in it the runs are."""
   program = training.program
   order = program.epoch_order(epoch)
@@ -152,6 +175,8 @@ def _train_epoch(training: Training, epoch: int, stop_signal: signals.Stop) -> N
   for start, stop in chunks(row, program.steps_per_epoch, program.steps_per_call):
     if parallel.any_process(stop_signal.requested):
       _save_and_stop(training, stop_signal)
+    if start > 0 and training.is_due(save_every_seconds):
+      training.save()
     began = time.perf_counter()
     training.state, history = program.train_chunk(training.state, order, start, stop)
     # Signals are seen while this waits, and not while an array is fetched.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import ramjax
@@ -31,6 +32,8 @@ class Training:
     step: number of steps taken.
     progress: where they are shown.
     saved_step: the newest step that all of them have saved.
+    saved_at: when saving ended last, in seconds of a clock.
+    save_seconds: how long it took.
   """
 
   program: Program
@@ -39,11 +42,18 @@ class Training:
   step: int
   progress: Progress
   saved_step: int
+  saved_at: float = dataclasses.field(default_factory=time.monotonic)
+  save_seconds: float = 0.0
 
   @property
   def epochs_done(self) -> int:
     """Number of epochs that are complete."""
     return self.step // self.program.steps_per_epoch
+
+  def is_due(self, seconds: float) -> bool:
+    """Whether so many seconds have gone by since the last save; one answer for all
+    processes, which must all call it."""
+    return parallel.any_process(time.monotonic() - self.saved_at >= seconds)
 
   def write(self, split: str, values: Sequence[Mapping[str, float]]) -> None:
     """Writes a line of metrics of each run, at the step that they have reached."""
@@ -59,9 +69,14 @@ class Training:
 
     The newest step that all have saved is kept until all have saved a newer one.
     """
+    began = time.monotonic()
     with parallel.together():
-      if not parallel.is_first_process():
-        return
+      self._save(accuracy, required)
+    self.saved_at = time.monotonic()
+    self.save_seconds = self.saved_at - began
+
+  def _save(self, accuracy: Sequence[float] | None, required: bool) -> None:
+    if parallel.is_first_process():
       states = self.program.split(self.state)
       rated: Sequence[float | None] = accuracy or [None] * len(states)
       saved = [

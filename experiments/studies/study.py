@@ -117,6 +117,7 @@ def main(
   """
   options = flags.FLAGS
   flags.check_at_least(1, "num_epochs", "steps_per_call", "max_skipped_steps")
+  flags.check_at_least(0, "save_every_seconds")
   variants(flags.config_from_flags())  # flags are checked before the data are sought
   seeds = flags.seeds()
   devices.start_for_runs()
@@ -135,6 +136,7 @@ def main(
     folder,
     steps_per_call=min(options.steps_per_call, max(1, num_steps // fewest_lines)),
     max_skipped_steps=options.max_skipped_steps,
+    save_every_seconds=options.save_every_seconds,
   )
   results = {
     "study": name,
@@ -158,6 +160,7 @@ def train(
   *,
   steps_per_call: int,
   max_skipped_steps: int,
+  save_every_seconds: float,
 ) -> Members:
   """Trains every variant with every seed, each run into its own subfolder of `folder`.
 
@@ -190,6 +193,7 @@ def train(
       list(runs.values()),
       steps_per_call=steps_per_call,
       max_skipped_steps=max_skipped_steps,
+      save_every_seconds=save_every_seconds,
       make_mesh=devices.mesh_for_runs,
       figure_format=None,
     )
