@@ -52,6 +52,8 @@ def main() -> None:
     return [folder / f"seed{config.train.seed}" for config in configs]
 
   workdirs = asked.train(folders)
+  if asked.is_judged_elsewhere():
+    return
   runs = trained.open_own(workdirs, flags.FLAGS.data_dir)
   entries: list[dict[str, Any]] = [
     {**run.describe(), "recipe": recipe, **_training(run), "scores": []} for run in runs

@@ -22,7 +22,7 @@ def folders(configs: Sequence[Config]) -> list[pathlib.Path]:
   base = flags.FLAGS.workdir
   if not base:
     return [pathlib.Path(default_workdir(config)) for config in configs]
-  if len(configs) == 1:
+  if flags.FLAGS.num_seeds == 1:
     return [pathlib.Path(base)]
   return [pathlib.Path(f"{base}_seed{config.train.seed}") for config in configs]
 

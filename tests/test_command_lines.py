@@ -35,6 +35,22 @@ SCRIPTS = {
     (["--accumulation_steps=3"], "accumulation_steps must divide batch_size, 32", 2),
     (["--num_devices=5"], "batch_size must be a multiple of the number of devices", 2),
     (["--process_id=0"], "num_processes and process_id must be given together", 2),
+    (["--num_seeds=2", "--process_id=0"], "must be given together", 2),
+    (
+      ["--num_seeds=2", "--num_processes=2", "--process_id=2"],
+      "process_id must be from 0 to num_processes - 1, 1, not 2",
+      2,
+    ),
+    (
+      ["--num_seeds=2", "--num_processes=3", "--process_id=2"],
+      "process_id must be less than num_seeds, 2",
+      2,
+    ),
+    (
+      ["--num_seeds=2", "--coordinator_address=localhost:1"],
+      "each process trains its share of them",
+      2,
+    ),
     # In conflict with the data.
     (["--canvas_size=20"], "canvas_size must be at least 28", 2),
     (["--num_seeds=3", "--num_devices=2"], "num_devices must divide the number of", 2),

@@ -223,6 +223,10 @@ def test_seeds_of_one_program_are_runs_in_folders_of_their_own(images, tmp_path)
   assert "±" in printed
   content = json.loads((folders[0] / "error_rates.json").read_text())
   assert [found["seed"] for found in content["runs"]] == [0, 1]
+  last = ("--num_seeds=3", "--num_processes=3", "--process_id=2")
+  printed = train(images, tmp_path / "run", *last, "--num_epochs=1")
+  assert sorted(tmp_path.iterdir()) == [*folders, tmp_path / "run_seed2"]
+  assert "2 runs" not in printed
 
 
 @pytest.fixture(scope="module")

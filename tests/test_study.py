@@ -39,6 +39,7 @@ def test_variants_that_are_trained_alike_are_trained_once(tmp_path, monkeypatch)
   monkeypatch.setattr(
     devices, "mesh_for_runs", lambda _: parallel.make_mesh(num_devices=1)
   )
+  monkeypatch.setattr(devices, "share", lambda runs: runs)
   first = study.Variant(
     name="a", folder="a", config=CONFIG, glimpses=(1, 2), betas=(0.1,)
   )
@@ -167,8 +168,9 @@ def test_the_test_has_as_many_glimpses_as_the_training():
 
 
 @pytest.mark.slow
-def test_a_whole_study(npz_file, tmp_path):
-  ended = forked.run(
+def test_a_whole_study_of_two_processes(npz_file, tmp_path):
+  """Each trains two of four runs, one on each of its devices; then all are judged."""
+  study = (
     "stability",
     f"--dataset=npz:{npz_file}",
     "--num_seeds=2",
@@ -177,7 +179,19 @@ def test_a_whole_study(npz_file, tmp_path):
     "--num_glimpses=2",
     f"--workdir={tmp_path / 'study'}",
   )
+  folders = []
+  for number in range(2):
+    process = ("--num_processes=2", f"--process_id={number}", "--num_devices=2")
+    ended = forked.run(*study, *process)
+    assert ended.returncode == 0, ended.stderr
+    assert "without\n--num_processes" in ended.stdout
+    assert "| λ2 |" not in ended.stdout
+    folders.append({path.name for path in (tmp_path / "study").iterdir()})
+  of_seed_0 = {"lambda_0_seed0", "lambda_0.1_seed0"}
+  assert folders == [of_seed_0, of_seed_0 | {"lambda_0_seed1", "lambda_0.1_seed1"}]
+  ended = forked.run(*study)
   assert ended.returncode == 0, ended.stderr
+  assert "epoch 1/1" not in ended.stdout  # nothing is trained again
   results = json.loads((tmp_path / "study" / "stability.json").read_text())
   assert results["seeds"] == [0, 1]
   assert results["config"]["model"]["hidden_size"] == 16

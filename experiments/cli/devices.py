@@ -1,12 +1,16 @@
 """The devices of a script: their flags, and how work is divided among them.
 
-A single run divides its batches among the devices; several runs share them.
+A single run divides its batches among devices and processes. Several runs are divided
+themselves: each process trains its share of them, apart from the others, and its devices
+share these.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 from absl import flags
@@ -18,6 +22,8 @@ from ramjax import parallel
 from ramjax.config import ConfigError, TrainConfig
 
 FLAGS = flags.FLAGS
+
+T = TypeVar("T")
 
 
 def define_device_flags() -> None:
@@ -32,7 +38,12 @@ def define_device_flags() -> None:
     None,
     "host:port of the first process; auto on Slurm, Open MPI, Kubernetes, Cloud TPU.",
   )
-  flags.DEFINE_integer("num_processes", None, "Number of processes that work together.")
+  flags.DEFINE_integer(
+    "num_processes",
+    None,
+    "Number of processes: with coordinator_address they train one run together; without,"
+    " each trains its share of several runs.",
+  )
   flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
   help_text.RARE.update(
     ("num_devices", "coordinator_address", "num_processes", "process_id")
@@ -96,15 +107,35 @@ def start_for_runs() -> None:
   """Makes a device of each core of a CPU, or as the flags say; before JAX is used.
 
   Raises:
-    UsageError: if several processes are asked for.
+    UsageError: if the flags of processes do not fit several runs.
   """
   if FLAGS.coordinator_address is not None:
     raise UsageError(
-      "coordinator_address must not be given for several runs: one process trains them"
+      "coordinator_address must not be given for several runs: with num_processes and"
+      " process_id alone, each process trains its share of them"
+    )
+  if (FLAGS.num_processes is None) != (FLAGS.process_id is None):
+    raise UsageError("num_processes and process_id must be given together")
+  if is_one_of_several() and not 0 <= FLAGS.process_id < FLAGS.num_processes:
+    raise UsageError(
+      f"process_id must be from 0 to num_processes - 1, {FLAGS.num_processes - 1},"
+      f" not {FLAGS.process_id}"
     )
   set_up_jax()
   cores = len(os.sched_getaffinity(0))
   parallel.start(num_devices=FLAGS.num_devices or cores)
+
+
+def is_one_of_several() -> bool:
+  """Whether this process trains a share of several runs, see `share`."""
+  return FLAGS.num_processes is not None and FLAGS.coordinator_address is None
+
+
+def share(runs: Sequence[T]) -> Sequence[T]:
+  """The runs that this process trains: all, or as the flags say every n-th one."""
+  if not is_one_of_several():
+    return runs
+  return runs[FLAGS.process_id :: FLAGS.num_processes]
 
 
 def mesh_for_runs(num_runs: int) -> Mesh:

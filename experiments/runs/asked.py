@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from jax.sharding import Mesh
 
 from experiments.cli import devices, flags
+from experiments.cli.errors import UsageError
 from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from ramjax import data, parallel
@@ -23,16 +24,22 @@ def train(
     folders: from the configurations of the runs, one for each seed, to their folders.
 
   Returns:
-    The folders of the runs.
+    The folders of the runs that this process has trained, see `devices.share`.
+
+  Raises:
+    UsageError: if there is no run for this process.
   """
   options = flags.FLAGS
   flags.check_at_least(1, "steps_per_call", "max_skipped_steps")
   flags.check_at_least(0, "save_every_seconds")
-  seeds = flags.seeds()
+  seeds: Sequence[int] = flags.seeds()
   checked = flags.config_from_flags()  # before the data are looked for
   mesh = None
   if len(seeds) > 1:
     devices.start_for_runs()
+    num_seeds, seeds = len(seeds), devices.share(seeds)
+    if not seeds:
+      raise UsageError(f"process_id must be less than num_seeds, {num_seeds}")
   else:
     mesh = devices.open_mesh(checked.train)
 
@@ -58,6 +65,14 @@ def train(
     figure_format=options.figure_format,
   )
   return workdirs
+
+
+def is_judged_elsewhere() -> bool:
+  """Whether this process has only trained a share of the runs; says how to judge all."""
+  if devices.is_one_of_several():
+    print("trained; when all processes have ended, the same command without")
+    print("--num_processes and --process_id judges all runs")
+  return devices.is_one_of_several()
 
 
 def _open_runs(

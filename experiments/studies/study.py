@@ -8,6 +8,7 @@ possible, and scored. Every run has a folder of its own, like those of
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 
 from experiments.cli import devices, flags
 from experiments.reporting import tables
-from experiments.runs import output, trainer
+from experiments.runs import asked, output, trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import common_part
@@ -138,6 +139,8 @@ def main(
     max_skipped_steps=options.max_skipped_steps,
     save_every_seconds=options.save_every_seconds,
   )
+  if asked.is_judged_elsewhere():
+    return
   results = {
     "study": name,
     "seeds": seeds,
@@ -164,8 +167,8 @@ def train(
 ) -> Members:
   """Trains every variant with every seed, each run into its own subfolder of `folder`.
 
-  Variants that are trained alike have the same runs. Settings are those of
-  `experiments.runs.trainer.train`.
+  Variants that are trained alike have the same runs. Of several processes each trains its
+  share, see `devices.share`. Settings are those of `experiments.runs.trainer.train`.
 
   Raises:
     ConfigError: if the number of devices that the flags name does not divide the runs.
@@ -179,18 +182,20 @@ def train(
       own = workdir_lib.Workdir(folder / f"{variant.folder}_seed{seed}")
       workdir = programs.setdefault(common_part(config), {}).setdefault(config, own)
       members.setdefault(variant.name, []).append(workdir)
-  for runs in programs.values():
+  shares = [devices.share(list(runs.items())) for runs in programs.values()]
+  shares = [runs for runs in shares if runs]
+  for runs in shares:
     devices.mesh_for_runs(len(runs))  # refused before a folder is made
-  for runs in programs.values():
-    for config, workdir in runs.items():
-      workdir_lib.open_run(workdir, config, dataset.info)
-  for number, runs in enumerate(programs.values(), start=1):
-    names = ", ".join(workdir.path.name for workdir in runs.values())
-    print(f"program {number}/{len(programs)}: {names}", flush=True)
+  for config, workdir in itertools.chain(*shares):
+    workdir_lib.open_run(workdir, config, dataset.info)
+  for number, runs in enumerate(shares, start=1):
+    configs, workdirs = zip(*runs, strict=True)
+    names = ", ".join(workdir.path.name for workdir in workdirs)
+    print(f"program {number}/{len(shares)}: {names}", flush=True)
     trainer.train(
-      list(runs),
+      configs,
       dataset,
-      list(runs.values()),
+      workdirs,
       steps_per_call=steps_per_call,
       max_skipped_steps=max_skipped_steps,
       save_every_seconds=save_every_seconds,
