@@ -8,7 +8,6 @@ the rate of large matrix products. So noise on a shared machine affects all case
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -49,7 +48,7 @@ def main() -> None:
   batch_sizes, num_runs = _parse_counts("batch_sizes"), _parse_counts("num_runs")
   earlier = read_results(pathlib.Path(options.compare)) if options.compare else None
   devices.set_precision()
-  num_cpus = len(os.sched_getaffinity(0))
+  num_cpus = devices.num_cores()
   parallel.start(num_devices=num_cpus)  # runs in one program share the cores
   dataset = data.load_dataset(
     "mnist", data_dir=options.data_dir, num_train_examples=options.num_examples

@@ -142,7 +142,7 @@ def test_error_rates_are_below_the_published_ones():
 
 
 def test_records_say_what_a_recipe_costs_and_reaches():
-  def entry(seed, accuracy):
+  def entry(seed, accuracy, num_epochs=6):
     one, ten = scored(seed, accuracy)["scores"]
     ten["location_policy"] = "sample"
     one["fixed"].append({"num_glimpses": 50, "accuracy": 0.99})
@@ -157,6 +157,7 @@ def test_records_say_what_a_recipe_costs_and_reaches():
       "num_rollouts": 1_296_000,
       "train_seconds": 90.0,
       "train_num_glimpses": 8,
+      "num_epochs": num_epochs,
     }
 
   table = tables.records({"runs": [entry(0, 0.979), entry(1, 0.989)]})
@@ -165,6 +166,8 @@ def test_records_say_what_a_recipe_costs_and_reaches():
     *("`translated_60_small`", "2", "212,347", "1.3 million", "1.5", "8"),
     *("1.50 ± 0.71", "1.00 ± 0.00", "0.60 ± 0.71", "3.00 ± 0.00"),
   ]
+  [[name, *_]] = cells(tables.records({"runs": [entry(0, 0.979, num_epochs=2)]}))
+  assert name == "`translated_60_small`, 2 of 6 epochs"
 
 
 def test_error_rates_of_datasets_with_different_numbers_of_glimpses():

@@ -122,8 +122,14 @@ def start_for_runs() -> None:
       f" not {FLAGS.process_id}"
     )
   set_up_jax()
-  cores = len(os.sched_getaffinity(0))
-  parallel.start(num_devices=FLAGS.num_devices or cores)
+  parallel.start(num_devices=FLAGS.num_devices or num_cores())
+
+
+def num_cores() -> int:
+  """Number of cores of the CPU that this process may use."""
+  if hasattr(os, "sched_getaffinity"):  # not on macOS
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def is_one_of_several() -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from experiments.cli.recipes import RECIPES
 from experiments.reporting import published
 from experiments.reporting.groups import Group, Results, group_runs
 from experiments.reporting.statistics import (
@@ -18,7 +19,7 @@ from experiments.reporting.statistics import (
   paired,
   prediction_half_width,
 )
-from ramjax.config import OBJECTIVES
+from ramjax.config import OBJECTIVES, TrainConfig
 
 _ONE_ROLLOUT = (1, "sample")
 
@@ -306,10 +307,10 @@ def error_rates(results: Results) -> str:
 
 
 def records(results: Results) -> str:
-  """What a recipe costs and reaches: a row for each.
+  """What a recipe costs and reaches: a row for each recipe and length.
 
   Errors of one rollout with as many glimpses as in training (N) and with 50, of the mean of
-  ten, and the stopping rule.
+  ten, and the stopping rule. A length that is not the recipe's is named.
   """
   rows = []
   for group in group_runs(results["runs"]):
@@ -318,9 +319,14 @@ def records(results: Results) -> str:
     found = _by_rollouts(group)
     one, ten = found[_ONE_ROLLOUT], found.get((10, "sample"), [])
     minutes = np.median(_values(group.runs, "train_seconds")) / 60
+    epochs, of_recipe = (
+      first["num_epochs"],
+      RECIPES[first["recipe"]].get("num_epochs", TrainConfig().num_epochs),
+    )
+    shorter = f", {epochs} of {of_recipe} epochs" if epochs != of_recipe else ""
     rows.append(
       [
-        f"`{first['recipe']}`",
+        f"`{first['recipe']}`{shorter}",
         *(str(len(group.runs)), f"{first['num_parameters']:,}"),
         f"{first['num_rollouts'] / 1e6:.2g} million",
         f"{minutes:.1f}",

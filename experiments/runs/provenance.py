@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
+import pathlib
 import platform
 import shlex
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 import jax
 
 import ramjax
+from experiments.cli import devices
 
 
 def provenance() -> dict[str, Any]:
@@ -28,8 +31,20 @@ def provenance() -> dict[str, Any]:
       **{name: importlib.metadata.version(name) for name in packages},
     },
     "git_commit": _git_commit(),
-    "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()}) x {jax.device_count()}",
+    "device": f"{_device()} ({jax.default_backend()}) x {jax.device_count()}",
   }
+
+
+def _device() -> str:
+  """The name of an accelerator; of a CPU with the cores that this process may use."""
+  if jax.default_backend() != "cpu":
+    return jax.devices()[0].device_kind
+  name = platform.processor() or platform.machine()
+  with contextlib.suppress(OSError):
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    told = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    name = next(told, name).strip()
+  return f"{name}, {devices.num_cores()} of {os.cpu_count()} cores"
 
 
 def _module_name() -> str:
