@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -30,10 +30,14 @@ _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure]] = {
   "convergence": plots.convergence,
   "glimpse_generalization": plots.glimpse_generalization,
   "calibration": plots.calibration,
-  "records": plots.records,
   "stopping_rules": plots.stopping_rules,
 }
 """Functions that draw the figures, by the beginning of the name of a results file."""
+
+_FIGURES_OF_ALL: Mapping[str, Callable[[Mapping[str, Any]], Figure]] = {
+  "records": plots.records
+}
+"""Functions that draw one figure of all results files whose names begin so."""
 
 _TABLE = re.compile(
   r"(<!-- table: (?P<name>\w+) of (?P<files>[\w.]+(?: \+ [\w.]+)*) -->\n)"
@@ -67,13 +71,23 @@ def main() -> None:
       )
     print("the documents agree with the results")
     return
-  for path in sorted(RESULTS.glob("*.json")):
-    for beginning, draw in _FIGURES.items():
-      if path.stem.startswith(beginning):
-        figure = draw(read_results(path.name))
-        for written in figures.save(figure, path, flags.FLAGS.figure_format):
-          print(f"drew {written.name}")
+  for path, figure in _draw():
+    for written in figures.save(figure, path, flags.FLAGS.figure_format):
+      print(f"drew {written.name}")
   print(f"updated tables in: {', '.join(stale) or 'no document, all are up to date'}")
+
+
+def _draw() -> Iterator[tuple[pathlib.Path, Figure]]:
+  """The figures of the results, and the names that they get."""
+  names = sorted(path.name for path in RESULTS.glob("*.json"))
+  for beginning, draw in _FIGURES.items():
+    for name in names:
+      if name.startswith(beginning):
+        yield RESULTS / name, draw(read_results(name))
+  for beginning, draw in _FIGURES_OF_ALL.items():
+    alike = [name for name in names if name.startswith(beginning)]
+    if alike:
+      yield RESULTS / f"{beginning}.json", draw(_merge_runs(alike))
 
 
 def with_tables(document: str) -> str:
