@@ -31,6 +31,7 @@ SCRIPTS = {
     (["--seed=4294967296"], "seed must be at most 4294967295", 2),
     (["--steps_per_call=0"], "steps_per_call must be at least 1", 2),
     (["--max_skipped_steps=0"], "max_skipped_steps must be at least 1", 2),
+    (["--save_every_seconds=nan"], "save_every_seconds must be at least 0, not nan", 2),
     # In conflict with each other.
     (["--accumulation_steps=3"], "accumulation_steps must divide batch_size, 32", 2),
     (["--num_devices=5"], "batch_size must be a multiple of the number of devices", 2),
@@ -38,7 +39,7 @@ SCRIPTS = {
     (["--num_seeds=2", "--process_id=0"], "must be given together", 2),
     (
       ["--num_seeds=2", "--num_processes=2", "--process_id=2"],
-      "process_id must be from 0 to num_processes - 1, 1, not 2",
+      "process_id must be at least 0 and less than num_processes, 2, not 2",
       2,
     ),
     (

@@ -118,7 +118,7 @@ def start_for_runs() -> None:
     raise UsageError("num_processes and process_id must be given together")
   if is_one_of_several() and not 0 <= FLAGS.process_id < FLAGS.num_processes:
     raise UsageError(
-      f"process_id must be from 0 to num_processes - 1, {FLAGS.num_processes - 1},"
+      f"process_id must be at least 0 and less than num_processes, {FLAGS.num_processes},"
       f" not {FLAGS.process_id}"
     )
   set_up_jax()

@@ -409,5 +409,5 @@ def check_at_least(least: int, *names: str) -> None:
   """Raises a `UsageError` if one of these flags is less than `least`."""
   for name in names:
     value = getattr(FLAGS, name)
-    if value < least:
+    if not value >= least:  # nor not a number
       raise UsageError(f"{name} must be at least {least}, not {value}")
