@@ -531,7 +531,7 @@ def test_records_train_and_judge_two_seeds_in_one_program(images, tmp_path):
   flags += ("--recipe=tuned", "--core=lstm", "--rollouts_per_image=2")
   flags += ("--baseline=leave_one_out", "--location_gradient=1/N")
   printed = run("records", *flags, "--num_epochs=1", "--num_seeds=2")
-  assert "| `tuned` | 2 | " in printed
+  assert "| `tuned`, 1 of 120 epochs | 2 | " in printed
   results = json.loads((tmp_path / "all" / "records.json").read_text())
   assert (tmp_path / "all" / "records.png").stat().st_size > 10_000
   assert [entry["seed"] for entry in results["runs"]] == [0, 1]
