@@ -52,7 +52,7 @@ def main() -> None:
     return [folder / f"seed{config.train.seed}" for config in configs]
 
   workdirs = asked.train(folders)
-  if asked.is_judged_elsewhere():
+  if asked.say_if_judged_later():
     return
   runs = trained.open_own(workdirs, flags.FLAGS.data_dir)
   entries: list[dict[str, Any]] = [

@@ -44,6 +44,7 @@ A recurrent attention model for {facts["dataset"]}: images of {height}×{width} 
 
 ```python
 import ramjax
+
 answer = ramjax.pretrained("{name}")(images, beta=0.2)
 ```
 

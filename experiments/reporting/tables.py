@@ -319,10 +319,8 @@ def records(results: Results) -> str:
     found = _by_rollouts(group)
     one, ten = found[_ONE_ROLLOUT], found.get((10, "sample"), [])
     minutes = np.median(_values(group.runs, "train_seconds")) / 60
-    epochs, of_recipe = (
-      first["num_epochs"],
-      RECIPES[first["recipe"]].get("num_epochs", TrainConfig().num_epochs),
-    )
+    epochs = first["num_epochs"]
+    of_recipe = RECIPES[first["recipe"]].get("num_epochs", TrainConfig().num_epochs)
     shorter = f", {epochs} of {of_recipe} epochs" if epochs != of_recipe else ""
     rows.append(
       [

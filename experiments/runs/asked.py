@@ -67,8 +67,8 @@ def train(
   return workdirs
 
 
-def is_judged_elsewhere() -> bool:
-  """Whether this process has only trained a share of the runs; says how to judge all."""
+def say_if_judged_later() -> bool:
+  """Says how to judge all runs if this process has trained a share; whether it has."""
   if devices.is_one_of_several():
     print("trained; when all processes have ended, the same command without")
     print("--num_processes and --process_id judges all runs")

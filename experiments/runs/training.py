@@ -51,8 +51,10 @@ class Training:
     return self.step // self.program.steps_per_epoch
 
   def is_due(self, seconds: float) -> bool:
-    """Whether so many seconds have gone by since the last save; one answer for all
-    processes, which must all call it."""
+    """Whether so many seconds have gone by since the last save.
+
+    All processes must call it, and get the same answer.
+    """
     return parallel.any_process(time.monotonic() - self.saved_at >= seconds)
 
   def write(self, split: str, values: Sequence[Mapping[str, float]]) -> None:

@@ -139,7 +139,7 @@ def main(
     max_skipped_steps=options.max_skipped_steps,
     save_every_seconds=options.save_every_seconds,
   )
-  if asked.is_judged_elsewhere():
+  if asked.say_if_judged_later():
     return
   results = {
     "study": name,
