@@ -15,9 +15,8 @@ from typing import Literal
 from absl import flags as absl_flags
 
 import ramjax
-from experiments.cli import app, devices, flags, help_text
+from experiments.cli import app, devices, files, flags, help_text
 from experiments.cli.errors import RunError, UsageError
-from experiments.runs import files
 
 
 def define_flags() -> None:

@@ -19,11 +19,11 @@ from absl import flags as absl_flags
 from absl import logging
 
 import ramjax
-from experiments.cli import app, devices, flags
+from experiments.cli import app, devices, files, flags
 from experiments.cli.errors import UsageError
 from experiments.reporting import looks, scanpaths
 from experiments.reporting.looks import Look
-from experiments.runs import files, shown
+from experiments.runs import shown
 from ramjax.data.info import listed
 
 _MOST_PIXELS = 25_000_000

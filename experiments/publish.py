@@ -20,10 +20,10 @@ import numpy as np
 from absl import flags as absl_flags
 
 import ramjax
-from experiments.cli import app, devices, flags, help_text
+from experiments.cli import app, devices, files, flags, help_text
 from experiments.cli.errors import UsageError
 from experiments.reporting import model_card
-from experiments.runs import files, trained
+from experiments.runs import trained
 from experiments.runs.program import run_keys
 from experiments.runs.provenance import provenance
 from experiments.studies import scores

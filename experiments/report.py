@@ -18,9 +18,8 @@ from typing import Any
 from absl import flags as absl_flags
 from matplotlib.figure import Figure
 
-from experiments.cli import app, errors, flags
+from experiments.cli import app, errors, files, flags
 from experiments.reporting import figures, groups, plots, tables
-from experiments.runs import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"

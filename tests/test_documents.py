@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import report
-from experiments.reporting import tables
+from experiments.reporting.cells import spread
 
 ROOT = report.ROOT
 FIRST_PAGE, RESULTS_PAGE = ROOT / "README.md", ROOT / "experiments/README.md"
@@ -106,4 +106,4 @@ def test_error_rates_of_the_first_page_are_those_of_the_results(images, file):
       for point in scores["fixed"]
       if point["num_glimpses"] == int(num_glimpses)
     ]
-    assert error == tables.spread(100 * (1 - np.array(accuracies)), 2, whole=True)
+    assert error == spread(100 * (1 - np.array(accuracies)), 2, whole=True)

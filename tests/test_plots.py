@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import ramjax
 from experiments.reporting import figures, plots, rollout_figure
@@ -371,3 +372,18 @@ def test_the_figure_of_a_run_shows_what_its_model_saw(npz_file, tmp_path, monkey
     method="step",
   )
   np.testing.assert_allclose(unrolled.hidden_t[0], state.hidden, rtol=1e-4, atol=1e-5)
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path):
+  (tmp_path / "x.png").write_bytes(b"old")
+
+  class Broken(Figure):
+    def savefig(self, path, **kwargs):
+      path.write_bytes(b"half of it")
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    figures.save(Broken(), tmp_path / "x.png", "png")
+  assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
+    ("x.png", b"old")
+  ]

@@ -11,6 +11,8 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.cli import files
+
 INK = "#22272B"
 GREY = "#B4BABF"
 PALE = "#DDE1E4"
@@ -51,8 +53,9 @@ def save(drawn: Figure, path: pathlib.Path, figure_format: str) -> list[pathlib.
   paths = [path.with_suffix(ending) for ending in _ENDINGS[figure_format]]
   for each in paths:
     # The same figure is the same file: no date, no random names.
-    with matplotlib.rc_context({"svg.hashsalt": "ramjax"}):
-      drawn.savefig(each, metadata={"Date": None} if each.suffix == ".svg" else None)
+    metadata = {"Date": None} if each.suffix == ".svg" else None
+    with matplotlib.rc_context({"svg.hashsalt": "ramjax"}), files.whole(each) as new:
+      drawn.savefig(new, metadata=metadata)
   return paths
 
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import ramjax
+from experiments.cli import files
 from experiments.reporting import figures, looks, rollout_figure
 from experiments.reporting.looks import Look
 
@@ -45,7 +46,8 @@ def write_animation(look: Look, model: ramjax.Predictor, path: pathlib.Path) -> 
     drawn, draw, frames=taken + _HOLD, init_func=list, cache_frame_data=False
   )
   speed = _FRAMES_A_SECOND * max(1, taken // 12)
-  moving.save(path, writer=animation.PillowWriter(fps=speed), dpi=100)
+  with files.whole(path) as new:
+    moving.save(new, writer=animation.PillowWriter(fps=speed), dpi=100)
 
 
 def _empty() -> Figure:

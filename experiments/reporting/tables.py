@@ -13,7 +13,22 @@ import numpy as np
 
 from experiments.cli.recipes import RECIPES
 from experiments.reporting import published
-from experiments.reporting.groups import Group, Results, group_runs
+from experiments.reporting.cells import (
+  at_mean,
+  by_rollouts,
+  error_percent,
+  fixed,
+  growth_of_norm,
+  image_count,
+  markdown,
+  numbers_of,
+  paired_difference,
+  share,
+  spread,
+  values_of,
+  with_half_width,
+)
+from experiments.reporting.groups import Results, group_runs
 from experiments.reporting.statistics import (
   half_width,
   paired,
@@ -45,9 +60,9 @@ def convergence(results: Results) -> str:
   rows = []
   for name, curve in results["curves"].items():
     values = np.array(curve["mean_of_all_steps"])
-    mean = _with_half_width(_share(values.mean(), 3), float(half_width(values)))
-    against = _comparison(comparisons[name]) if name in comparisons else ""
-    cells = [_share(paper[name], 3)] if paper else []
+    mean = with_half_width(share(values.mean(), 3), float(half_width(values)))
+    against = paired_difference(comparisons[name]) if name in comparisons else ""
+    cells = [share(paper[name], 3)] if paper else []
     rows.append([name, str(len(values)), mean, against, *cells])
   head = [
     "objective",
@@ -56,29 +71,29 @@ def convergence(results: Results) -> str:
     "against `original`, paired over the seeds",
     *(["paper"] if paper else []),
   ]
-  return _markdown(head, rows)
+  return markdown(head, rows)
 
 
 def generalization(results: Results) -> str:
   """Figure 2: accuracy with a fixed number of glimpses, and growth of the state norm."""
   runs = results["runs"]
   trained_with = sorted({run["train_num_glimpses"] for run in runs})
-  numbers = _numbers(runs)
+  numbers = numbers_of(runs)
   shown = [n for n in sorted({1, *trained_with, 10, 20, 50, 100}) if n in numbers]
   rows = []
   for group in group_runs(runs):
     own = group.runs[0]["train_num_glimpses"]
-    growth = _growth(group.runs, own, shown[-1])
+    growth = growth_of_norm(group.runs, own, shown[-1])
     rows.append(
       [
         *(group.label, str(len(group.runs))),
-        *(spread(_fixed(group.runs, n, "accuracy")) for n in shown),
+        *(spread(fixed(group.runs, n, "accuracy")) for n in shown),
         growth if len(trained_with) == 1 else f"N = {own}: {growth}",
       ]
     )
   first = f"N = {trained_with[0]}" if len(trained_with) == 1 else "as in training"
   norms = f"norm of the state, {first} → {shown[-1]}"
-  return _markdown(["objective", "n", *(f"N = {n}" for n in shown), norms], rows)
+  return markdown(["objective", "n", *(f"N = {n}" for n in shown), norms], rows)
 
 
 def published_and_ours(results: Results) -> str:
@@ -105,7 +120,7 @@ def published_and_ours(results: Results) -> str:
     of_protocols = [found.get(protocol, []) for protocol in shown]
     counts = "/".join(dict.fromkeys(str(len(runs)) for runs in of_protocols if runs))
     for n, value in published.FIXED[objective].items():
-      cells = [_beside(value, _fixed(runs, n, "accuracy")) for runs in of_protocols]
+      cells = [_beside(value, fixed(runs, n, "accuracy")) for runs in of_protocols]
       rows.append([f"{objective}, N = {n}", value, *cells, counts])
     for beta, (mean, accuracy) in published.DYNAMIC.get(objective, {}).items():
       cells = []
@@ -117,19 +132,19 @@ def published_and_ours(results: Results) -> str:
           if abs(point["beta"] - beta) < 1e-9
         ]
         means, accuracies = (
-          _values(points, name) for name in ("mean_glimpses", "accuracy")
+          values_of(points, name) for name in ("mean_glimpses", "accuracy")
         )
-        parts = _beside(f"{mean:.2f}", means), _beside(_share(accuracy), accuracies)
+        parts = _beside(f"{mean:.2f}", means), _beside(share(accuracy), accuracies)
         cells.append(" → ".join(filter(None, parts)))
       if any(cells):
-        value = f"{mean:.2f} → {_share(accuracy)}"
+        value = f"{mean:.2f} → {share(accuracy)}"
         rows.append([f"{objective}, β = {beta:g}", value, *cells, counts])
   titles = {
     "released": "ours, protocol of the released code",
     "paper": "ours, protocol of the paper",
   }
   heads = [titles[protocol] for protocol in shown]
-  return _markdown(["", "published", *heads, "n"], rows)
+  return markdown(["", "published", *heads, "n"], rows)
 
 
 def _beside(value: str, ours: np.ndarray) -> str:
@@ -146,7 +161,7 @@ def _beside(value: str, ours: np.ndarray) -> str:
     return spread(ours, digits, whole=whole)
   mean, half_width = float(ours.mean()), prediction_half_width(ours)
   text = " ± ".join(
-    f"{number:.{digits}f}" if whole else _share(number) for number in (mean, half_width)
+    f"{number:.{digits}f}" if whole else share(number) for number in (mean, half_width)
   )
   try:
     inside = abs(float(value) - mean) <= half_width + 0.5 * 10.0**-digits
@@ -161,11 +176,11 @@ def dynamic(results: Results) -> str:
   rows = [
     [
       *(group.label, str(len(group.runs))),
-      *(spread(_at_mean(group.runs, mean)) for mean in means),
+      *(spread(at_mean(group.runs, mean)) for mean in means),
     ]
     for group in group_runs(results["runs"])
   ]
-  return _markdown(
+  return markdown(
     ["objective", "n", *(f"{n} glimpses on average" for n in means)], rows
   )
 
@@ -178,10 +193,10 @@ def stability(results: Results) -> str:
     [
       variant["name"],
       str(len(variant["runs"])),
-      spread(_values(variant["runs"], "train_accuracy"), 3),
-      spread(_fixed(variant["runs"], trained_with, "accuracy"), 3),
-      spread(_fixed(variant["runs"], most, "accuracy"), 3),
-      _growth(variant["runs"], trained_with, most),
+      spread(values_of(variant["runs"], "train_accuracy"), 3),
+      spread(fixed(variant["runs"], trained_with, "accuracy"), 3),
+      spread(fixed(variant["runs"], most, "accuracy"), 3),
+      growth_of_norm(variant["runs"], trained_with, most),
     ]
     for variant in results["variants"]
   ]
@@ -193,7 +208,7 @@ def stability(results: Results) -> str:
     f"test, N = {most}",
     f"norm of the state, N = {trained_with} → {most}",
   ]
-  return _markdown(head, rows)
+  return markdown(head, rows)
 
 
 def departures(results: Results) -> str:
@@ -206,11 +221,11 @@ def departures(results: Results) -> str:
       [
         variant["name"],
         str(len(runs)),
-        spread(_fixed(runs, trained_with, "accuracy"), 3),
-        spread(_fixed(runs, 50, "accuracy"), 3) if 50 in _numbers(runs) else "",
-        spread(_at_mean(runs, _MEAN_GLIMPSES), 3) if runs[0]["dynamic"] else "",
-        spread(_fixed(runs, trained_with, "calibration_error"), 3),
-        spread(_fixed(runs, trained_with, "uncertainty_correlation"), 2),
+        spread(fixed(runs, trained_with, "accuracy"), 3),
+        spread(fixed(runs, 50, "accuracy"), 3) if 50 in numbers_of(runs) else "",
+        spread(at_mean(runs, _MEAN_GLIMPSES), 3) if runs[0]["dynamic"] else "",
+        spread(fixed(runs, trained_with, "calibration_error"), 3),
+        spread(fixed(runs, trained_with, "uncertainty_correlation"), 2),
       ]
     )
   head = [
@@ -222,7 +237,7 @@ def departures(results: Results) -> str:
     f"calibration error, N = {trained_with}",
     "correlation of u with the error",
   ]
-  return _markdown(head, rows)
+  return markdown(head, rows)
 
 
 def ablation(results: Results) -> str:
@@ -231,13 +246,13 @@ def ablation(results: Results) -> str:
   rows = [
     [
       *(variant["name"], str(len(variant["runs"]))),
-      *(_error(variant["runs"], n) for n in _numbers(variant["runs"])),
-      spread(100 * (1 - _values(variant["runs"], "train_accuracy")), 2, whole=True),
+      *(error_percent(variant["runs"], n) for n in numbers_of(variant["runs"])),
+      spread(100 * (1 - values_of(variant["runs"], "train_accuracy")), 2, whole=True),
     ]
     for variant in results["variants"]
   ]
   numbers = sorted({trained_with, 50})
-  return _markdown(
+  return markdown(
     ["", "n", *(f"error, %, N = {n}" for n in numbers), "in training, last epoch"], rows
   )
 
@@ -249,7 +264,7 @@ def same_glimpses(results: Results) -> str:
   counts: dict[int, str] = {}
   for variant in results["variants"]:
     number = variant["runs"][0]["fixed"][0]["num_glimpses"]
-    wrong = 100 * (1 - _fixed(variant["runs"], number, "accuracy"))
+    wrong = 100 * (1 - fixed(variant["runs"], number, "accuracy"))
     by_samples = errors.setdefault(number, {})
     by_samples[variant["num_samples"]] = spread(wrong, 2, whole=True)
     counts[number] = str(len(wrong))
@@ -260,12 +275,12 @@ def same_glimpses(results: Results) -> str:
   columns = [
     f"error, %, M = {num_samples}" for num_samples in next(iter(errors.values()))
   ]
-  return _markdown(["glimpses N", "n", *columns, "Mnih et al., %"], rows)
+  return markdown(["glimpses N", "n", *columns, "Mnih et al., %"], rows)
 
 
 def calibration(results: Results) -> str:
   """Calibration error of p and correlation of u with the error, by glimpses."""
-  numbers = _numbers(results["runs"])
+  numbers = numbers_of(results["runs"])
   shown = [n for n in (2, 4, 6, 10, 20) if n in numbers] or numbers[-1:]
   metrics = {
     "calibration error": ("calibration_error", 3),
@@ -274,36 +289,38 @@ def calibration(results: Results) -> str:
   rows = [
     [
       *(group.label, title, str(len(group.runs))),
-      *(spread(_fixed(group.runs, n, metric), digits) for n in shown),
+      *(spread(fixed(group.runs, n, metric), digits) for n in shown),
     ]
     for group in group_runs(results["runs"])
     for title, (metric, digits) in metrics.items()
   ]
-  return _markdown(["objective", "", "n", *(f"N = {n}" for n in shown)], rows)
+  return markdown(["objective", "", "n", *(f"N = {n}" for n in shown)], rows)
 
 
 def error_rates(results: Results) -> str:
   """Error in % on each dataset, published and ours; one rollout (M = 1) first."""
   runs = results["runs"]
-  numbers = _numbers([score for run in runs for score in run["scores"]])
+  numbers = numbers_of([score for run in runs for score in run["scores"]])
   groups = group_runs(runs)
   rows = []
   for dataset in dict.fromkeys(group.dataset for group in groups):
     of_others = published.ERROR_RATES if results.get("split", "test") == "test" else {}
     for source, errors in of_others.get(dataset, {}).items():
-      rows.append([dataset, source, "", *(errors.get(n, "") for n in numbers)])
+      cells = [errors.get(n, "") for n in numbers]
+      if any(cells):
+        rows.append([dataset, source, "", *cells])
     for group in groups:
       if group.dataset == dataset:
-        for (num_samples, policy), scores in _by_rollouts(group).items():
+        for (num_samples, policy), scores in by_rollouts(group).items():
           suffix = "" if policy == "sample" else ", mean of the policy"
           settings = f", {group.settings}" if group.settings else ""
           label = f"`{group.objective}`{settings}, M = {num_samples}{suffix}"
-          cells = [_error(scores, n) for n in numbers]
+          cells = [error_percent(scores, n) for n in numbers]
           rows.append([dataset, label, str(len(scores)), *cells])
   images = (
     "" if results.get("split", "test") == "test" else f"{results['split']} images"
   )
-  return _markdown(["dataset", images, "n", *(f"N = {n}" for n in numbers)], rows)
+  return markdown(["dataset", images, "n", *(f"N = {n}" for n in numbers)], rows)
 
 
 def records(results: Results) -> str:
@@ -316,9 +333,9 @@ def records(results: Results) -> str:
   for group in group_runs(results["runs"]):
     first = group.runs[0]
     own = first["train_num_glimpses"]
-    found = _by_rollouts(group)
+    found = by_rollouts(group)
     one, ten = found[_ONE_ROLLOUT], found.get((10, "sample"), [])
-    minutes = np.median(_values(group.runs, "train_seconds")) / 60
+    minutes = np.median(values_of(group.runs, "train_seconds")) / 60
     epochs = first["num_epochs"]
     of_recipe = RECIPES[first["recipe"]].get("num_epochs", TrainConfig().num_epochs)
     shorter = f", {epochs} of {of_recipe} epochs" if epochs != of_recipe else ""
@@ -329,8 +346,8 @@ def records(results: Results) -> str:
         f"{first['num_rollouts'] / 1e6:.2g} million",
         f"{minutes:.1f}",
         str(own),
-        *(_error(one, own), _error(one, 50), _error(ten, own)),
-        spread(100 * (1 - _at_mean(one, _MEAN_GLIMPSES)), 2, whole=True),
+        *(error_percent(one, own), error_percent(one, 50), error_percent(ten, own)),
+        spread(100 * (1 - at_mean(one, _MEAN_GLIMPSES)), 2, whole=True),
       ]
     )
   head = [
@@ -338,7 +355,7 @@ def records(results: Results) -> str:
     *("N", "error, %, N, M = 1", "N = 50, M = 1", "N, M = 10"),
     f"stopped, {_MEAN_GLIMPSES:g} glimpses on average",
   ]
-  return _markdown(head, rows)
+  return markdown(head, rows)
 
 
 def classes(results: Results) -> str:
@@ -349,15 +366,15 @@ def classes(results: Results) -> str:
   """
   parts = []
   for group in group_runs(results["runs"]):
-    for (num_samples, policy), scores in _by_rollouts(group).items():
-      if (num_samples, policy) == _ONE_ROLLOUT or len(_by_rollouts(group)) == 1:
-        numbers = _numbers(scores)
+    for (num_samples, policy), scores in by_rollouts(group).items():
+      if (num_samples, policy) == _ONE_ROLLOUT or len(by_rollouts(group)) == 1:
+        numbers = numbers_of(scores)
         own = group.runs[0]["train_num_glimpses"]
         n = own if own in numbers else numbers[-1]
         heading = (
           f"{group.labelled}, M = {num_samples}, N = {n}:"
-          f" accuracy {spread(_fixed(scores, n, 'accuracy'))},"
-          f" balanced accuracy {spread(_fixed(scores, n, 'balanced_accuracy'))}"
+          f" accuracy {spread(fixed(scores, n, 'accuracy'))},"
+          f" balanced accuracy {spread(fixed(scores, n, 'balanced_accuracy'))}"
         )
         names = group.runs[0].get("class_names")
         parts.append(f"{heading}\n\n{_classes(scores, n, names)}")
@@ -368,9 +385,9 @@ def _classes(
   scores: Sequence[Results], num_glimpses: int, names: Sequence[str] | None
 ) -> str:
   """The table of the classes, from scores with some number of glimpses."""
-  accuracy = _fixed(scores, num_glimpses, "class_accuracy")  # [S, K]
-  confusion = _fixed(scores, num_glimpses, "confusion").mean(axis=0)
-  images = _fixed(scores, num_glimpses, "class_images").mean(axis=0)
+  accuracy = fixed(scores, num_glimpses, "class_accuracy")  # [S, K]
+  confusion = fixed(scores, num_glimpses, "confusion").mean(axis=0)
+  images = fixed(scores, num_glimpses, "class_images").mean(axis=0)
   numbers = range(len(confusion))
   names = [*names] if names else [str(number) for number in numbers]
   few = len(confusion) <= _MOST_COLUMNS
@@ -384,12 +401,12 @@ def _classes(
     wrong = row.copy()
     wrong[k] = 0
     taken_for = (
-      f"{names[wrong.argmax()]} ({_count(wrong.max())})" if wrong.any() else ""
+      f"{names[wrong.argmax()]} ({image_count(wrong.max())})" if wrong.any() else ""
     )
-    cells = [*map(_count, row)] if few else [taken_for]
-    rows.append([names[k], _count(images[k]), spread(accuracy[:, k]), *cells])
+    cells = [*map(image_count, row)] if few else [taken_for]
+    rows.append([names[k], image_count(images[k]), spread(accuracy[:, k]), *cells])
   columns = [f"as {name}" for name in names] if few else ["most often taken for"]
-  return _markdown(["class", "images", "accuracy", *columns], rows)
+  return markdown(["class", "images", "accuracy", *columns], rows)
 
 
 def objectives(results: Results) -> str:
@@ -399,7 +416,7 @@ def objectives(results: Results) -> str:
   """
   groups = group_runs(results["runs"])
   names = sorted({group.objective for group in groups}, key=OBJECTIVES.index)
-  numbers = _numbers([run["scores"][0] for run in results["runs"]])
+  numbers = numbers_of([run["scores"][0] for run in results["runs"]])
   rows = []
   for dataset, settings in dict.fromkeys((g.dataset, g.settings) for g in groups):
     found = {
@@ -410,11 +427,11 @@ def objectives(results: Results) -> str:
     counts = [str(len(scores)) for scores in found.values()]
     count = counts[0] if len(set(counts)) == 1 else " / ".join(counts)
     for n in numbers:
-      cells = [_error(found.get(name, ()), n) for name in names]
+      cells = [error_percent(found.get(name, ()), n) for name in names]
       if any(cells):
         where = f"{dataset}, {settings}" if settings else dataset
         rows.append([where, str(n), count, *cells])
-  return _markdown(["dataset", "N", "n", *(f"`{name}`" for name in names)], rows)
+  return markdown(["dataset", "N", "n", *(f"`{name}`" for name in names)], rows)
 
 
 def stopping_rules(results: Results) -> str:
@@ -425,26 +442,26 @@ def stopping_rules(results: Results) -> str:
   means = (3, 4, 5, 6)
   rows = []
   for group in group_runs(results["runs"]):
-    first = _values([run["rules"][0] for run in group.runs], "area")
+    first = values_of([run["rules"][0] for run in group.runs], "area")
     for number, rule in enumerate(group.runs[0]["rules"]):
       of_runs = [run["rules"][number] for run in group.runs]
       curves = [{"dynamic": each["points"]} for each in of_runs]
-      areas = _values(of_runs, "area")
+      areas = values_of(of_runs, "area")
       against = number > 0 and np.isfinite(areas - first).all()
       rows.append(
         [
           *(group.label, rule["name"], str(len(of_runs))),
-          *(spread(_at_mean(curves, mean)) for mean in means),
+          *(spread(at_mean(curves, mean)) for mean in means),
           spread(areas),
-          _comparison(paired(areas - first)) if against else "",
+          paired_difference(paired(areas - first)) if against else "",
         ]
       )
   numbers = sorted({run["train_num_glimpses"] for run in results["runs"]})
-  until = str(numbers[0]) if len(numbers) == 1 else "those of the training"
+  until = str(numbers[0]) if len(numbers) == 1 else "N"
   columns = [f"{mean} glimpses on average" for mean in means]
   area = f"mean from 2 to {until}"
   head = ["objective", "rule", "n", *columns, area, "against the paper's, ± 95 %"]
-  return _markdown(head, rows)
+  return markdown(head, rows)
 
 
 def baselines(results: Results) -> str:
@@ -454,11 +471,11 @@ def baselines(results: Results) -> str:
       model["name"].replace("_", " "),
       f"{model['num_parameters']:,}",
       str(len(model["runs"])),
-      spread(100 * (1 - _values(model["runs"], "accuracy")), 2, whole=True),
+      spread(100 * (1 - values_of(model["runs"], "accuracy")), 2, whole=True),
     ]
     for model in results["models"]
   ]
-  return _markdown(["network", "parameters", "n", "error, %"], rows)
+  return markdown(["network", "parameters", "n", "error, %"], rows)
 
 
 def not_finite(results: Results) -> str:
@@ -474,7 +491,7 @@ def not_finite(results: Results) -> str:
       first = min(point["num_glimpses"] for point in bad)
       most = max(point["not_finite"] for point in bad)
       lines.append(
-        f"{run.get('group', 'a run')}, seed {run.get('seed')}: up to {_count(most)}"
+        f"{run.get('group', 'a run')}, seed {run.get('seed')}: up to {image_count(most)}"
         f" beliefs are not finite, from N = {first} on; they count as wrong"
       )
   return "\n".join(lines)
@@ -498,128 +515,3 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
   "baselines": baselines,
 }
 """The tables by name."""
-
-
-def spread(values: np.ndarray, digits: int = 4, *, whole: bool = False) -> str:
-  """Mean ± standard deviation of values [S] of runs; only the value of a single run.
-
-  A dash if one is not finite, and nothing if there are none. `whole` keeps the zero
-  before the decimal point.
-  """
-  if not values.size:
-    return ""
-  if not np.isfinite(values).all():
-    return "–"
-  below_one = np.abs(values).max() < 1 and not whole
-
-  def text(value: float) -> str:
-    return _share(value, digits) if below_one else f"{value:.{digits}f}"
-
-  mean = text(values.mean())
-  if len(values) == 1:
-    return mean
-  return f"{mean} ± {text(values.std(ddof=1))}"
-
-
-def _share(value: float, digits: int = 4) -> str:
-  """A number below one, without the zero before the decimal point: .1234."""
-  return f"{value:.{digits}f}".replace("0.", ".", 1)
-
-
-def _comparison(test: Results) -> str:
-  """A paired test, as `experiments.reporting.statistics.paired` writes it."""
-  difference, p_value = test["difference"], test["p_value"]
-  sign = "+" if difference >= 0 else "−"
-  text = f"{sign}{_share(abs(difference), 3)}"
-  if p_value is None or np.isnan(p_value):  # of a single seed
-    return text
-  p = "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
-  return f"{_with_half_width(text, test['half_width'])}, {p}"
-
-
-def _with_half_width(mean: str, half_width: float) -> str:
-  """A mean and the half-width of its interval; a single run has none."""
-  return mean if np.isnan(half_width) else f"{mean} ± {_share(half_width, 3)}"
-
-
-def _values(runs: Sequence[Results], name: str) -> np.ndarray:
-  return np.array([run[name] for run in runs], float)
-
-
-def _fixed(runs: Sequence[Results], num_glimpses: int, name: str) -> np.ndarray:
-  """A metric of each run with a fixed number of glimpses [S].
-
-  NaN for null, and for a run that was not scored with this number; [0] if none was.
-  """
-  found = [
-    [point[name] for point in run["fixed"] if point["num_glimpses"] == num_glimpses]
-    for run in runs
-  ]
-  if not any(found):
-    return np.zeros(0)
-  return np.array([values[0] if values else None for values in found], float)
-
-
-def _by_rollouts(group: Group) -> dict[tuple[int, str], list[Results]]:
-  """The scores of a group's runs by M and policy."""
-  found: dict[tuple[int, str], list[Results]] = {}
-  for run in group.runs:
-    for score in run["scores"]:
-      kind = score["num_samples"], score["location_policy"]
-      found.setdefault(kind, []).append(score)
-  return found
-
-
-def _numbers(runs: Sequence[Results]) -> list[int]:
-  """All numbers of glimpses with which runs were scored, in increasing order."""
-  return sorted({point["num_glimpses"] for run in runs for point in run["fixed"]})
-
-
-def _error(runs: Sequence[Results], num_glimpses: int) -> str:
-  """Error of runs in % with a number of glimpses; empty if none was scored with it."""
-  accuracy = _fixed(runs, num_glimpses, "accuracy")
-  return spread(100 * (1 - accuracy), 2, whole=True)
-
-
-def _at_mean(runs: Sequence[Results], mean_glimpses: float) -> np.ndarray:
-  """Accuracy of each run [S] with dynamic stopping after `mean_glimpses` on average.
-
-  The accuracy is interpolated between two exploration rates. It is NaN if
-  `mean_glimpses` is outside the range of the rates.
-  """
-  accuracies = []
-  for run in runs:
-    points = sorted(
-      (point["mean_glimpses"], point["accuracy"]) for point in run["dynamic"]
-    )
-    x, y = np.array(points).T
-    accuracies.append(np.interp(mean_glimpses, x, y, left=np.nan, right=np.nan))
-  return np.array(accuracies)
-
-
-def _growth(runs: Sequence[Results], fewer: int, more: int) -> str:
-  """Norms of the state after two numbers of glimpses: medians over the runs."""
-  return " → ".join(
-    _norm(np.median(_fixed(runs, number, "hidden_norm"))) for number in (fewer, more)
-  )
-
-
-def _norm(value: float) -> str:
-  if not np.isfinite(value):
-    return "–"
-  if value < 1000:
-    return f"{value:.3g}"
-  exponent = int(np.floor(np.log10(value)))
-  digits = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-  power = "".join(digits[int(digit)] for digit in str(exponent))
-  return f"{value / 10**exponent:.0f}·10{power}"
-
-
-def _count(value: float) -> str:
-  """A number of images, or the mean of several."""
-  return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  lines = [head, ["---"] * len(head), *rows]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)

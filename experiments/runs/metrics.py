@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from experiments.cli.errors import RunError
-from experiments.runs.files import finite, replace
+from experiments.cli.files import finite, replace
 from experiments.runs.tensorboard import Events
 from experiments.runs.workdir import Workdir
 

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 from absl import logging
 from matplotlib.figure import Figure
 
-from experiments.cli import flags
+from experiments.cli import files, flags
 from experiments.cli.errors import UsageError
 from experiments.reporting import figures, tables
-from experiments.runs import files
 from experiments.runs.trained import workdirs
 
 

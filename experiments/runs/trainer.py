@@ -18,9 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 import ramjax
-from experiments.cli import signals
+from experiments.cli import files, signals
 from experiments.reporting import figures, plots, rollout_figure
-from experiments.runs import files
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import Program, chunks, run_keys, split_history
 from experiments.runs.run import Run, finished_accuracy
@@ -84,19 +83,22 @@ def train(
       if finished is not None:
         accuracy[workdir] = finished
   unfinished = [pair for pair in folders if pair[1] not in accuracy]
-  trained = []
+  runs: Sequence[Run] = ()
   if unfinished:
-    trained = _train_to_the_end(
-      unfinished,
+    program = Program(
+      [config for config, _ in unfinished],
       dataset,
-      make_mesh,
-      steps_per_call,
-      max_skipped_steps,
-      save_every_seconds,
-      saving_share,
-      figure_format,
+      make_mesh(len(unfinished)),
+      steps_per_call=steps_per_call,
     )
-  accuracy |= {run.workdir: found for run, found in trained}
+    with resumed(program, unfinished, max_skipped_steps, dataset.info) as training:
+      _train_epochs(training, save_every_seconds, saving_share)
+      scores = program.test(training.state.params)
+      training.write("test", scores)
+    _fit_and_draw(training, dataset, figure_format)
+    runs = training.runs
+    for run, values in zip(runs, scores, strict=True):
+      accuracy[run.workdir] = values["accuracy"]
   if parallel.is_first_process():
     for config, workdir in folders:
       name = f"{workdir.path}: " if several else ""
@@ -104,40 +106,10 @@ def train(
         f"{name}test accuracy {accuracy[workdir]:.4f}"
         f" (N = {config.train.num_glimpses}, M = 1, {len(dataset.test.labels)} images)"
       )
-  for run, _ in trained:
+  for run in runs:
     if run.failure is not None:
       raise run.failure
   return [accuracy[workdir] for workdir in workdirs]
-
-
-def _train_to_the_end(
-  folders: Sequence[tuple[Config, Workdir]],
-  dataset: data.Dataset,
-  make_mesh: Callable[[int], Mesh],
-  steps_per_call: int,
-  max_skipped_steps: int,
-  save_every_seconds: float,
-  saving_share: float,
-  figure_format: str | None,
-) -> list[tuple[Run, float]]:
-  """Trains, tests and draws runs in one program; the runs and their test accuracies."""
-  program = Program(
-    [config for config, _ in folders],
-    dataset,
-    make_mesh(len(folders)),
-    steps_per_call=steps_per_call,
-  )
-  with resumed(program, folders, max_skipped_steps, dataset.info) as training:
-    _train_epochs(training, save_every_seconds, saving_share)
-    scores = program.test(training.state.params)
-    training.write("test", scores)
-  if parallel.is_first_process():
-    for run, state in zip(training.runs, program.split(training.state), strict=True):
-      _fit_confidence(run, dataset, state.params)
-      if figure_format:
-        _draw(run, dataset, state.params, figure_format)
-  accuracy = [values["accuracy"] for values in scores]
-  return list(zip(training.runs, accuracy, strict=True))
 
 
 def _train_epochs(
@@ -201,6 +173,18 @@ def _save_and_stop(training: Training, stop_signal: signals.Stop) -> NoReturn:
   stop_signal.request(stop_signal.signum or signal.SIGTERM)
   training.save(required=True)
   raise stop_signal.interrupted(f"saved at step {training.step}")
+
+
+def _fit_and_draw(
+  training: Training, dataset: data.Dataset, figure_format: str | None
+) -> None:
+  """Fits the confidence of each run, and draws it, unless no format is given."""
+  if parallel.is_first_process():
+    states = training.program.split(training.state)
+    for run, state in zip(training.runs, states, strict=True):
+      _fit_confidence(run, dataset, state.params)
+      if figure_format:
+        _draw(run, dataset, state.params, figure_format)
 
 
 def _fit_confidence(run: Run, dataset: data.Dataset, params: Params) -> None:

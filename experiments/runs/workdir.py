@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from experiments.cli import files
 from experiments.cli.errors import RunError, UsageError
-from experiments.runs import files
 from experiments.runs.provenance import provenance
 from ramjax import run_folder
 from ramjax.config import Config, TrainConfig, differing_fields

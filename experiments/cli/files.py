@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 UNFINISHED = ".new-"
@@ -23,12 +24,18 @@ def replace(path: pathlib.Path, content: str | bytes) -> None:
   """Gives a file another content, which is on disk before the old one is gone."""
   if isinstance(content, str):
     content = content.encode()
+  with whole(path) as new:
+    new.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A file to write, of the same name; on disk, it takes the place of the old one."""
   try:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as temporary:
       new = pathlib.Path(temporary) / path.name
-      with new.open("wb") as file:
-        file.write(content)
-        file.flush()
+      yield new
+      with new.open("rb+") as file:
         os.fsync(file.fileno())
       new.replace(path)
   except OSError as error:
