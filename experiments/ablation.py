@@ -32,15 +32,17 @@ def variants(config: Config) -> Sequence[study.Variant]:
   """The combinations, the released one first.
 
   Raises:
-    UsageError: if batch and epochs cannot be divided by the rollouts of an image, or a
-      flag says what the variants say.
+    UsageError: if batch and epochs cannot be divided by the rollouts of an image, values
+      are not different, or a flag says what the variants say.
   """
   for name in ("core", "rollouts_per_image", "baseline", "location_gradient"):
     if flags.FLAGS[name].present:
       raise UsageError(f"{name} must not be given: its values are compared")
-  variants = []
-  for core in flags.FLAGS.cores:
-    for rollouts in flags.numbers("rollouts", int):
+  cores, variants = flags.FLAGS.cores, []
+  if not cores or len(set(cores)) < len(cores):
+    raise UsageError(f"cores must be different, not {','.join(cores)!r}")
+  for core in cores:
+    for rollouts in flags.distinct("rollouts", int, least=1):
       for baseline in ("network", "leave_one_out") if rollouts > 1 else ("network",):
         for share in (0.0, 1 / config.train.num_glimpses):
           changed = _with_rollouts(config, rollouts).replace(
@@ -67,7 +69,7 @@ def _with_rollouts(config: Config, rollouts: int) -> Config:
   """
   train = config.train
   for name in ("batch_size", "num_epochs"):
-    if rollouts < 1 or getattr(train, name) % rollouts:
+    if getattr(train, name) % rollouts:
       raise UsageError(f"{name} must be a multiple of each of --rollouts, {rollouts}")
   return config.replace(
     train={

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from experiments.benchmarks import cases as cases_lib
-from experiments.cli import app, devices, errors, flags
+from experiments.cli import app, devices, errors, files, flags
 from experiments.runs import output
 from experiments.runs.provenance import provenance
 from ramjax import data, parallel
@@ -45,7 +45,10 @@ def main() -> None:
   options = flags.FLAGS
   flags.check_at_least(1, "rounds")
   flags.check_at_least(0, "starts")
-  batch_sizes, num_runs = _parse_counts("batch_sizes"), _parse_counts("num_runs")
+  batch_sizes = flags.distinct("batch_sizes", int, least=1)
+  num_runs = flags.distinct("num_runs", int, least=1)
+  if options.output:
+    files.make_folder(pathlib.Path(options.output).parent)
   earlier = read_results(pathlib.Path(options.compare)) if options.compare else None
   devices.set_precision()
   num_cpus = devices.num_cores()
@@ -169,15 +172,6 @@ def _quantity(value: float, unit: str) -> str:
     if value >= factor:
       return f"{value / factor:.3g} {name}"
   return f"{value / 1e-6:.3g} μs"
-
-
-def _parse_counts(name: str) -> list[int]:
-  words = getattr(flags.FLAGS, name)
-  if not all(word.isdecimal() and int(word) >= 1 for word in words):
-    raise errors.UsageError(
-      f"{name} must be positive integers separated by commas, not {','.join(words)}"
-    )
-  return [int(word) for word in words]
 
 
 if __name__ == "__main__":

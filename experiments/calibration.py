@@ -12,9 +12,8 @@ from __future__ import annotations
 from absl import flags as absl_flags
 
 from experiments.cli import app, devices, flags
-from experiments.reporting import groups, plots, tables
+from experiments.reporting import plots, tables
 from experiments.runs import output, trained
-from experiments.runs.provenance import provenance
 from experiments.studies import scores
 
 
@@ -37,22 +36,16 @@ def main() -> None:
   runs = []
   for run in trained.open_runs():
     scored = scores.score(
-      run.config,
-      run.params,
-      run.dataset,
-      evaluation_config=evaluation_config,
-      split=options.split,
-      seed=options.seed,
+      run, evaluation_config, split=options.split, seed=options.seed
     )
     runs.append({**run.describe(), "fixed": scored["fixed"]})
-  results = {
-    "num_samples": options.num_samples,
-    "location_policy": options.location_policy,
-    "split": options.split,
-    "evaluation_seed": options.seed,
-    **provenance(),
-    "runs": groups.with_groups(runs),
-  }
+  results = output.evaluation(
+    runs,
+    split=options.split,
+    seed=options.seed,
+    num_samples=options.num_samples,
+    location_policy=options.location_policy,
+  )
   print(tables.calibration(results))
   output.write(target, results, plots.calibration(results))
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments.cli import app, devices, errors, flags
-from experiments.reporting import groups, tables
+from experiments.cli import app, devices, flags
+from experiments.reporting import tables
 from experiments.runs import output, trained
-from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax.config import LOCATION_POLICIES, EvaluationConfig
 
@@ -36,8 +35,8 @@ def define_flags() -> None:
 def main() -> None:
   """Evaluates the runs that the flags name."""
   options = flags.FLAGS
-  glimpses = _positive("glimpses")
-  nums_samples = _positive("num_samples")
+  glimpses = sorted(flags.distinct("glimpses", int, least=1))
+  nums_samples = sorted(flags.distinct("num_samples", int, least=1))
   flags.check_seed()
   devices.set_up_jax()
   target = output.evaluation_target("error_rates")
@@ -50,10 +49,8 @@ def main() -> None:
         "num_samples": num_samples,
         "location_policy": policy,
         "fixed": scores.score(
-          run.config,
-          run.params,
-          run.dataset,
-          evaluation_config=EvaluationConfig(
+          run,
+          EvaluationConfig(
             num_glimpses=glimpses[-1], num_samples=num_samples, location_policy=policy
           ),
           glimpses=glimpses,
@@ -67,25 +64,10 @@ def main() -> None:
     ]
     names = list(run.dataset.class_names)
     runs.append({**described, "class_names": names, "scores": scored})
-  results = {
-    "split": options.split,
-    "evaluation_seed": options.seed,
-    **provenance(),
-    "runs": groups.with_groups(runs),
-  }
+  results = output.evaluation(runs, split=options.split, seed=options.seed)
   print(tables.error_rates(results))
   print(f"\n{tables.classes(results)}")
   output.write(target, results)
-
-
-def _positive(name: str) -> list[int]:
-  """Different integers from 1 on, of a flag that is a list, the smallest first."""
-  found = sorted(flags.numbers(name, int))
-  if not found or found[0] < 1 or len(set(found)) < len(found):
-    raise errors.UsageError(
-      f"{name} must be different integers of at least 1, not {found}"
-    )
-  return found
 
 
 if __name__ == "__main__":

@@ -68,7 +68,9 @@ def main() -> None:
     raise RunError(
       "flatbuffers cannot be imported; pip install 'ramjax[export]'"
     ) from error
-  files.replace(pathlib.Path(options.output), content)
+  output = pathlib.Path(options.output)
+  files.make_folder(output.parent)
+  files.replace(output, content)
   images, _ = program.in_avals
   print(
     f"written to {options.output} ({len(content):,} bytes): images {images}, seed"

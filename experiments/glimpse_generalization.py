@@ -16,9 +16,8 @@ from typing import Any
 from absl import flags as absl_flags
 
 from experiments.cli import app, devices, errors, flags
-from experiments.reporting import groups, plots
+from experiments.reporting import plots
 from experiments.runs import output, trained
-from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax import parallel
 
@@ -67,7 +66,8 @@ def main() -> None:
   betas = _parse_betas()
   mesh = devices.open_mesh()
   is_first = parallel.is_first_process()
-  target = output.evaluation_target("glimpse_generalization") if is_first else None
+  with parallel.together():
+    target = output.evaluation_target("glimpse_generalization") if is_first else None
   runs = trained.open_runs(best=options.checkpoint == "best")
   if is_first:
     sources = (f"{run.dataset.name} from {run.dataset.source}" for run in runs)
@@ -79,10 +79,8 @@ def main() -> None:
     began = time.perf_counter()
     score = scores.score_as_released if released else scores.score
     scored = score(
-      run.config,
-      run.params,
-      run.dataset,
-      evaluation_config=evaluation_config,
+      run,
+      evaluation_config,
       betas=betas,
       split=options.split,
       seed=options.seed,
@@ -97,16 +95,15 @@ def main() -> None:
       )
       _print_table(described[-1])
   if is_first:
-    results = {
-      "protocol": options.protocol,
-      "num_samples": evaluation_config.num_samples,
-      "location_policy": options.location_policy,
-      "checkpoint": options.checkpoint,
-      "split": options.split,
-      "evaluation_seed": options.seed,
-      **provenance(),
-      "runs": groups.with_groups(described),
-    }
+    results = output.evaluation(
+      described,
+      split=options.split,
+      seed=options.seed,
+      protocol=options.protocol,
+      num_samples=evaluation_config.num_samples,
+      location_policy=options.location_policy,
+      checkpoint=options.checkpoint,
+    )
     assert target is not None
     output.write(target, results, plots.glimpse_generalization(results))
 

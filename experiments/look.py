@@ -8,6 +8,8 @@ scanpaths.csv; and a PNG and an animated GIF of each image.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -86,7 +88,7 @@ def main(names: Sequence[str]) -> None:
   if options.label_from_folder:
     _check_labels(found_files, model)
   images, done = shown.read(found_files, model, as_is=options.as_is)
-  folder = _make_folder(options.output)
+  folder = files.make_folder(pathlib.Path(options.output))
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {done}", flush=True)
   _warn_of_sizes(images, model)
   found: list[Look] = []
@@ -122,7 +124,8 @@ def _write(
   print(f"written to {folder / 'look.html'}, look.json and scanpaths", flush=True)
   if options.figures:
     for name, look in zip(_unique_names(found), found, strict=True):
-      figures.save(look_figure.look_figure(look, model), folder / name, "png")
+      drawn = look_figure.look_figure(look, model)
+      figures.save(drawn, folder / f"{name}.png", "png")
       look_figure.write_animation(look, model, folder / f"{name}.gif")
     print(f"and a PNG and a GIF of each image ({name}.png, …; --nofigures for none)")
 
@@ -140,17 +143,6 @@ def _check_labels(found: Sequence[pathlib.Path], model: ramjax.Predictor) -> Non
         f"label_from_folder: {file} is in the folder {_label(file)}, but the classes are"
         f" {listed(model.class_names)}"
       )
-
-
-def _make_folder(output: str) -> pathlib.Path:
-  folder = pathlib.Path(output)
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UsageError(
-      f"output {output} cannot be made: {error.strerror}; give another --output"
-    ) from error
-  return folder
 
 
 def _warn_of_sizes(images: Sequence[shown.Shown], model: ramjax.Predictor) -> None:
@@ -259,11 +251,14 @@ def _has_decided(probs: Any, error: Any, beta: float | None) -> bool:
 
 def _unique_names(found: Sequence[Look]) -> list[str]:
   """A name for the figures of each image: that of its file, numbered if it is not alone."""
-  names = [pathlib.Path(look.file).stem for look in found]
-  return [
-    name if names.count(name) == 1 else f"{name}_{names[: i + 1].count(name)}"
-    for i, name in enumerate(names)
-  ]
+  stems = collections.Counter(pathlib.Path(look.file).stem for look in found)
+  names: dict[str, None] = {}
+  for look in found:
+    stem = pathlib.Path(look.file).stem
+    numbered = (f"{stem}_{number}" for number in itertools.count(1))
+    free = (name for name in numbered if name not in names and name not in stems)
+    names[stem if stems[stem] == 1 else next(free)] = None
+  return list(names)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,7 +25,6 @@ from experiments.cli import app, devices, files, flags, help_text
 from experiments.cli.errors import UsageError
 from experiments.reporting import model_card
 from experiments.runs import trained
-from experiments.runs.program import run_keys
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax.config import EvaluationConfig
@@ -57,16 +57,15 @@ def main() -> None:
       f"name must be small letters, digits and _, such as mnist, not {options.name!r}"
     )
   devices.set_up_jax()
-  folder = pathlib.Path(options.output)
+  folder = files.make_folder(pathlib.Path(options.output))
   runs = trained.open_own(trained.workdirs(), options.data_dir)
-  validated = [_error(run, run.params, "validation") for run in runs]
+  validated = [_error(run, "validation") for run in runs]
   for run, error in zip(runs, validated, strict=True):
     print(f"{run.workdir.path}: validation error {error:.2f} %", flush=True)
   run = runs[int(np.argmin(validated))]
   model = ramjax.load(run.workdir.path)
   stored = dataclasses.replace(model, params=jax.tree.map(_halved, model.params))
   facts = {**_facts(run, min(validated)), **_measure(run, stored)}
-  folder.mkdir(parents=True, exist_ok=True)
   path = folder / f"{options.name}.safetensors"
   dataclasses.replace(stored, facts=facts).save(path, dtype=np.float16)
   files.replace(path.with_suffix(".md"), model_card.card(options.name, stored, facts))
@@ -101,27 +100,23 @@ def _facts(run: trained.TrainedRun, validation_error: float) -> dict[str, Any]:
 
 def _measure(run: trained.TrainedRun, stored: ramjax.Predictor) -> dict[str, Any]:
   """What the stored model does on the test images, and the run itself."""
-  own = run.config.train.num_glimpses
+  most = max(run.config.train.num_glimpses, _MOST_GLIMPSES)
+  as_stored = run._replace(params=stored.params)
   scored = scores.score(
-    run.config,
-    stored.params,
-    run.dataset,
-    evaluation_config=EvaluationConfig(num_glimpses=_MOST_GLIMPSES),
-    glimpses=[own, _MOST_GLIMPSES],
-    betas=_BETAS,
+    as_stored, EvaluationConfig(num_glimpses=most), glimpses=[most], betas=_BETAS
   )
   test_error = {
-    "float32": _error(run, run.params, "test"),
-    "float16": _error(run, stored.params, "test"),
+    "float32": _error(run, "test"),
+    "float16": _error(as_stored, "test"),
   }
   return {
     "num_test_images": len(run.dataset.test.labels),
     "test_error": {name: scores.rounded(error) for name, error in test_error.items()},
     "more_glimpses": {
-      "num_glimpses": _MOST_GLIMPSES,
+      "num_glimpses": most,
       "error": _percent(scored["fixed"][-1]["accuracy"]),
     },
-    "calibration_error": _calibration_error(run, stored),
+    "calibration_error": _calibration_error(as_stored, stored.temperature_t or (1.0,)),
     "dynamic": [
       {
         "beta": entry["beta"],
@@ -133,35 +128,22 @@ def _measure(run: trained.TrainedRun, stored: ramjax.Predictor) -> dict[str, Any
   }
 
 
-def _calibration_error(run: trained.TrainedRun, stored: ramjax.Predictor) -> float:
+def _calibration_error(
+  run: trained.TrainedRun, temperature_t: Sequence[float]
+) -> float:
   """Mean gap between confidence and accuracy on the test images."""
-  images, labels = run.dataset.test
   own = run.config.train.num_glimpses
-  prediction = ramjax.predict(
-    run_keys(0).generalization,
-    stored.params,
-    images,
-    model=run.config.model,
-    evaluation_config=EvaluationConfig(num_glimpses=own),
-    preprocess=run.dataset.preprocess,
-  )
-  temperature_t = stored.temperature_t or (1.0,)
+  prediction, labels = scores.predict(run, EvaluationConfig(num_glimpses=own))
   temperature = jnp.float32(temperature_t[min(own, len(temperature_t)) - 1])
   probs = ramjax.temper(prediction.probs_t[-1], temperature)
-  found = ramjax.expected_calibration_error(probs, jnp.asarray(labels))
-  return scores.rounded(found)
+  return scores.rounded(ramjax.expected_calibration_error(probs, labels))
 
 
-def _error(run: trained.TrainedRun, params: Any, split: str) -> float:
+def _error(run: trained.TrainedRun, split: str) -> float:
   """Error in % of one rollout, with as many glimpses as in training."""
-  num_glimpses = run.config.train.num_glimpses
+  own = run.config.train.num_glimpses
   scored = scores.score(
-    run.config,
-    params,
-    run.dataset,
-    evaluation_config=EvaluationConfig(num_glimpses=num_glimpses),
-    glimpses=[num_glimpses],
-    split=split,
+    run, EvaluationConfig(num_glimpses=own), glimpses=[own], split=split
   )
   return _percent(scored["fixed"][0]["accuracy"])
 

@@ -16,10 +16,9 @@ from typing import Any
 import ramjax
 from experiments.cli import app, flags
 from experiments.cli.errors import UsageError
-from experiments.reporting import groups, plots, tables
+from experiments.reporting import plots, tables
 from experiments.runs import asked, output, trained
 from experiments.runs.metrics import read_metrics
-from experiments.runs.provenance import provenance
 from experiments.studies import scores
 from ramjax.config import Config, EvaluationConfig
 
@@ -62,12 +61,7 @@ def main() -> None:
   for num_samples, policy in _ROLLOUTS:
     for run, entry in zip(runs, entries, strict=True):
       entry["scores"].append(_score(run, num_samples, policy))
-    results = {
-      "split": "test",
-      "evaluation_seed": 0,
-      **provenance(),
-      "runs": groups.with_groups(entries),
-    }
+    results = output.evaluation(entries)
     done = (num_samples, policy) == _ROLLOUTS[-1]
     if done:
       print(f"{tables.records(results)}\n\n{tables.error_rates(results)}")
@@ -98,10 +92,8 @@ def _score(run: trained.TrainedRun, num_samples: int, policy: str) -> dict[str, 
   own = run.config.train.num_glimpses
   glimpses = sorted({*_GLIMPSES, own})
   scored = scores.score(
-    run.config,
-    run.params,
-    run.dataset,
-    evaluation_config=EvaluationConfig(
+    run,
+    EvaluationConfig(
       num_glimpses=glimpses[-1], num_samples=num_samples, location_policy=policy
     ),
     glimpses=glimpses,

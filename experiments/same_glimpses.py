@@ -30,13 +30,11 @@ def variants(config: Config) -> Sequence[study.Variant]:
   """Two variants for each number of glimpses, M = 1 and 10, which are one training.
 
   Raises:
-    UsageError: if one is no number, or less than 1.
+    UsageError: if they are not different integers of at least 1.
   """
   if flags.FLAGS["num_glimpses"].present:
     raise errors.UsageError("num_glimpses must not be given: --glimpses has its values")
-  numbers = flags.numbers("glimpses", int)
-  if not numbers or len(set(numbers)) < len(numbers):
-    raise errors.UsageError(f"glimpses must be different integers, not {numbers}")
+  numbers = flags.distinct("glimpses", int, least=1)
   return [
     study.Variant(
       name=f"N = {number}, M = {num_samples}",

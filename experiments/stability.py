@@ -9,7 +9,6 @@ is `stability` in experiments/reporting/tables.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -41,11 +40,7 @@ def variants(config: Config) -> Sequence[study.Variant]:
     )
   if config.objective.name not in ("intrinsic", "both"):
     raise errors.UsageError("objective must be intrinsic or both, to have lambda_2")
-  values = flags.numbers("lambdas", float)
-  if (
-    not values or len(set(values)) < len(values) or not all(map(math.isfinite, values))
-  ):
-    raise errors.UsageError(f"lambdas must be different finite numbers, not {values}")
+  values = flags.distinct("lambdas", float)
   trained_with = config.train.num_glimpses
   return [
     study.Variant(

@@ -8,17 +8,12 @@ stopping_rules.json and .png into the first folder, or where --output says.
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 from absl import flags as absl_flags
 
-import ramjax
 from experiments.cli import app, devices, flags
-from experiments.reporting import groups, plots, tables
+from experiments.reporting import plots, tables
 from experiments.runs import output, trained
-from experiments.runs.program import run_keys
-from experiments.runs.provenance import provenance
-from experiments.studies import rules
+from experiments.studies import rules, scores
 from ramjax.config import EvaluationConfig
 
 _LOW = 2.0
@@ -40,12 +35,14 @@ def main() -> None:
   flags.check_seed()
   devices.set_up_jax()
   target = output.evaluation_target("stopping_rules")
+  look = EvaluationConfig(num_glimpses=options.max_glimpses)
   entries = []
   for run in trained.open_runs():
     described = run.describe()
     print(f"{described['workdir']}: {described['dataset']}", flush=True)
-    temperature_t = rules.temperatures(*_predict(run, "validation"))
-    found = rules.curves(*_predict(run, options.split), temperature_t)
+    validated = scores.predict(run, look, split="validation", seed=options.seed)
+    tested = scores.predict(run, look, split=options.split, seed=options.seed)
+    found = rules.curves(*tested, rules.temperatures(*validated))
     high = float(run.config.train.num_glimpses)
     entries.append(
       {
@@ -60,30 +57,9 @@ def main() -> None:
         ],
       }
     )
-  results = {
-    "split": options.split,
-    "evaluation_seed": options.seed,
-    **provenance(),
-    "runs": groups.with_groups(entries),
-  }
+  results = output.evaluation(entries, split=options.split, seed=options.seed)
   print(tables.stopping_rules(results))
   output.write(target, results, plots.stopping_rules(results))
-
-
-def _predict(
-  run: trained.TrainedRun, split: str
-) -> tuple[ramjax.Prediction, jax.Array]:
-  """Predictions for the images of a split, and their labels."""
-  images, labels = getattr(run.dataset, split)
-  prediction = ramjax.predict(
-    run_keys(flags.FLAGS.seed).generalization,
-    run.params,
-    images,
-    model=run.config.model,
-    evaluation_config=EvaluationConfig(num_glimpses=flags.FLAGS.max_glimpses),
-    preprocess=run.dataset.preprocess,
-  )
-  return prediction, jnp.asarray(labels)
 
 
 if __name__ == "__main__":

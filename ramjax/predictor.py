@@ -304,7 +304,7 @@ def load(path: str | pathlib.Path, *, best: bool = False) -> Predictor:
       path,
       run_folder.CONFIDENCE,
     )
-  params = run_folder.restore_params(path, config, best=best)
+  params, _ = run_folder.restore(path, config, best=best)
   return Predictor(config, params, info, temperature_t)
 
 

@@ -75,10 +75,10 @@ def check_temperatures(found: Any) -> tuple[float, ...]:
   return tuple(map(float, found))
 
 
-def restore_params(
+def restore(
   folder: pathlib.Path, config: Config, *, best: bool = False
-) -> PyTree:
-  """The parameters of the newest checkpoint of a run, or of the best.
+) -> tuple[PyTree, int]:
+  """The parameters of the newest checkpoint of a run, or of the best, and its step.
 
   Raises:
     CheckpointError: if it has none yet, or it cannot be read.
@@ -87,7 +87,7 @@ def restore_params(
   init = functools.partial(init_train_state, config=config, optimizer=optimizer)
   with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
     state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), best=best)
-  return state.params
+  return state.params, int(state.step)
 
 
 def _read(folder: pathlib.Path) -> tuple[Config, DatasetInfo | None]:

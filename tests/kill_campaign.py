@@ -204,14 +204,9 @@ def train(
   place = workdir_lib.Workdir(folder)
   with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
     workdir_lib.open_run(place, CONFIG)
-    trainer.train(
-      [CONFIG],
-      dataset,
-      [place],
-      steps_per_call=STEPS_PER_CALL,
-      saving_share=math.inf,  # after each epoch
-      figure_format=None,
-    )
+    # Saved after each epoch, however short.
+    schedule = trainer.Schedule(steps_per_call=STEPS_PER_CALL, saving_share=math.inf)
+    trainer.train([CONFIG], dataset, [place], schedule, figure_format=None)
   steps_per_epoch = NUM_EXAMPLES // CONFIG.train.batch_size
   optimizer = ramjax.make_optimizer(CONFIG.train, steps_per_epoch=steps_per_epoch)
   init = functools.partial(ramjax.init_train_state, config=CONFIG, optimizer=optimizer)

@@ -131,12 +131,15 @@ SCRIPTS = {
   "ablation": [
     (["--core=lstm"], "core must not be given", 2),
     (["--cores=gru"], "core must be one of rnn, lstm", 2),
-    (["--rollouts=0"], "batch_size must be a multiple of each of --rollouts, 0", 2),
+    (["--cores=rnn,rnn"], "cores must be different, not 'rnn,rnn'", 2),
+    (["--rollouts=0"], "rollouts must be different integers of at least 1, not '0'", 2),
+    (["--rollouts=1,1"], "rollouts must be different integers", 2),
+    (["--rollouts="], "rollouts must be different integers", 2),
     (["--num_epochs=12"], "num_epochs must be a multiple of each of --rollouts, 8", 2),
   ],
   "same_glimpses": [
     (["--num_glimpses=6"], "num_glimpses must not be given", 2),
-    (["--glimpses=0"], "num_glimpses must be at least 1, not 0", 2),
+    (["--glimpses=0"], "glimpses must be different integers of at least 1", 2),
     (["--glimpses=two"], "glimpses must be integers", 2),
   ],
   "records": [
@@ -180,7 +183,7 @@ SCRIPTS = {
   ],
   "benchmark": [
     (["--rounds=0"], "rounds must be at least 1, not 0", 2),
-    (["--batch_sizes=32,x"], "batch_sizes must be positive integers", 2),
+    (["--batch_sizes=32,x"], "batch_sizes must be integers", 2),
     (["--compare=/nowhere.json"], "/nowhere.json cannot be read", 1),
   ],
   "report": [(["--chek"], "Unknown command line flag 'chek'", 2)],

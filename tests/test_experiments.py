@@ -14,8 +14,7 @@ import synthetic
 import ramjax
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.program import run_keys
-from experiments.runs.trained import restore_params
-from ramjax import data
+from ramjax import data, run_folder
 from ramjax.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
@@ -75,7 +74,7 @@ def trained(images, tmp_path_factory):
 def test_what_a_training_prints(trained):
   """The number of parameters, a line for each epoch, and the test accuracy at last."""
   workdir, printed = trained
-  config = workdir_lib.read_config(workdir_lib.Workdir(workdir))
+  config = run_folder.read_config(workdir)
   params = ramjax.init_params(jax.random.key(0), config.model)
   described, first, number, *epochs, last = printed.splitlines()
   assert "2077 images (1604 + 173 + 300 for training, validation, test)" in described
@@ -145,11 +144,11 @@ def test_tensorboard_has_the_same_numbers(trained):
 def test_the_test_accuracy_is_that_of_the_test_set(trained, images):
   workdir, printed = trained
   place = workdir_lib.Workdir(workdir)
-  config = workdir_lib.read_config(place)
+  config = run_folder.read_config(place.path)
   dataset = data.load_dataset(images)
   found = ramjax.validate(
     run_keys(0).test,
-    restore_params(place, config),
+    run_folder.restore(place.path, config)[0],
     *dataset.test,
     config=config,
     preprocess=dataset.preprocess,
@@ -211,7 +210,7 @@ def test_seeds_of_one_program_are_runs_in_folders_of_their_own(images, tmp_path)
   lasts = printed.splitlines()[-2:]
   for seed, (folder, last) in enumerate(zip(folders, lasts, strict=True)):
     assert last.startswith(f"{folder}: test accuracy 0.")
-    config = workdir_lib.read_config(workdir_lib.Workdir(folder))
+    config = run_folder.read_config(folder)
     assert config.train.seed == seed
     assert (folder / "figures" / "glimpses.png").exists()
   printed = run(
@@ -233,7 +232,7 @@ def test_seeds_of_one_program_are_runs_in_folders_of_their_own(images, tmp_path)
 def evaluated(trained, tmp_path_factory):
   """Two runs in one evaluation, the second of a fresh model."""
   workdir, _ = trained
-  config = workdir_lib.read_config(workdir_lib.Workdir(workdir))
+  config = run_folder.read_config(workdir)
   config = config.from_dict({**config.to_dict(), "objective": {"name": "original"}})
   other = workdir_lib.Workdir(tmp_path_factory.mktemp("runs") / "original")
   workdir_lib.open_run(other, config)
@@ -332,7 +331,7 @@ def test_a_run_is_published_and_read_again(trained, tmp_path):
   workdir, _ = trained
   worse = tmp_path / "untrained"
   shutil.copytree(workdir, worse)
-  config = workdir_lib.read_config(workdir_lib.Workdir(worse))
+  config = run_folder.read_config(worse)
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
   state = ramjax.init_train_state(jax.random.key(1), config=config, optimizer=optimizer)
   shutil.rmtree(worse / "checkpoints")

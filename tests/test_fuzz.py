@@ -21,6 +21,7 @@ from experiments.reporting import figures, plots
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import Metrics, read_metrics
 from experiments.runs.progress import Progress
+from ramjax import run_folder
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 from ramjax.data import DataError, downloads
 from ramjax.data.idx import read_idx
@@ -196,7 +197,7 @@ def test_config_file_is_valid_or_refused(text, folder):
   workdir = workdir_lib.Workdir(folder)
   workdir.config.write_bytes(text)
   try:
-    config = workdir_lib.read_config(workdir)
+    config = run_folder.read_config(workdir.path)
   except RunError as error:
     assert_one_line(error, "config.json")
     return
@@ -209,13 +210,13 @@ def test_a_run_of_a_newer_version_is_not_damaged(tmp_path):
   content["config"]["train"]["foo"] = 1
   workdir.config.write_text(json.dumps(content))
   with pytest.raises(RunError) as caught:
-    workdir_lib.read_config(workdir)
+    run_folder.read_config(workdir.path)
   assert str(caught.value) == (
     f"{workdir.config}: written by a newer version of ramjax: field train.foo"
   )
   workdir.config.write_text(json.dumps(content)[:-1])
   with pytest.raises(RunError, match=r"is damaged \(.*\); give another --workdir$"):
-    workdir_lib.read_config(workdir)
+    run_folder.read_config(workdir.path)
 
 
 numbers = st.sampled_from(

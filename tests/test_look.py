@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import ramjax
+from experiments import look as look_script
 from experiments.reporting import look_figure, look_page, looks
 from experiments.runs import shown
 from ramjax.config import Config, ModelConfig, TrainConfig
@@ -238,6 +239,25 @@ def test_other_models_and_images_are_drawn(shape, tmp_path):
   look_figure.look_figure(look, model).savefig(tmp_path / "x.png")
   look_figure.write_animation(look, model, tmp_path / "x.gif")
   assert ", p " in looks.line(look, model)
+
+
+def test_beliefs_that_are_not_finite_are_drawn(tmp_path):
+  model = own_model((28, 28, 1), ("a", "b", "c"))
+  image = np.zeros((28, 28, 1), np.uint8)
+  look = look_at(image, model, num_glimpses=2)
+  broken = {
+    name: np.full_like(getattr(look.answer, name), np.nan)
+    for name in ("probs", "probs_t", "predicted_error", "predicted_error_t")
+  }
+  look = look._replace(answer=look.answer._replace(**broken))
+  look_figure.look_figure(look, model).savefig(tmp_path / "x.png")
+
+
+def test_figures_of_different_images_have_different_names():
+  files = ("scan.001.png", "scan.002.png", "x/a.png", "y/a.png", "a_2.png")
+  found = [looks.Look(file, None, None) for file in files]
+  names = ["scan.001", "scan.002", "a_1", "a_3", "a_2"]
+  assert look_script._unique_names(found) == names
 
 
 def test_grey_and_colour_are_converted(tmp_path):

@@ -13,8 +13,8 @@ import ramjax
 from experiments.cli.errors import UsageError
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.program import run_keys
-from experiments.runs.trained import Datasets, restore_params
-from ramjax import data
+from experiments.runs.trained import Datasets
+from ramjax import data, run_folder
 from ramjax.config import Config, TrainConfig
 from ramjax.data.datasets import reading
 
@@ -81,11 +81,11 @@ def test_a_run_knows_its_data_wherever_they_lie(how, moved, tmp_path):
   again = data.load_dataset(name, **options, **reading(config.train))
   resumed = config_of(again, canvas_size=20)
   workdir_lib.open_run(place, resumed, again.info)
-  assert workdir_lib.read_config(place) == config  # until it holds the run's lock
+  assert run_folder.read_config(place.path) == config  # until it holds the run's lock
   workdir_lib.record_config(place, resumed, again.info)
-  assert workdir_lib.read_config(place).train.dataset == again.name
-  assert workdir_lib.read_info(place) == dataset.info == again.info
-  found = data.dataset_of(workdir_lib.read_config(place))
+  assert run_folder.read_config(place.path).train.dataset == again.name
+  assert run_folder.read_info(place.path) == dataset.info == again.info
+  found = data.dataset_of(run_folder.read_config(place.path))
   np.testing.assert_array_equal(found.train.images, dataset.train.images)
 
 
@@ -95,12 +95,12 @@ def test_a_run_of_an_earlier_version_gets_what_it_lacks(moved, tmp_path):
   config = config_of(dataset)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, config)
-  assert workdir_lib.read_info(place) is None
+  assert run_folder.read_info(place.path) is None
   workdir_lib.open_run(place, config, dataset.info)
   workdir_lib.record_config(place, config, dataset.info)
-  assert workdir_lib.read_info(place) == dataset.info
+  assert run_folder.read_info(place.path) == dataset.info
   workdir_lib.record_config(place, config)  # of whoever does not know it
-  assert workdir_lib.read_info(place) == dataset.info
+  assert run_folder.read_info(place.path) == dataset.info
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -170,12 +170,12 @@ def test_other_images_get_the_canvas_of_the_run(
   np.savez(tmp_path / "other.npz", images=images, labels=np.arange(30) % 3)
   datasets = Datasets(f"npz:{tmp_path / 'other.npz'}", None)
   (found, own), (again, _) = [
-    datasets.find(place, workdir_lib.read_config(place)) for place in on_a_canvas
+    datasets.find(place, run_folder.read_config(place.path)) for place in on_a_canvas
   ]
   assert not own
   assert again is found  # so that its program is compiled once
   assert found.image_shape == shape
-  info = workdir_lib.read_info(on_a_canvas[0])
+  info = run_folder.read_info(on_a_canvas[0].path)
   assert (found.mean, found.std) == (info.mean, info.std)
   pool = jax.numpy.asarray(found.test.images)
   key = jax.random.key(1)
@@ -210,7 +210,7 @@ def test_data_with_a_canvas_of_their_own_keep_it(mnist, tmp_path):
     ("mnist", (100, 100, 1), False),
     ("mnist_cluttered_100", (100, 100, 1), True),
   ):
-    found, own = Datasets(name, None).find(place, workdir_lib.read_config(place))
+    found, own = Datasets(name, None).find(place, run_folder.read_config(place.path))
     assert (found.image_shape, own) == (shape, is_own)
 
 
@@ -279,7 +279,7 @@ def test_a_run_is_resumed_and_judged_where_its_data_have_moved(interrupted, copi
   assert "resuming after epoch 1" in ended.stdout, ended.stderr
   assert metrics_of(workdir) == metrics_of(interrupted / "whole")
   params = [
-    restore_params(place, workdir_lib.read_config(place))
+    run_folder.restore(place.path, run_folder.read_config(place.path))[0]
     for place in map(workdir_lib.Workdir, (workdir, interrupted / "whole"))
   ]
   jax.tree.map(np.testing.assert_array_equal, *params)
@@ -348,11 +348,11 @@ def test_a_run_without_its_data_is_judged_on_others(copied):
   }
 
   place = workdir_lib.Workdir(workdir)
-  config, info = workdir_lib.read_config(place), workdir_lib.read_info(place)
+  config, info = run_folder.read_config(place.path), run_folder.read_info(place.path)
   images, labels = zoo.all
   expected = ramjax.evaluate(
     run_keys(0).generalization,
-    restore_params(place, config),
+    run_folder.restore(place.path, config)[0],
     images,
     labels + 1,  # dog and fox are the classes 1 and 2 of the run
     np.zeros(0, np.float32),
@@ -400,9 +400,7 @@ def test_a_run_of_an_earlier_version_is_judged_with_its_data(interrupted, copied
   old = run(*judge)
   shutil.rmtree(interrupted / "pets")
 
-  content["data"] = workdir_lib.read_info(
-    workdir_lib.Workdir(interrupted / "run")
-  ).to_dict()
+  content["data"] = run_folder.read_info(interrupted / "run").to_dict()
   place.config.write_text(json.dumps(content))
   assert run(*judge) == old
 

@@ -353,7 +353,7 @@ def test_the_figure_of_a_run_shows_what_its_model_saw(npz_file, tmp_path, monkey
     return draw(*arguments, **options)
 
   monkeypatch.setattr(rollout_figure, "glimpses", record)
-  trainer.train([config], dataset, [workdir], steps_per_call=10, figure_format="both")
+  trainer.train([config], dataset, [workdir], trainer.Schedule(), figure_format="both")
   assert sorted(path.name for path in workdir.figures.iterdir()) == [
     *("glimpses.png", "glimpses.svg", "learning.png", "learning.svg"),
   ]

@@ -24,6 +24,7 @@ from experiments.runs import progress, skipped
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import Metrics, read_metrics
 from experiments.runs.program import chunks
+from ramjax import run_folder
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import TrainConfig
 
@@ -269,7 +270,7 @@ def test_a_second_process_changes_nothing(untouched, dataset, tmp_path):
     train(dataset, folder, longer)
   assert content() == before
   train(dataset, folder, longer)
-  assert workdir_lib.read_config(workdir_lib.Workdir(folder)) == longer
+  assert run_folder.read_config(folder) == longer
 
 
 def test_the_rate_decays_once_an_epoch(dataset, tmp_path):
@@ -375,7 +376,7 @@ def test_what_a_killed_start_left_is_not_taken_for_somebody_elses(tmp_path):
   (tmp_path / "run" / ".new-abc").mkdir(parents=True)
   place = workdir_lib.Workdir(tmp_path / "run")
   workdir_lib.open_run(place, CONFIG)
-  assert workdir_lib.read_config(place) == CONFIG
+  assert run_folder.read_config(place.path) == CONFIG
 
 
 def test_label_of_a_run_names_its_data():

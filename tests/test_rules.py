@@ -41,6 +41,15 @@ def test_a_self_uncertainty_of_zero_stops_any_lead(lead, rate):
   assert score.item() == rate
 
 
+def test_rules_of_a_model_whose_self_uncertainty_is_zero(prediction):
+  """As far as it has a lead, every bound holds: one glimpse, whatever β."""
+  found, labels = prediction
+  found = found._replace(predicted_error_t=jnp.zeros_like(found.predicted_error_t))
+  curves = rules.curves(found, labels, jnp.ones(T))
+  [point] = curves["bounds p ± βu (the paper)"]
+  assert point["mean_glimpses"] == 1.0
+
+
 def test_curves_go_from_one_glimpse_to_all(prediction):
   """With NumPy for two rules, over all thresholds that make a difference."""
   found, labels = prediction

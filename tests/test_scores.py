@@ -6,6 +6,7 @@ import pytest
 import synthetic
 
 import ramjax
+from experiments.runs.trained import TrainedRun
 from experiments.studies import scores
 from ramjax.config import Config, EvaluationConfig, ModelConfig
 
@@ -17,11 +18,10 @@ def test_scores_are_those_of_the_predictions():
   params = jax.tree.map(lambda leaf: 4 * leaf, params)  # sharper than at the start
   dataset = synthetic.make(num_train=10, num_validation=1, num_test=60)
   evaluation_config = EvaluationConfig(num_glimpses=4)
+  run = TrainedRun(None, CONFIG, params, dataset, own_data=True, step=0)
   found = scores.score(
-    CONFIG,
-    params,
-    dataset,
-    evaluation_config=evaluation_config,
+    run,
+    evaluation_config,
     glimpses=[1, 4],
     betas=[0.0, 0.2],
     seed=7,

@@ -18,7 +18,7 @@ from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.program import common_part
 from experiments.studies import study
-from ramjax import parallel
+from ramjax import parallel, run_folder
 from ramjax.config import Config, ModelConfig, TrainConfig
 
 CONFIG = Config(
@@ -54,15 +54,8 @@ def test_variants_that_are_trained_alike_are_trained_once(tmp_path, monkeypatch)
       config=dataclasses.replace(CONFIG, objective=strong),
     ),
   ]
-  members = study.train(
-    variants,
-    [3, 4],
-    dataset,
-    tmp_path,
-    steps_per_call=2,
-    max_skipped_steps=100,
-    save_every_seconds=300.0,
-  )
+  schedule = trainer.Schedule(steps_per_call=2)
+  members = study.train(variants, [3, 4], dataset, tmp_path, schedule)
   found = study.score(variants, members, dataset)
   [configs] = trained  # one program
   assert [(c.train.seed, c.objective.lambda_intrinsic) for c in configs] == [
@@ -86,7 +79,7 @@ def test_variants_that_are_trained_alike_are_trained_once(tmp_path, monkeypatch)
   assert found[0]["runs"][0]["train_accuracy"] == found[1]["runs"][0]["train_accuracy"]
   assert [len(variant["runs"][0]["dynamic"]) for variant in found] == [1, 0, 1]
   last = found[2]["runs"][1]["workdir"]
-  assert workdir_lib.read_config(workdir_lib.Workdir(pathlib.Path(last))) == configs[3]
+  assert run_folder.read_config(pathlib.Path(last)) == configs[3]
 
 
 def test_a_train_curve_leaves_skipped_steps_out(tmp_path):

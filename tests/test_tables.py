@@ -204,12 +204,13 @@ def test_same_glimpses_has_a_row_for_each_n_and_a_column_for_each_m():
     return {"num_samples": num_samples, "runs": [{"seed": 0, "fixed": fixed}]}
 
   results = {
+    "config": config("both", 0),
     "variants": [
       variant(5, 1, 0.96),
       variant(5, 10, 0.98),
       variant(6, 1, 0.9755),
       variant(6, 10, 0.99),
-    ]
+    ],
   }
   table = tables.same_glimpses(results)
   assert table.splitlines()[0].count("M = 1 ") == table.count("M = 10") == 1
@@ -217,6 +218,8 @@ def test_same_glimpses_has_a_row_for_each_n_and_a_column_for_each_m():
     ["5", "1", "4.00", "2.00", ""],  # nothing published
     ["6", "1", "2.45", "1.00", "1.29 to 1.12"],
   ]
+  results["config"] = config("both", 0, train={"dataset": "kmnist"})
+  assert cells(tables.same_glimpses(results))[1] == ["6", "1", "2.45", "1.00"]
 
 
 def test_missing_correlation_is_a_dash():

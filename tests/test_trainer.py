@@ -13,10 +13,10 @@ from trainings import LINES, NUM_EXAMPLES, config_of
 
 import ramjax
 from experiments.cli import errors, signals
+from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.program import run_keys
-from experiments.runs.trained import restore_params
-from ramjax import parallel
+from ramjax import parallel, run_folder
 from ramjax.checkpoint import CheckpointError, Checkpoints
 from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
 
@@ -66,7 +66,7 @@ def test_runs_differ_and_each_has_a_folder_of_its_own(untouched):
   assert len({digest for digest, _ in ends}) == 3
   for number, config in enumerate(RUNS):
     workdir = workdir_lib.Workdir(untouched / f"run_{number}")
-    assert workdir_lib.read_config(workdir) == config
+    assert run_folder.read_config(workdir.path) == config
     assert any(workdir.tensorboard.iterdir())
   assert [(line["step"], line["split"]) for line in ends[0][1]] == LINES
 
@@ -87,7 +87,7 @@ def test_a_run_beside_others_is_the_run_alone_to_rounding(dataset, untouched):
 def test_validation_and_test_of_a_run_beside_others_are_its_own(dataset, untouched):
   """The weights of its own objective, its own keys, its own parameters."""
   config, (_, lines) = RUNS[1], trainings.end_of(untouched / "run_1", RUNS[1])
-  params = restore_params(workdir_lib.Workdir(untouched / "run_1"), config)
+  params, _ = run_folder.restore(untouched / "run_1", config)
   keys, last = run_keys(config.train.seed), {line["split"]: line for line in lines}
   for key, split in ((keys.validation, "validation"), (keys.test, "test")):
     expected = ramjax.validate(
@@ -242,6 +242,42 @@ def test_a_run_that_stands_still_is_given_up_and_the_others_go_on(
   assert [line["split"] for line in (sound[-1], lines[-1])] == ["test", "test"]
   assert sum(line.get("skipped_steps", 0) for line in lines) == 10
   assert not any(line.get("skipped_steps") for line in sound)
+  with pytest.raises(errors.RunError, match="run_1: given up: its last 10 steps"):
+    train(dataset, tmp_path, configs, max_skipped_steps=4)  # all are at their end
+
+
+def test_runs_killed_while_they_are_drawn_get_their_confidence_later(
+  dataset, tmp_path, monkeypatch
+):
+  fit, fitted = trainer._fit_confidence, []
+
+  def killed_at_the_second(run, *arguments):
+    fitted.append(run)
+    if len(fitted) == 2:
+      raise KeyboardInterrupt
+    fit(run, *arguments)
+
+  monkeypatch.setattr(trainer, "_fit_confidence", killed_at_the_second)
+  with pytest.raises(KeyboardInterrupt):
+    train(dataset, tmp_path)
+  accuracy = train(dataset, tmp_path)
+  ends = end_of(tmp_path)
+  assert accuracy == [lines[-1]["accuracy"] for _, lines in ends]
+  for number in range(len(RUNS)):
+    place = workdir_lib.Workdir(tmp_path / f"run_{number}")
+    assert place.confidence.exists()
+
+
+def test_a_longer_training_drops_the_confidence_of_the_shorter_one(
+  dataset, untouched, tmp_path
+):
+  shutil.copytree(untouched, tmp_path, dirs_exist_ok=True)
+  place = workdir_lib.Workdir(tmp_path / "run_0")
+  longer = RUNS[0].replace(train={"num_epochs": RUNS[0].train.num_epochs + 1})
+  assert place.confidence.exists()
+  with trainings.interruption(1), pytest.raises(signals.Interrupted):
+    train(dataset, tmp_path, [longer])
+  assert not place.confidence.exists()
 
 
 def test_what_one_program_cannot_train_is_refused(dataset, tmp_path):

@@ -1,6 +1,7 @@
 """Short trainings in this process: comparable to the bit, and interrupted at will."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -62,14 +63,17 @@ def train(dataset, workdirs, configs, **options):
   workdirs = list(map(workdir_lib.Workdir, workdirs))
   for config, workdir in zip(configs, workdirs, strict=True):
     workdir_lib.open_run(workdir, config)
-  options = {
+  schedule = {
     "steps_per_call": STEPS_PER_CALL,
     "saving_share": math.inf,  # after each epoch, however short
-    "figure_format": None,
-    **options,
   }
+  for field in dataclasses.fields(trainer.Schedule):
+    if field.name in options:
+      schedule[field.name] = options.pop(field.name)
+  schedule = trainer.Schedule(**schedule)
+  options = {"figure_format": None, **options}
   with mock.patch.object(trainer, "Program", program):
-    return trainer.train(configs, dataset, workdirs, **options)
+    return trainer.train(configs, dataset, workdirs, schedule, **options)
 
 
 @functools.cache

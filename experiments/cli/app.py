@@ -19,10 +19,12 @@ from ramjax.config import ConfigError
 from ramjax.data import DataError
 from ramjax.parallel import ParallelError
 
-_OUT_OF_MEMORY = (
+_TOO_LARGE_A_STEP = (
   "the memory is too small for a step; give more --accumulation_steps, which divide the"
   " batch (rollouts of an image stay together), or a smaller --batch_size"
 )
+
+_TOO_LARGE = "the memory is too small; give fewer or smaller images, or fewer glimpses"
 
 
 def run(main: Callable[..., object], *, takes_files: bool = False) -> None:
@@ -82,9 +84,9 @@ def run(main: Callable[..., object], *, takes_files: bool = False) -> None:
       if not jax.distributed.is_initialized():
         if not too_large:
           raise
-        _fail(name, RunError(_OUT_OF_MEMORY), 1)
+        _fail(name, _out_of_memory(), 1)
       if too_large:
-        _tell(name, RunError(_OUT_OF_MEMORY))
+        _tell(name, _out_of_memory())
       elif parallel.is_lost_process(error):
         _tell(
           name,
@@ -100,6 +102,11 @@ def run(main: Callable[..., object], *, takes_files: bool = False) -> None:
       os._exit(1)
 
   app.run(guarded, flags_parser=parse)
+
+
+def _out_of_memory() -> RunError:
+  trains = "accumulation_steps" in flags.FLAGS
+  return RunError(_TOO_LARGE_A_STEP if trains else _TOO_LARGE)
 
 
 def _tell(name: str, error: BaseException) -> None:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from experiments.cli import compilation_cache, help_text, signals
 from experiments.cli.errors import UsageError
 from ramjax import parallel
-from ramjax.config import ConfigError, TrainConfig
+from ramjax.config import TrainConfig
 
 FLAGS = flags.FLAGS
 
@@ -144,17 +144,20 @@ def share(runs: Sequence[T]) -> Sequence[T]:
   return runs[FLAGS.process_id :: FLAGS.num_processes]
 
 
-def mesh_for_runs(num_runs: int) -> Mesh:
-  """The devices that share R runs: as many as divide them, or as the flags say.
+def check_divide(num_runs: int) -> None:
+  """Checks that the number of devices that the flags name divides the number of runs.
 
   Raises:
-    ConfigError: if the number that the flags name does not divide R.
+    UsageError: if it does not.
   """
-  num_devices = FLAGS.num_devices
-  if num_devices and num_runs % num_devices:
-    raise ConfigError(
-      f"num_devices must divide the number of runs, {num_runs}, not be {num_devices}"
+  if FLAGS.num_devices and num_runs % FLAGS.num_devices:
+    raise UsageError(
+      f"num_devices must divide the number of runs, {num_runs}, not be"
+      f" {FLAGS.num_devices}"
     )
-  return parallel.make_mesh(
-    num_devices=num_devices or math.gcd(num_runs, jax.device_count())
-  )
+
+
+def mesh_for_runs(num_runs: int) -> Mesh:
+  """The devices that share R runs, of which some may have ended: as many as divide them."""
+  most = FLAGS.num_devices or jax.device_count()
+  return parallel.make_mesh(num_devices=math.gcd(num_runs, most))

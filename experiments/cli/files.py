@@ -11,8 +11,25 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from experiments.cli.errors import UsageError
+
 UNFINISHED = ".new-"
 """How the names of files begin that a killed process had not finished."""
+
+
+def make_folder(path: pathlib.Path, *, flag: str = "output") -> pathlib.Path:
+  """Makes the folder that a flag names, if it is not there; before long work.
+
+  Raises:
+    UsageError: if it cannot be made.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(
+      f"{flag} {path} cannot be written: {error.strerror}; give another --{flag}"
+    ) from error
+  return path
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -39,6 +56,8 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.fsync(file.fileno())
       new.replace(path)
   except OSError as error:
+    if error.errno is None:  # as Pillow raises it, with a message alone
+      raise
     raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -6,6 +6,7 @@ The flags of a training are generated from the fields of the configuration, see
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -403,6 +404,25 @@ def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:
   except ValueError as error:
     what = "integers" if kind is int else "numbers"
     raise UsageError(f"{name} must be {what} separated by commas: {error}") from error
+
+
+def distinct(
+  name: str, kind: type[int] | type[float], *, least: float | None = None
+) -> list[Any]:
+  """The numbers in a flag that is a list: different, finite, one or more.
+
+  Raises:
+    UsageError: if they are not, or one is less than `least`.
+  """
+  found = numbers(name, kind)
+  low = -math.inf if least is None else least
+  sound = all(math.isfinite(number) and number >= low for number in found)
+  if not found or len(set(found)) < len(found) or not sound:
+    what = "integers" if kind is int else "finite numbers"
+    bound = "" if least is None else f" of at least {least}"
+    given = ",".join(getattr(FLAGS, name))
+    raise UsageError(f"{name} must be different {what}{bound}, not {given!r}")
+  return found
 
 
 def check_at_least(least: int, *names: str) -> None:

@@ -80,7 +80,8 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   shown = looks.most_probable(look)
   probs = np.asarray(look.answer.probs_t)[number - 1]
   error = np.asarray(look.answer.predicted_error_t)[number - 1]
-  margin = (1.0 if look.beta is None else look.beta) * error
+  rate = 1.0 if look.beta is None else look.beta
+  margin = rate * error
   best = int(np.nan_to_num(probs, nan=-1).argmax())
   colors = [
     figures.COLORS["intrinsic"] if each == best else figures.GREY for each in shown
@@ -99,8 +100,8 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
     ha="right" if wide else "center",
     rotation_mode="anchor",
   )
-  highest = look.answer.probs_t + look.answer.predicted_error_t * (look.beta or 1.0)
-  axes.set_ylim(0, 1.08 * float(np.clip(np.nanmax(highest), 0.1, 1.0)))
+  highest = np.nan_to_num(look.answer.probs_t + rate * look.answer.predicted_error_t)
+  axes.set_ylim(0, 1.08 * float(np.clip(highest.max(), 0.1, 1.0)))
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
   axes.tick_params(labelsize=7.5)
   figures.tidy(axes)

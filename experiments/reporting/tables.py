@@ -259,7 +259,8 @@ def ablation(results: Results) -> str:
 
 def same_glimpses(results: Results) -> str:
   """Error with the same number of glimpses in training and test: one row for each."""
-  mnih = published.ERROR_RATES["mnist"]["Mnih et al."]
+  dataset = results["config"]["train"]["dataset"]
+  mnih = published.ERROR_RATES.get(dataset, {}).get("Mnih et al.", {})
   errors: dict[int, dict[int, str]] = {}
   counts: dict[int, str] = {}
   for variant in results["variants"]:
@@ -269,13 +270,17 @@ def same_glimpses(results: Results) -> str:
     by_samples[variant["num_samples"]] = spread(wrong, 2, whole=True)
     counts[number] = str(len(wrong))
   rows = [
-    [str(number), counts[number], *by_samples.values(), mnih.get(number, "")]
+    [
+      *(str(number), counts[number], *by_samples.values()),
+      *([mnih.get(number, "")] if mnih else []),
+    ]
     for number, by_samples in errors.items()
   ]
   columns = [
     f"error, %, M = {num_samples}" for num_samples in next(iter(errors.values()))
   ]
-  return markdown(["glimpses N", "n", *columns, "Mnih et al., %"], rows)
+  theirs = ["Mnih et al., %"] if mnih else []
+  return markdown(["glimpses N", "n", *columns, *theirs], rows)
 
 
 def calibration(results: Results) -> str:

@@ -30,8 +30,7 @@ def train(
     UsageError: if there is no run for this process.
   """
   options = flags.FLAGS
-  flags.check_at_least(1, "steps_per_call", "max_skipped_steps")
-  flags.check_at_least(0, "save_every_seconds")
+  when = schedule()
   seeds: Sequence[int] = flags.seeds()
   checked = flags.config_from_flags()  # before the data are looked for
   mesh = None
@@ -46,7 +45,9 @@ def train(
   def make_mesh(num_runs: int) -> Mesh:
     return mesh or devices.mesh_for_runs(num_runs)
 
-  used = make_mesh(len(seeds))  # refused before a folder is made
+  if mesh is None:
+    devices.check_divide(len(seeds))  # refused before a folder is made
+  used = make_mesh(len(seeds))
   with parallel.together():
     configs, dataset, workdirs = _open_runs(seeds, folders)
   if parallel.is_first_process():
@@ -58,13 +59,23 @@ def train(
     configs,
     dataset,
     workdirs,
-    steps_per_call=options.steps_per_call,
-    max_skipped_steps=options.max_skipped_steps,
-    save_every_seconds=options.save_every_seconds,
+    when,
     make_mesh=make_mesh,
     figure_format=options.figure_format,
   )
   return workdirs
+
+
+def schedule() -> trainer.Schedule:
+  """When a training reports, saves and gives up, as the flags say.
+
+  Raises:
+    UsageError: if a value is not in its range.
+  """
+  flags.check_at_least(1, "steps_per_call", "max_skipped_steps")
+  flags.check_at_least(0, "save_every_seconds")
+  names = ("steps_per_call", "max_skipped_steps", "save_every_seconds")
+  return trainer.Schedule(**{name: getattr(flags.FLAGS, name) for name in names})
 
 
 def say_if_judged_later() -> bool:

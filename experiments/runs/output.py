@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
 from matplotlib.figure import Figure
 
 from experiments.cli import files, flags
-from experiments.cli.errors import UsageError
-from experiments.reporting import figures, tables
+from experiments.reporting import figures, groups, tables
+from experiments.runs.provenance import provenance
 from experiments.runs.trained import workdirs
 
 
@@ -40,13 +41,27 @@ def evaluation_target(name: str) -> Target:
   path = pathlib.Path(output)
   if path.suffix != ".json":
     path /= f"{name}.json"
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UsageError(
-      f"output {output} cannot be written: {error.strerror}; give another --output"
-    ) from error
+  files.make_folder(path.parent)
   return Target(path)
+
+
+def evaluation(
+  entries: Sequence[Mapping[str, Any]],
+  *,
+  split: str = "test",
+  seed: int = 0,
+  **how: Any,
+) -> dict[str, Any]:
+  """The results of an evaluation: how it was done, by what, and an entry for each run."""
+  unknown = set(how) - set(groups.EVALUATION)
+  assert not unknown, f"groups.EVALUATION lacks {unknown}"
+  return {
+    **how,
+    "split": split,
+    "evaluation_seed": seed,
+    **provenance(),
+    "runs": groups.with_groups(entries),
+  }
 
 
 def write(

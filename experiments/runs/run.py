@@ -126,3 +126,23 @@ def finished_accuracy(workdir: workdir_lib.Workdir, config: Config) -> float | N
     if line["split"] == "test" and line["epoch"] == config.train.num_epochs:
       return line["accuracy"]
   return None
+
+
+def given_up(workdir: workdir_lib.Workdir, max_skipped_steps: int) -> list[RunError]:
+  """Why a run that is at its end was given up; nothing if it was not.
+
+  It was if its last chunks were skipped, with as many steps as `SkippedSteps` allows.
+
+  Raises:
+    RunError: if its metrics are damaged.
+  """
+  lines = [line for line in read_metrics(workdir) if line["split"] == "train"]
+  skipped = 0
+  for line in reversed(lines):
+    if line["accuracy"] is not None:  # a step was taken
+      break
+    skipped += int(line["skipped_steps"])
+  if skipped < max_skipped_steps:
+    return []
+  message = f"{workdir.path}: given up: its last {skipped} steps were skipped"
+  return [RunError(f"{message}, since loss or gradient was not finite")]

@@ -14,7 +14,6 @@ from experiments.cli import errors, flags
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from ramjax import data, parallel, run_folder
-from ramjax.checkpoint import Checkpoints
 from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.data.datasets import check_dataset, is_dataset_of, reading
 from ramjax.networks import Params
@@ -29,7 +28,7 @@ class TrainedRun(NamedTuple):
     params: its parameters.
     dataset: the data that it is judged on, with the normalisation of its training.
     own_data: whether it was trained on them.
-    step: step of its newest checkpoint, so that a run that has not ended is told from
+    step: step of its parameters, so that a run that has not ended is told from
       one that has; None for the best one, whose step is another for each seed.
   """
 
@@ -96,18 +95,17 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
   folders = workdirs()
   datasets = Datasets(flags.FLAGS.dataset, flags.FLAGS.data_dir)
   with parallel.together():
-    configs = [workdir_lib.read_config(folder) for folder in folders]
-    params = [
-      restore_params(folder, config, best=best)
+    configs = [run_folder.read_config(folder.path) for folder in folders]
+    states = [
+      run_folder.restore(folder.path, config, best=best)
       for folder, config in zip(folders, configs, strict=True)
     ]
     found = list(map(datasets.find, folders, configs))
-    steps = [None if best else _newest_step(folder) for folder in folders]
-  params = parallel.from_first_process(params)
+  states = parallel.from_first_process(states)
   runs = [
-    TrainedRun(folder, config, own_params, *judged_on, step)
-    for folder, config, own_params, judged_on, step in zip(
-      folders, configs, params, found, steps, strict=True
+    TrainedRun(folder, config, params, *judged_on, None if best else int(step))
+    for folder, config, (params, step), judged_on in zip(
+      folders, configs, states, found, strict=True
     )
   ]
   split = flags.FLAGS.split
@@ -133,23 +131,11 @@ def open_own(
   datasets = Datasets(None, data_dir)
   runs = []
   for folder in folders:
-    config = workdir_lib.read_config(folder)
-    params = restore_params(folder, config)
+    config = run_folder.read_config(folder.path)
+    params, step = run_folder.restore(folder.path, config)
     found = datasets.find(folder, config)
-    runs.append(TrainedRun(folder, config, params, *found, _newest_step(folder)))
+    runs.append(TrainedRun(folder, config, params, *found, step))
   return runs
-
-
-def _newest_step(workdir: workdir_lib.Workdir) -> int | None:
-  with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-    return checkpoints.latest_step
-
-
-def restore_params(
-  workdir: workdir_lib.Workdir, config: Config, *, best: bool = False
-) -> Params:
-  """The newest parameters of a run; see `ramjax.run_folder.restore_params`."""
-  return run_folder.restore_params(workdir.path, config, best=best)
 
 
 def train_seconds(workdir: workdir_lib.Workdir, config: Config) -> float | None:
@@ -183,7 +169,7 @@ class Datasets:
     self, workdir: workdir_lib.Workdir, config: Config
   ) -> tuple[data.Dataset, bool]:
     """The dataset that a run is judged on, and whether it was trained on it."""
-    train, info = config.train, workdir_lib.read_info(workdir)
+    train, info = config.train, run_folder.read_info(workdir.path)
     if self._name is None:
       try:
         own = self._load(train.dataset, data_dir=self._data_dir, **reading(train))

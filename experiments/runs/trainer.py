@@ -7,6 +7,7 @@ one that all of them have saved.
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -19,10 +20,11 @@ from jax.sharding import Mesh
 
 import ramjax
 from experiments.cli import files, signals
+from experiments.cli.errors import RunError
 from experiments.reporting import figures, plots, rollout_figure
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import Program, chunks, run_keys, split_history
-from experiments.runs.run import Run, finished_accuracy
+from experiments.runs.run import Run, finished_accuracy, given_up
 from experiments.runs.skipped import chunk_means
 from experiments.runs.training import Training, resumed
 from experiments.runs.workdir import Workdir
@@ -34,15 +36,30 @@ from ramjax.networks import Params
 _NUM_DRAWN = 8
 
 
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """When a training reports, saves and gives up; changes no result.
+
+  Attributes:
+    steps_per_call: steps of a chunk; changes speed and the number of metrics lines.
+    max_skipped_steps: after so many skipped steps in a row a run is given up.
+    save_every_seconds: time after which runs are saved within an epoch, too.
+    saving_share: share of the time that saving may take. Runs are saved after each epoch
+      unless epochs are so short that this would take more; the last one always is.
+  """
+
+  steps_per_call: int = 100
+  max_skipped_steps: int = 100
+  save_every_seconds: float = 300.0
+  saving_share: float = 0.05
+
+
 def train(
   configs: Sequence[Config],
   dataset: data.Dataset,
   workdirs: Sequence[Workdir],
+  schedule: Schedule,
   *,
-  steps_per_call: int,
-  max_skipped_steps: int = 100,
-  save_every_seconds: float = 300.0,
-  saving_share: float = 0.05,
   make_mesh: Callable[[int], Mesh] = lambda _: parallel.make_mesh(num_devices=1),
   figure_format: str | None = "png",
 ) -> list[float]:
@@ -54,12 +71,7 @@ def train(
     configs: the runs; several must have one `experiments.runs.program.common_part`.
     dataset: their data.
     workdirs: their folders, opened by `experiments.runs.workdir.open_run`.
-    steps_per_call: steps of a chunk; changes speed and the number of metrics lines,
-      not the result.
-    max_skipped_steps: after so many skipped steps in a row a run is given up.
-    save_every_seconds: time after which runs are saved within an epoch, too.
-    saving_share: share of the time that saving may take. Runs are saved after each epoch
-      unless epochs are so short that this would take more; the last one always is.
+    schedule: when they are reported, saved and given up.
     make_mesh: from a number of runs to the devices that train them.
     figure_format: kind of the figures of where each run looks, and of how it learned:
       `png`, `svg` or `both`; None draws none.
@@ -77,28 +89,31 @@ def train(
   folders = list(zip(configs, workdirs, strict=True))
   several = len(folders) > 1
   accuracy: dict[Workdir, float] = {}
+  failures: list[RunError] = []
   if several:  # a single run is tested and drawn anew
     for config, workdir in folders:
       finished = finished_accuracy(workdir, config)
       if finished is not None:
         accuracy[workdir] = finished
+        failures += given_up(workdir, schedule.max_skipped_steps)
   unfinished = [pair for pair in folders if pair[1] not in accuracy]
-  runs: Sequence[Run] = ()
   if unfinished:
     program = Program(
       [config for config, _ in unfinished],
       dataset,
       make_mesh(len(unfinished)),
-      steps_per_call=steps_per_call,
+      steps_per_call=schedule.steps_per_call,
     )
-    with resumed(program, unfinished, max_skipped_steps, dataset.info) as training:
-      _train_epochs(training, save_every_seconds, saving_share)
+    with resumed(
+      program, unfinished, schedule.max_skipped_steps, dataset.info
+    ) as training:
+      _train_epochs(training, schedule)
       scores = program.test(training.state.params)
-      training.write("test", scores)
-    _fit_and_draw(training, dataset, figure_format)
-    runs = training.runs
-    for run, values in zip(runs, scores, strict=True):
+      _fit_and_draw(training, dataset, figure_format)
+      training.write("test", scores)  # last, since it says that the run is at its end
+    for run, values in zip(training.runs, scores, strict=True):
       accuracy[run.workdir] = values["accuracy"]
+      failures += [run.failure] if run.failure else []
   if parallel.is_first_process():
     for config, workdir in folders:
       name = f"{workdir.path}: " if several else ""
@@ -106,15 +121,12 @@ def train(
         f"{name}test accuracy {accuracy[workdir]:.4f}"
         f" (N = {config.train.num_glimpses}, M = 1, {len(dataset.test.labels)} images)"
       )
-  for run in runs:
-    if run.failure is not None:
-      raise run.failure
+  for failure in failures:
+    raise failure
   return [accuracy[workdir] for workdir in workdirs]
 
 
-def _train_epochs(
-  training: Training, save_every_seconds: float, saving_share: float
-) -> None:
+def _train_epochs(training: Training, schedule: Schedule) -> None:
   """Trains to the end of the last epoch; saves now and then, and when told to stop.
 
   Raises:
@@ -124,12 +136,12 @@ def _train_epochs(
   num_epochs = training.runs[0].config.train.num_epochs
   with training.progress, signals.Stop() as stop_signal:
     for epoch in range(training.epochs_done + 1, num_epochs + 1):
-      _train_epoch(training, epoch, stop_signal, save_every_seconds)
+      _train_epoch(training, epoch, stop_signal, schedule)
       scores = training.program.validate(training.state.params)
       training.write("validation", scores)
       accuracy = [values["accuracy"] for values in scores]
       training.progress.epoch_done(epoch, training.step, accuracy)
-      is_due = training.is_due(training.save_seconds / saving_share)
+      is_due = training.is_due(training.save_seconds / schedule.saving_share)
       if is_due or epoch == num_epochs:
         training.save(accuracy=accuracy, required=epoch == num_epochs)
 
@@ -138,7 +150,7 @@ def _train_epoch(
   training: Training,
   epoch: int,
   stop_signal: signals.Stop,
-  save_every_seconds: float,
+  schedule: Schedule,
 ) -> None:
   """Trains to the end of an epoch, from wherever in it the runs are."""
   program = training.program
@@ -147,7 +159,7 @@ def _train_epoch(
   for start, stop in chunks(row, program.steps_per_epoch, program.steps_per_call):
     if parallel.any_process(stop_signal.requested):
       _save_and_stop(training, stop_signal)
-    if start > 0 and training.is_due(save_every_seconds):
+    if start > 0 and training.is_due(schedule.save_every_seconds):
       training.save()
     began = time.perf_counter()
     training.state, history = program.train_chunk(training.state, order, start, stop)

@@ -124,6 +124,9 @@ def resumed(
     step = step_of(state)
     config = folders[0][0].train
     epoch, row = divmod(step, program.steps_per_epoch)
+    if first and epoch < config.num_epochs:
+      for run in runs:  # of the state at the end of a shorter training
+        run.workdir.confidence.unlink(missing_ok=True)
     if first:
       print(f"{num_parameters(state.params) // program.num_runs:,} parameters")
       if step > 0:

@@ -72,9 +72,9 @@ def open_run(workdir: Workdir, config: Config, info: DatasetInfo | None = None) 
     UsageError: if it holds a run of another configuration, or something else.
     RunError: if it cannot be written.
   """
-  found = read_config(workdir) if workdir.config.exists() else None
+  found = run_folder.read_config(workdir.path) if workdir.config.exists() else None
   if found is not None:
-    clashes = _clashes(config, found, info, read_info(workdir))
+    clashes = _clashes(config, found, info, run_folder.read_info(workdir.path))
     if clashes:
       raise UsageError(
         f"{workdir.path} holds a run of another configuration: {', '.join(clashes)};"
@@ -144,8 +144,8 @@ def record_config(
   A run may go on for longer than was planned, or its data may have another path. A run
   of an earlier version gets what it lacks.
   """
-  recorded = read_info(workdir)
-  if (read_config(workdir), recorded) != (config, info or recorded):
+  recorded = run_folder.read_info(workdir.path)
+  if (run_folder.read_config(workdir.path), recorded) != (config, info or recorded):
     _write_config(workdir, config, info or recorded)
 
 
@@ -154,13 +154,3 @@ def _write_config(workdir: Workdir, config: Config, info: DatasetInfo | None) ->
   files.write_json(
     workdir.config, {"config": config.to_dict(), **described, **provenance()}
   )
-
-
-def read_config(workdir: Workdir) -> Config:
-  """The configuration of the run in a folder; see `ramjax.run_folder.read_config`."""
-  return run_folder.read_config(workdir.path)
-
-
-def read_info(workdir: Workdir) -> DatasetInfo | None:
-  """What a run recorded of its data; see `ramjax.run_folder.read_info`."""
-  return run_folder.read_info(workdir.path)

@@ -33,15 +33,11 @@ def _bound(probs_t: jax.Array, error_t: jax.Array, _: jax.Array) -> jax.Array:
   return jnp.min(jnp.where(rivals, rates, jnp.inf), axis=-1)
 
 
-def _entropy(probs_t: jax.Array) -> jax.Array:
-  return jnp.sum(jax.scipy.special.entr(probs_t), axis=-1)
-
-
 SCORES: Mapping[str, Score] = {
   "bounds p ± βu (the paper)": _bound,
   "largest p": lambda p, u, t: p.max(axis=-1),
   "largest p, calibrated": lambda p, u, t: ramjax.temper(p, t[:, None]).max(axis=-1),
-  "entropy of p": lambda p, u, t: -_entropy(p),
+  "entropy of p": lambda p, u, t: -ramjax.entropy(p),
   "sum of u": lambda p, u, t: -u.sum(axis=-1),
   "u of the best class": lambda p, u, t: (
     -jnp.take_along_axis(u, p.argmax(axis=-1, keepdims=True), axis=-1)[..., 0]
@@ -88,14 +84,16 @@ def curves(
 
 def _quantiles(scores_t: np.ndarray) -> np.ndarray:
   finite = scores_t[np.isfinite(scores_t)]
+  if not finite.size:  # as all bounds are where u is 0
+    return np.zeros(1)
   return np.unique(np.quantile(finite, np.linspace(0, 1, _NUM_THRESHOLDS)))
 
 
 def _stop(decided_t: np.ndarray, right_t: np.ndarray) -> tuple[float, float]:
   """Mean number of glimpses and accuracy of a rule [T, M] that stops where it holds."""
-  first = np.where(decided_t.any(axis=0), decided_t.argmax(axis=0), len(decided_t) - 1)
-  right = np.take_along_axis(right_t, first[None], axis=0)
-  return float(first.mean()) + 1, float(right.mean())
+  taken = ramjax.first_decision(jnp.asarray(decided_t))
+  right = ramjax.at_stop(jnp.asarray(right_t), taken)
+  return float(taken.mean()), float(right.mean())
 
 
 def _as_json(points: list[tuple[float, float]]) -> list[dict[str, float]]:

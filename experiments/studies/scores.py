@@ -6,43 +6,67 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 import ramjax
 from experiments.runs.program import run_keys
-from ramjax import data, parallel
-from ramjax.config import Config, EvaluationConfig
+from experiments.runs.trained import TrainedRun
+from ramjax import parallel
+from ramjax.config import EvaluationConfig
 from ramjax.networks import Params
 
 
-def score(
-  config: Config,
-  params: Params,
-  dataset: data.Dataset,
-  *,
+def predict(
+  run: TrainedRun,
   evaluation_config: EvaluationConfig,
-  glimpses: Sequence[int] | None = None,
-  betas: Sequence[float] = (),
+  *,
   split: str = "test",
   seed: int = 0,
   mesh: Mesh | None = None,
-  classes: bool = False,
-) -> dict[str, Any]:
-  """Evaluates the trained model of a run on its dataset.
+) -> tuple[ramjax.Prediction, Any]:
+  """Predictions of a run for the images of a split, and their labels [M].
 
   Args:
-    config: the run.
-    params: its parameters.
-    dataset: its data.
+    run: the run, with its data.
+    evaluation_config: how it is evaluated.
+    split: `test`, or `validation` to choose among runs.
+    seed: seed of first locations and policy.
+    mesh: devices that divide the images; None for one device.
+  """
+  params, images, labels, sharding = _placed(run, split, mesh)
+  prediction = ramjax.predict(
+    run_keys(seed).generalization,
+    params,
+    images,
+    model=run.config.model,
+    evaluation_config=evaluation_config,
+    preprocess=run.dataset.preprocess,
+    sharding=sharding,
+  )
+  return prediction, labels
+
+
+def score(
+  run: TrainedRun,
+  evaluation_config: EvaluationConfig,
+  *,
+  glimpses: Sequence[int] | None = None,
+  betas: Sequence[float] = (),
+  classes: bool = False,
+  **where: Any,
+) -> dict[str, Any]:
+  """Evaluates a run.
+
+  Args:
+    run: the run, with its data.
     evaluation_config: how it is evaluated.
     glimpses: numbers of glimpses to report, each from 1 to that of `evaluation_config`;
       None for all of them.
     betas: exploration rates of the stopping rule.
-    split: `test`, or `validation` to choose among runs.
-    seed: seed of first locations and policy.
-    mesh: devices that divide the images; None for one device.
     classes: whether to report each class, too.
+    **where: `split`, `seed` and `mesh`, see `predict`.
 
   Returns:
     `fixed`, an entry for each number of glimpses, and `dynamic`, one for each beta.
@@ -50,16 +74,7 @@ def score(
     `class_images`, the number of images of each class, and `balanced_accuracy`,
     `class_accuracy` and `confusion`, see `ramjax.confusion`.
   """
-  params, images, labels, sharding = _placed(params, dataset, split, mesh)
-  prediction = ramjax.predict(
-    run_keys(seed).generalization,
-    params,
-    images,
-    model=config.model,
-    evaluation_config=evaluation_config,
-    preprocess=dataset.preprocess,
-    sharding=sharding,
-  )
+  prediction, labels = predict(run, evaluation_config, **where)
   evaluation = jax.device_get(
     _summarize(prediction, labels, np.array(betas, np.float32))
   )
@@ -83,11 +98,9 @@ def score(
 
 
 def score_as_released(
-  config: Config,
-  params: Params,
-  dataset: data.Dataset,
-  *,
+  run: TrainedRun,
   evaluation_config: EvaluationConfig,
+  *,
   betas: Sequence[float] = (),
   split: str = "test",
   seed: int = 0,
@@ -101,7 +114,7 @@ def score_as_released(
     `fixed`, the accuracy with each number of glimpses, and `dynamic`, an entry for each
     beta, see `ramjax.summarize_as_released`. Numbers have six digits.
   """
-  params, images, labels, sharding = _placed(params, dataset, split, mesh)
+  params, images, labels, sharding = _placed(run, split, mesh)
   evaluation = jax.device_get(
     ramjax.evaluate_as_released(
       run_keys(seed).generalization,
@@ -109,9 +122,9 @@ def score_as_released(
       images,
       labels,
       np.array(betas, np.float32),
-      model=config.model,
+      model=run.config.model,
       evaluation_config=evaluation_config,
-      preprocess=dataset.preprocess,
+      preprocess=run.dataset.preprocess,
       sharding=sharding,
     )
   )
@@ -125,13 +138,13 @@ def score_as_released(
 
 
 def _placed(
-  params: Params, dataset: data.Dataset, split: str, mesh: Mesh | None
+  run: TrainedRun, split: str, mesh: Mesh | None
 ) -> tuple[Params, Any, Any, jax.sharding.NamedSharding | None]:
   """Parameters, images and labels on the devices, and how these divide the images."""
-  images, labels = getattr(dataset, split)
+  images, labels = getattr(run.dataset, split)
   if mesh is None:
-    return params, images, labels, None
-  placed = parallel.place((params, images, labels), parallel.copied(mesh))
+    return run.params, images, jnp.asarray(labels), None
+  placed = parallel.place((run.params, images, labels), parallel.copied(mesh))
   return *placed, parallel.divided(mesh)
 
 

@@ -18,14 +18,13 @@ from matplotlib.figure import Figure
 
 from experiments.cli import devices, flags
 from experiments.reporting import tables
-from experiments.runs import asked, output, trainer
+from experiments.runs import asked, output, trained, trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import common_part
 from experiments.runs.provenance import provenance
-from experiments.runs.trained import restore_params
 from experiments.studies import scores
-from ramjax import data
+from ramjax import data, run_folder
 from ramjax.config import Config, EvaluationConfig, differing_fields
 
 Members = Mapping[str, Sequence[workdir_lib.Workdir]]
@@ -117,8 +116,8 @@ def main(
     split: what the runs are scored on, `test` or `validation`.
   """
   options = flags.FLAGS
-  flags.check_at_least(1, "num_epochs", "steps_per_call", "max_skipped_steps")
-  flags.check_at_least(0, "save_every_seconds")
+  flags.check_at_least(1, "num_epochs")
+  schedule = asked.schedule()
   variants(flags.config_from_flags())  # flags are checked before the data are sought
   seeds = flags.seeds()
   devices.start_for_runs()
@@ -130,15 +129,9 @@ def main(
   chosen = variants(config)
   steps_per_epoch = len(dataset.train.labels) // config.train.batch_size
   num_steps = config.train.num_epochs * steps_per_epoch
-  members = train(
-    chosen,
-    seeds,
-    dataset,
-    folder,
-    steps_per_call=min(options.steps_per_call, max(1, num_steps // fewest_lines)),
-    max_skipped_steps=options.max_skipped_steps,
-    save_every_seconds=options.save_every_seconds,
-  )
+  shorter = min(schedule.steps_per_call, max(1, num_steps // fewest_lines))
+  schedule = dataclasses.replace(schedule, steps_per_call=shorter)
+  members = train(chosen, seeds, dataset, folder, schedule)
   if asked.say_if_judged_later():
     return
   results = {
@@ -160,19 +153,16 @@ def train(
   seeds: Sequence[int],
   dataset: data.Dataset,
   folder: pathlib.Path,
-  *,
-  steps_per_call: int,
-  max_skipped_steps: int,
-  save_every_seconds: float,
+  schedule: trainer.Schedule,
 ) -> Members:
   """Trains every variant with every seed, each run into its own subfolder of `folder`.
 
   Variants that are trained alike have the same runs. Of several processes each trains its
-  share, see `devices.share`. Settings are those of `experiments.runs.trainer.train`.
+  share, see `devices.share`.
 
   Raises:
-    ConfigError: if the number of devices that the flags name does not divide the runs.
-    UsageError: if a folder holds something else.
+    UsageError: if the number of devices that the flags name does not divide the runs, or a
+      folder holds something else.
   """
   programs: dict[Config, dict[Config, workdir_lib.Workdir]] = {}
   members: dict[str, list[workdir_lib.Workdir]] = {}
@@ -185,7 +175,7 @@ def train(
   shares = [devices.share(list(runs.items())) for runs in programs.values()]
   shares = [runs for runs in shares if runs]
   for runs in shares:
-    devices.mesh_for_runs(len(runs))  # refused before a folder is made
+    devices.check_divide(len(runs))  # refused before a folder is made
   for config, workdir in itertools.chain(*shares):
     workdir_lib.open_run(workdir, config, dataset.info)
   for number, runs in enumerate(shares, start=1):
@@ -196,9 +186,7 @@ def train(
       configs,
       dataset,
       workdirs,
-      steps_per_call=steps_per_call,
-      max_skipped_steps=max_skipped_steps,
-      save_every_seconds=save_every_seconds,
+      schedule,
       make_mesh=devices.mesh_for_runs,
       figure_format=None,
     )
@@ -246,16 +234,16 @@ def _score_run(
   split: str,
 ) -> dict[str, Any]:
   """The entry of one run, see `score`."""
-  config = workdir_lib.read_config(workdir)
+  config = run_folder.read_config(workdir.path)
+  params, step = run_folder.restore(workdir.path, config)
+  run = trained.TrainedRun(workdir, config, params, dataset, own_data=True, step=step)
   return {
     "seed": config.train.seed,
     "workdir": str(workdir.path),
     "train_accuracy": scores.rounded(read_train_curve(workdir).last_epoch),
     **scores.score(
-      config,
-      restore_params(workdir, config),
-      dataset,
-      evaluation_config=EvaluationConfig(
+      run,
+      EvaluationConfig(
         num_glimpses=max(variant.glimpses),
         num_samples=variant.num_samples,
         location_policy=variant.location_policy,
