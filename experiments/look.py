@@ -87,9 +87,9 @@ def main(names: Sequence[str]) -> None:
   found_files = shown.find_files(names)
   if options.label_from_folder:
     _check_labels(found_files, model)
-  images, done = shown.read(found_files, model, as_is=options.as_is)
+  images, preparation = shown.read(found_files, model, as_is=options.as_is)
   folder = files.make_folder(pathlib.Path(options.output))
-  print(f"{len(images)} image{'s' * (len(images) > 1)}, {done}", flush=True)
+  print(f"{len(images)} image{'s' * (len(images) > 1)}, {preparation}", flush=True)
   _warn_of_sizes(images, model)
   found: list[Look] = []
   for part in _parts(images):
@@ -210,7 +210,7 @@ def _scanpaths(
 ) -> Iterator[scanpaths.Scanpath]:
   """The rollouts at images of one size, each until its own stop."""
   config, beta = model.config.model, part[0].beta
-  looked: Any = jax.device_get(
+  rollouts: Any = jax.device_get(
     model.scanpaths(
       np.stack([look.image for look in part]),
       num_glimpses=len(part[0].answer.probs_t),
@@ -219,8 +219,8 @@ def _scanpaths(
   )
   for i, look in enumerate(part):
     height, width, _ = look.image.shape
-    for m in range(looked.probs_t.shape[1]):
-      probs_t, error_t = looked.probs_t[:, m, i], looked.predicted_error_t[:, m, i]
+    for m in range(rollouts.probs_t.shape[1]):
+      probs_t, error_t = rollouts.probs_t[:, m, i], rollouts.predicted_error_t[:, m, i]
       taken = len(probs_t)
       if beta is not None:
         taken = int(ramjax.stopping_time(probs_t, error_t, beta=beta))
@@ -231,7 +231,7 @@ def _scanpaths(
         rollout=m + 1,
         height=height,
         width=width,
-        location_t=looked.location_t[:, m, i],
+        location_t=rollouts.location_t[:, m, i],
         probs_t=probs_t,
         predicted_error_t=error_t,
         class_names=model.class_names,

@@ -17,7 +17,7 @@ import ramjax
 from experiments.cli import app, flags
 from experiments.cli.errors import UsageError
 from experiments.reporting import plots, tables
-from experiments.runs import asked, output, trained
+from experiments.runs import from_flags, output, trained
 from experiments.runs.metrics import read_metrics
 from experiments.studies import scores
 from ramjax.config import Config, EvaluationConfig
@@ -50,8 +50,8 @@ def main() -> None:
   def folders(configs: Sequence[Config]) -> list[pathlib.Path]:
     return [folder / f"seed{config.train.seed}" for config in configs]
 
-  workdirs = asked.train(folders)
-  if asked.say_if_judged_later():
+  workdirs = from_flags.train(folders)
+  if from_flags.say_if_judged_later():
     return
   runs = trained.open_own(workdirs, flags.FLAGS.data_dir)
   entries: list[dict[str, Any]] = [

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments.cli import app, flags
-from experiments.runs import asked
+from experiments.runs import from_flags
 from experiments.runs.workdir import default_workdir
 from ramjax.config import Config
 
@@ -30,4 +30,4 @@ def folders(configs: Sequence[Config]) -> list[pathlib.Path]:
 if __name__ == "__main__":
   flags.define_train_flags()
   flags.define_figure_flag()
-  app.run(lambda: asked.train(folders))
+  app.run(lambda: from_flags.train(folders))

@@ -37,22 +37,12 @@ class Decision(NamedTuple):
     probs: softmax outputs p after the last glimpse taken.
     predicted_error: self-uncertainties u after the last glimpse taken.
     num_glimpses: number of glimpses taken, int32.
+    location_t: location (x, y) of each glimpse, NaN after the last one taken.
   """
 
   probs: jax.Array  # [B, K]
   predicted_error: jax.Array  # [B, K]
   num_glimpses: jax.Array  # [B]
-
-
-class Looked(NamedTuple):
-  """Decisions, and where the model has looked.
-
-  Attributes:
-    decision: the predictions.
-    location_t: location (x, y) of each glimpse, NaN after the last one taken.
-  """
-
-  decision: Decision
   location_t: jax.Array  # [T, B, 2]
 
 
@@ -62,7 +52,9 @@ class _Progress(NamedTuple):
   state: PyTree  # [B, ...]
   location: jax.Array  # [B, 2], of the next glimpse
   decided: jax.Array  # [B]
-  decision: Decision  # at the last glimpse
+  probs: jax.Array  # [B, K], as the next two at the last glimpse
+  predicted_error: jax.Array  # [B, K]
+  num_glimpses: jax.Array  # [B]
 
 
 _Carry = tuple[jax.Array, _Progress, jax.Array]
@@ -89,7 +81,8 @@ def look_until_decided(
     key: typed PRNG key: one [], from which each image gets its own, or one for each
       image [B]; see `ramjax.rollout`.
     params: parameters of the model.
-    images: images [B, H, W, C], float, normalised; any height and width.
+    images: images [B, H, W, C], float, normalised; any height and width. B may be symbolic,
+      see `jax.export`.
     beta: exploration rate of the paper's stopping rule [], at least 0; a larger rate takes
       more glimpses.
     rule: a stopping rule of your own, in place of the paper's and of `beta`:
@@ -106,48 +99,6 @@ def look_until_decided(
     ConfigError: if `max_glimpses` or `location_policy` is out of range, or not one of
       `beta` and `rule` is given.
     AssertionError: if an array has another rank, shape or type.
-  """
-  return look_along_paths(
-    key,
-    params,
-    images,
-    beta=beta,
-    rule=rule,
-    model=model,
-    max_glimpses=max_glimpses,
-    location_policy=location_policy,
-  ).decision
-
-
-def look_along_paths(
-  key: jax.Array,
-  params: PyTree,
-  images: jax.Array,
-  *,
-  beta: float | jax.Array | None = None,
-  rule: stopping.StoppingRule | None = None,
-  model: Model | ModelConfig,
-  max_glimpses: int,
-  location_policy: str = "sample",
-) -> Looked:
-  """`look_until_decided`, with the locations of the glimpses.
-
-  Args:
-    key: as the other arguments, see there. The number of images B may be symbolic, see
-      `jax.export`.
-    params: parameters of the model.
-    images: images [B, H, W, C].
-    beta: exploration rate [].
-    rule: a stopping rule of your own.
-    model: the model.
-    max_glimpses: number of glimpses T after which it stops in any case.
-    location_policy: `sample` or `mean`.
-
-  Returns:
-    The decisions and locations.
-
-  Raises:
-    As `look_until_decided`.
   """
   if max_glimpses < 1:
     raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
@@ -189,7 +140,9 @@ def look_along_paths(
       state,
       jax.vmap(model.policy.location)(sample),
       is_decided(probs, predicted_error),
-      Decision(probs, predicted_error, jnp.full(images.shape[:1], t + 1)),
+      probs,
+      predicted_error,
+      jnp.full(images.shape[:1], t + 1),
     )
 
   def advance_block(
@@ -247,7 +200,7 @@ def look_along_paths(
   _, end, location_t = jax.lax.while_loop(
     is_unfinished, advance, (jnp.int32(0), start, nowhere)
   )
-  return Looked(end.decision, location_t)
+  return Decision(end.probs, end.predicted_error, end.num_glimpses, location_t)
 
 
 def _block_sizes(batch: Any) -> tuple[int, ...]:

@@ -15,8 +15,8 @@ from jax.export import Exported, symbolic_shape
 from jax.export import export as jax_export
 from jax.extend.core import InconclusiveDimensionOperation
 
+from ramjax import dynamic
 from ramjax.config import ConfigError
-from ramjax.dynamic import look_along_paths
 from ramjax.predictor import Predictor, answer, as_seen, confidence
 from ramjax.ram import as_model
 
@@ -138,7 +138,7 @@ def as_function(
     }
 
   def look_until_decided(images: jax.Array, seed: jax.Array) -> dict[str, jax.Array]:
-    looked = look_along_paths(
+    decision = dynamic.look_until_decided(
       jax.random.fold_in(jax.random.key(seed), 0),  # of the first rollout, see `answer`
       params,
       as_seen(images, mean=predictor.info.mean, std=predictor.info.std),
@@ -146,14 +146,11 @@ def as_function(
       model=model,
       max_glimpses=most,
     )
-    probs, predicted_error, taken = looked.decision
+    probs, taken = decision.probs, decision.num_glimpses
     return {
       "label": jnp.argmax(probs, axis=-1).astype(jnp.int32),
-      "probs": probs,
-      "predicted_error": predicted_error,
       "confidence": confidence(probs, taken, temperature_t),
-      "num_glimpses": taken,
-      "location_t": looked.location_t,
+      **decision._asdict(),
     }
 
   return look_until_decided if ends_early and beta is not None else look

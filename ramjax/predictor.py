@@ -376,8 +376,8 @@ def _scanpaths(
     )
     return Scanpaths(unrolled.location_t, unrolled.probs_t, unrolled.predicted_error_t)
 
-  looked = jax.lax.map(look, jnp.arange(num_samples))
-  return Scanpaths(*(jnp.moveaxis(values, 0, 1) for values in looked))
+  rollouts = jax.lax.map(look, jnp.arange(num_samples))
+  return Scanpaths(*(jnp.moveaxis(values, 0, 1) for values in rollouts))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_glimpses", "num_samples"))
@@ -408,9 +408,12 @@ def answer(
     The answer.
   """
   options = {"model": model, "num_glimpses": num_glimpses, "num_samples": num_samples}
-  looked = _scanpaths(key, params, images, **options)
-  location_t = looked.location_t[:, 0]
-  probs_t, error_t = looked.probs_t.mean(axis=1), looked.predicted_error_t.mean(axis=1)
+  rollouts = _scanpaths(key, params, images, **options)
+  location_t = rollouts.location_t[:, 0]
+  probs_t, error_t = (
+    rollouts.probs_t.mean(axis=1),
+    rollouts.predicted_error_t.mean(axis=1),
+  )
   if beta is None:
     taken = jnp.full(images.shape[0], num_glimpses, jnp.int32)
   else:

@@ -88,8 +88,8 @@ def test_names_of_the_library_exist():
   ("images", "file"),
   [
     ("MNIST, 28×28", "error_rates_mnist_tuned.json"),
-    ("translated, 60×60", "error_rates_translated_60.json"),
-    ("cluttered, 60×60", "error_rates_cluttered_60.json"),
+    ("translated, 60×60", "records_translated_60.json"),
+    ("cluttered, 60×60", "records_cluttered_60.json"),
     ("cluttered, 100×100", "error_rates_cluttered_100.json"),
   ],
 )

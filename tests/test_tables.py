@@ -169,6 +169,8 @@ def test_records_say_what_a_recipe_costs_and_reaches():
   ]
   [[name, *_]] = cells(tables.records({"runs": [entry(0, 0.979, num_epochs=2)]}))
   assert name == "`translated_60_small`, 2 of 6 epochs"
+  labels = [row[1] for row in cells(tables.error_rates({"runs": [entry(0, 0.979)]}))]
+  assert labels[2:] == ["`translated_60_small`, M = 1", "`translated_60_small`, M = 10"]
 
 
 def test_error_rates_of_datasets_with_different_numbers_of_glimpses():

@@ -39,8 +39,8 @@ def _processor() -> str:
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
   except OSError:
     lines = []
-  told = sorted(
+  names = sorted(
     {x for x in lines if x.startswith(("model name", "flags", "Features", "CPU part"))}
   )
-  text = "\n".join([platform.machine(), platform.processor(), *told])
+  text = "\n".join([platform.machine(), platform.processor(), *names])
   return hashlib.sha256(text.encode()).hexdigest()[:12]

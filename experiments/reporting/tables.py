@@ -319,7 +319,8 @@ def error_rates(results: Results) -> str:
         for (num_samples, policy), scores in by_rollouts(group).items():
           suffix = "" if policy == "sample" else ", mean of the policy"
           settings = f", {group.settings}" if group.settings else ""
-          label = f"`{group.objective}`{settings}, M = {num_samples}{suffix}"
+          what = _recipe(group.runs[0]) or f"`{group.objective}`{settings}"
+          label = f"{what}, M = {num_samples}{suffix}"
           cells = [error_percent(scores, n) for n in numbers]
           rows.append([dataset, label, str(len(scores)), *cells])
   images = (
@@ -341,12 +342,9 @@ def records(results: Results) -> str:
     found = by_rollouts(group)
     one, ten = found[_ONE_ROLLOUT], found.get((10, "sample"), [])
     minutes = np.median(values_of(group.runs, "train_seconds")) / 60
-    epochs = first["num_epochs"]
-    of_recipe = RECIPES[first["recipe"]].get("num_epochs", TrainConfig().num_epochs)
-    shorter = f", {epochs} of {of_recipe} epochs" if epochs != of_recipe else ""
     rows.append(
       [
-        f"`{first['recipe']}`{shorter}",
+        _recipe(first),
         *(str(len(group.runs)), f"{first['num_parameters']:,}"),
         f"{first['num_rollouts'] / 1e6:.2g} million",
         f"{minutes:.1f}",
@@ -361,6 +359,16 @@ def records(results: Results) -> str:
     f"stopped, {_MEAN_GLIMPSES:g} glimpses on average",
   ]
   return markdown(head, rows)
+
+
+def _recipe(run: Results) -> str:
+  """The recipe of a run, with its length if it is not that of the recipe; or nothing."""
+  if "recipe" not in run:
+    return ""
+  epochs = run["num_epochs"]
+  of_recipe = RECIPES[run["recipe"]].get("num_epochs", TrainConfig().num_epochs)
+  shorter = f", {epochs} of {of_recipe} epochs" if epochs != of_recipe else ""
+  return f"`{run['recipe']}`{shorter}"
 
 
 def classes(results: Results) -> str:

@@ -42,8 +42,8 @@ def _device() -> str:
   name = platform.processor() or platform.machine()
   with contextlib.suppress(OSError):
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    told = (line.partition(":")[2] for line in lines if line.startswith("model name"))
-    name = next(told, name).strip()
+    names = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    name = next(names, name).strip()
   return f"{name}, {devices.num_cores()} of {os.cpu_count()} cores"
 
 

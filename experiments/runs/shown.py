@@ -59,7 +59,7 @@ def read(
     as_is: whether pixels stay as they are in any case.
 
   Returns:
-    An image for each file, and a line that says what was done to them.
+    An image for each file, and a line that says how they were prepared.
 
   Raises:
     DataError: if a file is no image, shows nothing, or is smaller than a patch.
@@ -68,11 +68,13 @@ def read(
   like = None if as_is else like_of(model)
   size = folders.size_of(train.resize) if train.resize and not as_is else None
   channels, least = model.info.image_shape[-1], model.config.model.patch_size
-  shown, done, num_converted = [], "as they are", 0
+  shown, preparation, num_converted = [], "as they are", 0
   if like:
-    done = f"made like those of {train.dataset} (--as_is leaves them as they are)"
+    preparation = (
+      f"made like those of {train.dataset} (--as_is leaves them as they are)"
+    )
   elif size is not None:
-    done = f"resized to {train.resize}, as in training (--as_is leaves them)"
+    preparation = f"resized to {train.resize}, as in training (--as_is leaves them)"
   for file in files:
     (pixels,), _ = image_files.read(
       [file], size=size, transparent_as=train.transparent_as
@@ -89,8 +91,10 @@ def read(
       )
     shown.append(Shown(file, image))
   if num_converted:
-    done += f", {num_converted} converted to {'grey' if channels == 1 else 'colour'}"
-  return shown, done
+    preparation += (
+      f", {num_converted} converted to {'grey' if channels == 1 else 'colour'}"
+    )
+  return shown, preparation
 
 
 def like_of(model: ramjax.Predictor) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from experiments.cli import devices, flags
 from experiments.reporting import tables
-from experiments.runs import asked, output, trained, trainer
+from experiments.runs import from_flags, output, trained, trainer
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import read_metrics
 from experiments.runs.program import common_part
@@ -117,7 +117,7 @@ def main(
   """
   options = flags.FLAGS
   flags.check_at_least(1, "num_epochs")
-  schedule = asked.schedule()
+  schedule = from_flags.schedule()
   variants(flags.config_from_flags())  # flags are checked before the data are sought
   seeds = flags.seeds()
   devices.start_for_runs()
@@ -132,7 +132,7 @@ def main(
   shorter = min(schedule.steps_per_call, max(1, num_steps // fewest_lines))
   schedule = dataclasses.replace(schedule, steps_per_call=shorter)
   members = train(chosen, seeds, dataset, folder, schedule)
-  if asked.say_if_judged_later():
+  if from_flags.say_if_judged_later():
     return
   results = {
     "study": name,
