@@ -24,7 +24,7 @@ from absl import flags as absl_flags
 
 import ramjax
 from experiments.cli import app, devices, errors, flags
-from experiments.reporting import tables
+from experiments.reporting import study_tables
 from experiments.runs import output
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.provenance import provenance
@@ -148,7 +148,7 @@ def main() -> None:
   }
   folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
   folder.mkdir(parents=True, exist_ok=True)
-  print(tables.baselines(results))
+  print(study_tables.baselines(results))
   output.write(output.Target(folder / "baselines.json"), results)
 
 

@@ -4,7 +4,7 @@ The paper, section 4: with lambda_2 = 0.1 the intrinsic term steadies the model 
 trained for only 1 epoch". Trains --num_seeds runs with each of --lambdas in one program,
 tests them with as many glimpses as in training and with up to 50, and writes accuracies
 and norms of the internal state into --workdir: stability.json. The table that it prints
-is `stability` in experiments/reporting/tables.py.
+is `stability` in experiments/reporting/study_tables.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import report
 from experiments.cli import errors
-from experiments.reporting import tables
+from experiments.reporting import against_published, study_tables, tables
 from experiments.reporting.cells import spread
 from ramjax.config import Config
 
@@ -83,7 +83,7 @@ def test_published_values_are_beside_ours_under_each_protocol():
 
   runs = [judged(seed, value, "paper") for seed, value in enumerate(values)]
   runs += [judged(seed, 0.98, "released") for seed in range(5)]
-  table = tables.published_and_ours({"runs": runs})
+  table = against_published.published_and_ours({"runs": runs})
   assert table.splitlines()[0].count("protocol") == 2
   rows = {row[0]: row[1:] for row in cells(table)}
   inside = ".8000 ± .3041 ✓"
@@ -101,10 +101,12 @@ def test_published_values_are_beside_ours_under_each_protocol():
 
 def test_published_values_are_not_judged_by_few_runs():
   old = [run(0, (0.98, 0.8), dynamic=[(0.15, 3.0, 0.9)])]  # names no protocol
-  rows = cells(tables.published_and_ours({"runs": old}))
+  rows = cells(against_published.published_and_ours({"runs": old}))
   assert ["both, N = 6", ".9899", ".9800", "1"] in rows
   assert ["both, β = 0.15", "3.19 → .9368", "3.00 → .9000", "1"] in rows
-  rows = cells(tables.published_and_ours({"runs": [*old, run(1, (0.96, 0.8))]}))
+  rows = cells(
+    against_published.published_and_ours({"runs": [*old, run(1, (0.96, 0.8))]})
+  )
   assert ["both, N = 6", ".9899", ".9700 ± .0141", "2"] in rows
 
 
@@ -214,14 +216,14 @@ def test_same_glimpses_has_a_row_for_each_n_and_a_column_for_each_m():
       variant(6, 10, 0.99),
     ],
   }
-  table = tables.same_glimpses(results)
+  table = study_tables.same_glimpses(results)
   assert table.splitlines()[0].count("M = 1 ") == table.count("M = 10") == 1
   assert cells(table) == [
     ["5", "1", "4.00", "2.00", ""],  # nothing published
     ["6", "1", "2.45", "1.00", "1.29 to 1.12"],
   ]
   results["config"] = config("both", 0, train={"dataset": "kmnist"})
-  assert cells(tables.same_glimpses(results))[1] == ["6", "1", "2.45", "1.00"]
+  assert cells(study_tables.same_glimpses(results))[1] == ["6", "1", "2.45", "1.00"]
 
 
 def test_missing_correlation_is_a_dash():
@@ -233,7 +235,7 @@ def test_missing_correlation_is_a_dash():
     "config": {"train": {"num_glimpses": 6}},
     "variants": [{"name": "released", "runs": [one]}],
   }
-  [row] = cells(tables.departures(results))
+  [row] = cells(study_tables.departures(results))
   assert row == ["released", "1", ".900", ".800", "", ".100", "–"]
 
 
@@ -340,7 +342,7 @@ def test_a_study_of_one_seed_has_no_interval():
       }
     ],
   }
-  assert cells(tables.convergence(results)) == [
+  assert cells(study_tables.convergence(results)) == [
     ["original", "1", ".600", ""],
     ["both", "1", ".700", "+.100"],
   ]

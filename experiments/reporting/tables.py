@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from experiments.cli.recipes import RECIPES
-from experiments.reporting import published
+from experiments.reporting import against_published, published, study_tables
 from experiments.reporting.cells import (
   at_mean,
   by_rollouts,
@@ -23,16 +23,12 @@ from experiments.reporting.cells import (
   markdown,
   numbers_of,
   paired_difference,
-  share,
   spread,
   values_of,
-  with_half_width,
 )
 from experiments.reporting.groups import Results, group_runs
 from experiments.reporting.statistics import (
-  half_width,
   paired,
-  prediction_half_width,
 )
 from ramjax.config import OBJECTIVES, TrainConfig
 
@@ -41,37 +37,8 @@ _ONE_ROLLOUT = (1, "sample")
 _MOST_COLUMNS, _MOST_ROWS = 12, 20
 """Classes that a table shows: as columns of the confusions, and as rows."""
 
-_FEWEST_TO_JUDGE = 5
-"""Runs from which on the interval of one more is narrow enough to say something."""
-
 _MEAN_GLIMPSES = 4.0
-"""Mean number of glimpses at which `departures` compares dynamic accuracy."""
-
-
-def convergence(results: Results) -> str:
-  """Figure 1: training accuracy of the first epoch, and comparisons with `original`."""
-  dataset = results["config"]["train"]["dataset"]
-  paper = published.CONVERGENCE.get(dataset, {})
-  comparisons = {
-    comparison["faster"]: comparison
-    for comparison in results["comparisons"]
-    if comparison["slower"] == "original"
-  }
-  rows = []
-  for name, curve in results["curves"].items():
-    values = np.array(curve["mean_of_all_steps"])
-    mean = with_half_width(share(values.mean(), 3), float(half_width(values)))
-    against = paired_difference(comparisons[name]) if name in comparisons else ""
-    cells = [share(paper[name], 3)] if paper else []
-    rows.append([name, str(len(values)), mean, against, *cells])
-  head = [
-    "objective",
-    "n",
-    "train accuracy, mean of the epoch, ± 95 % confidence",
-    "against `original`, paired over the seeds",
-    *(["paper"] if paper else []),
-  ]
-  return markdown(head, rows)
+"""Mean number of glimpses at which `records` tells dynamic accuracy."""
 
 
 def generalization(results: Results) -> str:
@@ -96,80 +63,6 @@ def generalization(results: Results) -> str:
   return markdown(["objective", "n", *(f"N = {n}" for n in shown), norms], rows)
 
 
-def published_and_ours(results: Results) -> str:
-  """Figure 2, published and ours, a column for each protocol of evaluation.
-
-  With a fixed number of glimpses N an accuracy; at an exploration rate β mean number of
-  glimpses → accuracy. From five runs on, ± is the 95 % interval of one more, since a published
-  value is of one run: ✓ says that it lies inside, ✗ that it does not.
-  """
-  by_objective: dict[str, dict[str, list[Results]]] = {}
-  for group in group_runs(results["runs"]):
-    # Files of earlier versions do not name the protocol, which was that of the paper.
-    protocol = group.runs[0].get("protocol", results.get("protocol", "paper"))
-    of_protocol = by_objective.setdefault(group.objective, {})
-    if of_protocol.setdefault(protocol, group.runs) is not group.runs:
-      raise ValueError(f"two groups of {group.objective} have the protocol {protocol}")
-  shown = [
-    protocol
-    for protocol in ("released", "paper")
-    if any(protocol in found for found in by_objective.values())
-  ]
-  rows = []
-  for objective, found in by_objective.items():
-    of_protocols = [found.get(protocol, []) for protocol in shown]
-    counts = "/".join(dict.fromkeys(str(len(runs)) for runs in of_protocols if runs))
-    for n, value in published.FIXED[objective].items():
-      cells = [_beside(value, fixed(runs, n, "accuracy")) for runs in of_protocols]
-      rows.append([f"{objective}, N = {n}", value, *cells, counts])
-    for beta, (mean, accuracy) in published.DYNAMIC.get(objective, {}).items():
-      cells = []
-      for runs in of_protocols:
-        points = [
-          point
-          for run in runs
-          for point in run["dynamic"]
-          if abs(point["beta"] - beta) < 1e-9
-        ]
-        means, accuracies = (
-          values_of(points, name) for name in ("mean_glimpses", "accuracy")
-        )
-        parts = _beside(f"{mean:.2f}", means), _beside(share(accuracy), accuracies)
-        cells.append(" → ".join(filter(None, parts)))
-      if any(cells):
-        value = f"{mean:.2f} → {share(accuracy)}"
-        rows.append([f"{objective}, β = {beta:g}", value, *cells, counts])
-  titles = {
-    "released": "ours, protocol of the released code",
-    "paper": "ours, protocol of the paper",
-  }
-  heads = [titles[protocol] for protocol in shown]
-  return markdown(["", "published", *heads, "n"], rows)
-
-
-def _beside(value: str, ours: np.ndarray) -> str:
-  """Our values [S] beside a published one: their mean and whether it could be theirs.
-
-  Few runs have an interval that holds anything, so of them it is the usual ±, without a
-  verdict. A value that is read off a figure is not judged.
-  """
-  if not ours.size:
-    return ""
-  whole = ours.max() >= 1.005 or value == "1.00"
-  digits = 2 if whole else 4
-  if len(ours) < _FEWEST_TO_JUDGE:
-    return spread(ours, digits, whole=whole)
-  mean, half_width = float(ours.mean()), prediction_half_width(ours)
-  text = " ± ".join(
-    f"{number:.{digits}f}" if whole else share(number) for number in (mean, half_width)
-  )
-  try:
-    inside = abs(float(value) - mean) <= half_width + 0.5 * 10.0**-digits
-  except ValueError:
-    return text
-  return f"{text} {'✓' if inside else '✗'}"
-
-
 def dynamic(results: Results) -> str:
   """Figure 2: accuracy of each group of runs with dynamic stopping."""
   means = (3, 4, 5, 6)
@@ -183,104 +76,6 @@ def dynamic(results: Results) -> str:
   return markdown(
     ["objective", "n", *(f"{n} glimpses on average" for n in means)], rows
   )
-
-
-def stability(results: Results) -> str:
-  """Stability after one epoch: one row for each lambda_2."""
-  trained_with = results["config"]["train"]["num_glimpses"]
-  most = results["variants"][0]["runs"][0]["fixed"][-1]["num_glimpses"]
-  rows = [
-    [
-      variant["name"],
-      str(len(variant["runs"])),
-      spread(values_of(variant["runs"], "train_accuracy"), 3),
-      spread(fixed(variant["runs"], trained_with, "accuracy"), 3),
-      spread(fixed(variant["runs"], most, "accuracy"), 3),
-      growth_of_norm(variant["runs"], trained_with, most),
-    ]
-    for variant in results["variants"]
-  ]
-  head = [
-    "λ2",
-    "n",
-    "train accuracy",
-    f"test, N = {trained_with}",
-    f"test, N = {most}",
-    f"norm of the state, N = {trained_with} → {most}",
-  ]
-  return markdown(head, rows)
-
-
-def departures(results: Results) -> str:
-  """Departures from the released code: one row for each."""
-  trained_with = results["config"]["train"]["num_glimpses"]
-  rows = []
-  for variant in results["variants"]:
-    runs = variant["runs"]
-    rows.append(
-      [
-        variant["name"],
-        str(len(runs)),
-        spread(fixed(runs, trained_with, "accuracy"), 3),
-        spread(fixed(runs, 50, "accuracy"), 3) if 50 in numbers_of(runs) else "",
-        spread(at_mean(runs, _MEAN_GLIMPSES), 3) if runs[0]["dynamic"] else "",
-        spread(fixed(runs, trained_with, "calibration_error"), 3),
-        spread(fixed(runs, trained_with, "uncertainty_correlation"), 2),
-      ]
-    )
-  head = [
-    "",
-    "n",
-    f"N = {trained_with}",
-    "N = 50",
-    f"stopped, {_MEAN_GLIMPSES:g} glimpses on average",
-    f"calibration error, N = {trained_with}",
-    "correlation of u with the error",
-  ]
-  return markdown(head, rows)
-
-
-def ablation(results: Results) -> str:
-  """Error of each combination of rollouts, gradient, baseline and core."""
-  trained_with = results["config"]["train"]["num_glimpses"]
-  rows = [
-    [
-      *(variant["name"], str(len(variant["runs"]))),
-      *(error_percent(variant["runs"], n) for n in numbers_of(variant["runs"])),
-      spread(100 * (1 - values_of(variant["runs"], "train_accuracy")), 2, whole=True),
-    ]
-    for variant in results["variants"]
-  ]
-  numbers = sorted({trained_with, 50})
-  return markdown(
-    ["", "n", *(f"error, %, N = {n}" for n in numbers), "in training, last epoch"], rows
-  )
-
-
-def same_glimpses(results: Results) -> str:
-  """Error with the same number of glimpses in training and test: one row for each."""
-  dataset = results["config"]["train"]["dataset"]
-  mnih = published.ERROR_RATES.get(dataset, {}).get("Mnih et al.", {})
-  errors: dict[int, dict[int, str]] = {}
-  counts: dict[int, str] = {}
-  for variant in results["variants"]:
-    number = variant["runs"][0]["fixed"][0]["num_glimpses"]
-    wrong = 100 * (1 - fixed(variant["runs"], number, "accuracy"))
-    by_samples = errors.setdefault(number, {})
-    by_samples[variant["num_samples"]] = spread(wrong, 2, whole=True)
-    counts[number] = str(len(wrong))
-  rows = [
-    [
-      *(str(number), counts[number], *by_samples.values()),
-      *([mnih.get(number, "")] if mnih else []),
-    ]
-    for number, by_samples in errors.items()
-  ]
-  columns = [
-    f"error, %, M = {num_samples}" for num_samples in next(iter(errors.values()))
-  ]
-  theirs = ["Mnih et al., %"] if mnih else []
-  return markdown(["glimpses N", "n", *columns, *theirs], rows)
 
 
 def calibration(results: Results) -> str:
@@ -477,20 +272,6 @@ def stopping_rules(results: Results) -> str:
   return markdown(head, rows)
 
 
-def baselines(results: Results) -> str:
-  """Error in % of networks that see the whole image: one row for each."""
-  rows = [
-    [
-      model["name"].replace("_", " "),
-      f"{model['num_parameters']:,}",
-      str(len(model["runs"])),
-      spread(100 * (1 - values_of(model["runs"], "accuracy")), 2, whole=True),
-    ]
-    for model in results["models"]
-  ]
-  return markdown(["network", "parameters", "n", "error, %"], rows)
-
-
 def not_finite(results: Results) -> str:
   """A line for each run with beliefs that are not finite; empty if there is none."""
   lines = []
@@ -511,20 +292,20 @@ def not_finite(results: Results) -> str:
 
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
-  "convergence": convergence,
+  "convergence": study_tables.convergence,
   "generalization": generalization,
-  "published_and_ours": published_and_ours,
+  "published_and_ours": against_published.published_and_ours,
   "dynamic": dynamic,
-  "stability": stability,
-  "ablation": ablation,
-  "departures": departures,
-  "same_glimpses": same_glimpses,
+  "stability": study_tables.stability,
+  "ablation": study_tables.ablation,
+  "departures": study_tables.departures,
+  "same_glimpses": study_tables.same_glimpses,
   "calibration": calibration,
   "error_rates": error_rates,
   "records": records,
   "classes": classes,
   "objectives": objectives,
   "stopping_rules": stopping_rules,
-  "baselines": baselines,
+  "baselines": study_tables.baselines,
 }
 """The tables by name."""
