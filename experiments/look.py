@@ -88,7 +88,10 @@ def main(names: Sequence[str]) -> None:
   if options.label_from_folder:
     _check_labels(found_files, model)
   images, preparation = shown.read(found_files, model, as_is=options.as_is)
-  folder = files.make_folder(pathlib.Path(options.output))
+  folder, figure_names = pathlib.Path(options.output), _unique_names(found_files)
+  if options.figures:
+    _check_output(folder, figure_names, found_files)
+  files.make_folder(folder)
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {preparation}", flush=True)
   _warn_of_sizes(images, model)
   found: list[Look] = []
@@ -99,11 +102,15 @@ def main(names: Sequence[str]) -> None:
   if options.label_from_folder:
     right = np.mean([looks.class_of(each, model) == each.label for each in found])
     print(f"accuracy {right:.4f} ({len(found)} images)")
-  _write(folder, found, model, source)
+  _write(folder, found, figure_names, model, source)
 
 
 def _write(
-  folder: pathlib.Path, found: Sequence[Look], model: ramjax.Predictor, source: str
+  folder: pathlib.Path,
+  found: Sequence[Look],
+  figure_names: Sequence[str],
+  model: ramjax.Predictor,
+  source: str,
 ) -> None:
   """Writes the answers as JSON, scanpaths, page and figures; says where."""
   # Matplotlib takes a second to import, and the answers are printed before.
@@ -123,7 +130,7 @@ def _write(
     print(f"look.html shows the first {_MOST_ON_PAGE} of {len(found)} images")
   print(f"written to {folder / 'look.html'}, look.json and scanpaths", flush=True)
   if options.figures:
-    for name, look in zip(_unique_names(found), found, strict=True):
+    for name, look in zip(figure_names, found, strict=True):
       drawn = look_figure.look_figure(look, model)
       figures.save(drawn, folder / f"{name}.png", "png")
       look_figure.write_animation(look, model, folder / f"{name}.gif")
@@ -249,15 +256,29 @@ def _has_decided(probs: Any, error: Any, beta: float | None) -> bool:
   return beta is not None and bool(ramjax.is_decided(probs, error, beta=beta))
 
 
-def _unique_names(found: Sequence[Look]) -> list[str]:
+def _check_output(
+  folder: pathlib.Path, names: Sequence[str], images: Sequence[pathlib.Path]
+) -> None:
+  """Raises a `UsageError` if figures of these names would take the place of an image."""
+  written = {
+    folder / f"{name}{ending}" for name in names for ending in (".png", ".gif")
+  }
+  taken = {path.resolve() for path in written}
+  for image in images:
+    if image.resolve() in taken:
+      raise UsageError(
+        f"output {folder} would overwrite {image}; give another --output"
+      )
+
+
+def _unique_names(images: Sequence[pathlib.Path]) -> list[str]:
   """A name for the figures of each image: that of its file, numbered if it is not alone."""
-  stems = collections.Counter(pathlib.Path(look.file).stem for look in found)
+  stems = collections.Counter(image.stem for image in images)
   names: dict[str, None] = {}
-  for look in found:
-    stem = pathlib.Path(look.file).stem
-    numbered = (f"{stem}_{number}" for number in itertools.count(1))
+  for image in images:
+    numbered = (f"{image.stem}_{number}" for number in itertools.count(1))
     free = (name for name in numbered if name not in names and name not in stems)
-    names[stem if stems[stem] == 1 else next(free)] = None
+    names[image.stem if stems[image.stem] == 1 else next(free)] = None
   return list(names)
 
 

@@ -23,7 +23,7 @@ from absl import flags as absl_flags
 import ramjax
 from experiments.cli import app, devices, files, flags, help_text
 from experiments.cli.errors import UsageError
-from experiments.reporting import model_card
+from experiments.reporting import groups, model_card
 from experiments.runs import trained
 from experiments.runs.provenance import provenance
 from experiments.studies import scores
@@ -59,6 +59,11 @@ def main() -> None:
   devices.set_up_jax()
   folder = files.make_folder(pathlib.Path(options.output))
   runs = trained.open_own(trained.workdirs(), options.data_dir)
+  if len(alike := groups.group_runs([run.describe() for run in runs])) > 1:
+    labels = "; ".join(group.label for group in alike)
+    raise UsageError(
+      f"workdir must name runs that differ in nothing but the seed, not {labels}"
+    )
   validated = [_error(run, "validation") for run in runs]
   for run, error in zip(runs, validated, strict=True):
     print(f"{run.workdir.path}: validation error {error:.2f} %", flush=True)

@@ -44,6 +44,8 @@ _TABLE = re.compile(
   re.DOTALL,
 )
 
+_START = re.compile(r"^<!--\s*table\b.*$", re.MULTILINE)
+
 
 def define_flags() -> None:
   """Defines the flags of the script."""
@@ -93,8 +95,17 @@ def with_tables(document: str) -> str:
   """A document with all marked tables updated from the results.
 
   Raises:
-    RunError: if a table is unknown or a file cannot be read.
+    RunError: if a mark is of another form or has no end, a table is unknown, or a file cannot
+      be read or is of another table.
   """
+  whole = [mark for mark in _TABLE.finditer(document) if not _START.search(mark[0], 1)]
+  sound = {mark.start() for mark in whole}
+  for start in _START.finditer(document):
+    if start.start() not in sound:
+      raise errors.RunError(
+        f"{start[0]} has no end mark, or is not of the form"
+        " <!-- table: NAME of FILE + FILE -->"
+      )
 
   def update(mark: re.Match[str]) -> str:
     name = mark["name"]
@@ -103,7 +114,12 @@ def with_tables(document: str) -> str:
         f"table {name} is unknown; the tables are {', '.join(tables.TABLES)}"
       )
     results = _merge_runs(mark["files"].split(" + "))
-    return f"{mark[1]}\n{tables.TABLES[name](results)}\n\n{mark[4]}"
+    try:
+      return f"{mark[1]}\n{tables.TABLES[name](results)}\n\n{mark[4]}"
+    except (KeyError, TypeError, IndexError) as error:
+      raise errors.RunError(
+        f"table {name} cannot be made of {mark['files']} ({error!r} in it)"
+      ) from error
 
   return _TABLE.sub(update, document)
 

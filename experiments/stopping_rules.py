@@ -9,6 +9,7 @@ stopping_rules.json and .png into the first folder, or where --output says.
 from __future__ import annotations
 
 from absl import flags as absl_flags
+from absl import logging
 
 from experiments.cli import app, devices, flags
 from experiments.reporting import plots, tables
@@ -37,7 +38,15 @@ def main() -> None:
   target = output.evaluation_target("stopping_rules")
   look = EvaluationConfig(num_glimpses=options.max_glimpses)
   entries = []
-  for run in trained.open_runs():
+  runs = trained.open_runs()
+  flags.check_at_least(
+    max(run.config.train.num_glimpses for run in runs), "max_glimpses"
+  )
+  if options.split != "test":
+    logging.warning(
+      "'largest p, calibrated' is judged on images to which its temperature is fitted"
+    )
+  for run in runs:
     described = run.describe()
     print(f"{described['workdir']}: {described['dataset']}", flush=True)
     validated = scores.predict(run, look, split="validation", seed=options.seed)

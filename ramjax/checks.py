@@ -6,6 +6,7 @@ only where these are known then, too.
 
 from __future__ import annotations
 
+import operator
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ramjax.config import ConfigError
 
 TIME_FIRST = "time is axis 0 and the batch axis 1, see jnp.swapaxes"
 
@@ -65,24 +68,46 @@ def check_type(kind: type, *, hint: str = "", **arrays: jax.Array) -> None:
       )
 
 
-def check_distribution(name: str, values: Any) -> None:
+def check_count(**numbers: Any) -> None:
+  """Checks that numbers are integers of at least 1.
+
+  Args:
+    **numbers: the numbers, by the names of their arguments.
+
+  Raises:
+    ConfigError: if one is not.
+  """
+  for name, value in numbers.items():
+    try:
+      count = operator.index(value)
+    except TypeError as error:
+      raise ConfigError(f"{name} must be an integer, not {value!r}") from error
+    if count < 1:
+      raise ConfigError(f"{name} must be at least 1, not {value}")
+
+
+def check_distribution(name: str, values: Any, *, hint: str = "") -> None:
   """Checks that values, if they are known, are probabilities that sum to one.
 
   Args:
     name: the argument.
-    values: probabilities [..., K].
+    values: probabilities [..., K]; those with a NaN are not checked.
+    hint: what to do otherwise.
 
   Raises:
     AssertionError: if they are not.
   """
   if isinstance(values, jax.core.Tracer):
     return
-  values = np.asarray(values, np.float64)
-  total = values.sum(axis=-1)
-  if not (values >= 0).all() or (np.abs(total - 1.0) > 1e-3).any():
+  known = np.asarray(values)
+  is_float = jnp.issubdtype(known.dtype, jnp.floating)
+  rounding = 4 * float(jnp.finfo(known.dtype).eps) if is_float else 0.0
+  total = known.astype(np.float64).sum(axis=-1)
+  wrong = (np.abs(total - 1.0) > max(1e-3, rounding)) | (known < 0).any(axis=-1)
+  if wrong.any():
     raise AssertionError(
-      f"{name} must be probabilities that sum to 1, not to {np.ravel(total)[0]:g};"
-      f" divide it by its sum"
+      f"{name} must be probabilities that sum to 1, not to {total[wrong][0]:g};"
+      f" {hint or 'divide it by its sum'}"
     )
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ramjax import stopping
-from ramjax.checks import check_shape
+from ramjax.checks import check_count, check_shape
 from ramjax.config import ConfigError, ModelConfig
 from ramjax.data.batches import take_images
 from ramjax.model import Model, PyTree
@@ -96,16 +96,17 @@ def look_until_decided(
     The decisions.
 
   Raises:
-    ConfigError: if `max_glimpses` or `location_policy` is out of range, or not one of
-      `beta` and `rule` is given.
-    AssertionError: if an array has another rank, shape or type.
+    ConfigError: if `max_glimpses` or `location_policy` is out of range, there are no
+      images, or not one of `beta` and `rule` is given.
+    AssertionError: if an array, or what `rule` returns, has another rank, shape or type.
   """
-  if max_glimpses < 1:
-    raise ConfigError(f"max_glimpses must be at least 1, not {max_glimpses}")
+  check_count(max_glimpses=max_glimpses)
   if (beta is None) == (rule is None):
     raise ConfigError("give either beta, of the paper's stopping rule, or rule")
   model = as_model(model)
   batch = images.shape[0]
+  if isinstance(batch, int) and batch == 0:
+    raise ConfigError("images must be at least one")
   first_location, policy_key = begin(
     key, images, model=model, location_policy=location_policy
   )
@@ -122,8 +123,12 @@ def look_until_decided(
     if rule is None:
       assert beta is not None
       return stopping.is_decided(probs, predicted_error, beta=beta)
-    decided = rule(probs, predicted_error)
-    check_shape(probs.shape[:-1], decided=decided)
+    decided = jnp.asarray(rule(probs, predicted_error))
+    check_shape(probs.shape[:-1], hint="rule is for all images", decided=decided)
+    if decided.dtype != jnp.bool_:
+      raise AssertionError(
+        f"rule must return Booleans, such as p.max(-1) > 0.9, not {decided.dtype}"
+      )
     return decided
 
   def look(

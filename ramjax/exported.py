@@ -6,6 +6,7 @@ constants in it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -19,6 +20,8 @@ from ramjax import dynamic
 from ramjax.config import ConfigError
 from ramjax.predictor import Predictor, answer, as_seen, confidence
 from ramjax.ram import as_model
+
+_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 Program = Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
 """From images [b, H, W, C] and a seed [] to what `export` lists."""
@@ -53,14 +56,14 @@ def export(
     platforms: where the program runs: `cpu`, `cuda`, `rocm`, `tpu`.
 
   Returns:
-    The program. It takes images [b, H, W, C] of any number b, uint8, and a seed [],
+    The program. It takes images [b, H, W, C] of any number b from 1 on, uint8, and a seed [],
     uint32, and returns a dictionary, see `Answer`: `label` [b] (int32), `probs` [b, K],
     `predicted_error` [b, K], `confidence` [b], `num_glimpses` [b] (int32), and
     `location_t` [T, b, 2], which with `beta` is NaN after the last glimpse taken.
 
   Raises:
-    ConfigError: if images are smaller than a patch, a number is out of range, or the
-      model is one of your own whose sensor needs images of a fixed size.
+    ConfigError: if images are smaller than a patch, a number or a platform is not one of
+      those allowed, or the model is one of your own whose sensor needs images of a fixed size.
 
   >>> import numpy as np
   >>> import ramjax
@@ -73,6 +76,12 @@ def export(
     predictor, num_glimpses=num_glimpses, beta=beta, ends_early=ends_early
   )
   height, width = _image_size(predictor, image_size)
+  platforms = list(platforms) if not isinstance(platforms, str) else [platforms]
+  unknown = [each for each in platforms if each not in _PLATFORMS]
+  if unknown or not platforms:
+    raise ConfigError(
+      f"platforms must be some of {', '.join(_PLATFORMS)}, not {', '.join(unknown)}"
+    )
   least, channels = predictor.config.model.patch_size, predictor.info.image_shape[-1]
   symbolic = [f"{side} >= {least}" for side in (height, width) if side in ("H", "W")]
   shape = symbolic_shape(f"b, {height}, {width}, {channels}", constraints=symbolic)
@@ -162,11 +171,17 @@ def _image_size(
   """Height and width of the images, or their names if they may be any.
 
   Raises:
-    ConfigError: if images are smaller than a patch.
+    ConfigError: if they are no numbers, or images are smaller than a patch.
   """
   if asked == "any":
     return "H", "W"
-  height, width = asked or predictor.config.model.image_shape[:2]
+  try:
+    sides = predictor.config.model.image_shape[:2] if asked is None else asked
+    height, width = map(operator.index, sides)
+  except (TypeError, ValueError) as error:
+    raise ConfigError(
+      f"image_size must be (height, width) or any, not {asked!r}"
+    ) from error
   least = predictor.config.model.patch_size
   if min(height, width) < least:
     raise ConfigError(

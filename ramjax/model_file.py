@@ -108,7 +108,14 @@ def read(path: pathlib.Path) -> ModelFile:
     return ModelFile(config, params, info, temperature_t, parts["facts"])
   except FileNotFoundError as error:
     raise RunError(f"{path} does not exist") from error
-  except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+  ) as error:
     reason = fields.one_line(error)
     raise RunError(f"{path} cannot be read as a model ({reason})") from error
 

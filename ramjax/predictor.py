@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from ramjax import calibration, model_file, run_folder, stopping
+from ramjax.checks import check_count
 from ramjax.config import Config, ConfigError
 from ramjax.data import DatasetInfo
 from ramjax.data.transforms import normalize, standardize
@@ -24,6 +25,8 @@ from ramjax.rollouts import rollout
 
 _MODELS = resources.files("ramjax") / "models"
 """The trained models of the package."""
+
+_STORED = ("float16", "bfloat16", "float32", "float64")
 
 _MOST_GLIMPSES = 50
 """So many glimpses a model takes at most when it stops by itself, unless asked."""
@@ -130,7 +133,7 @@ class Predictor:
       ConfigError: if the images do not fit the model, or a number is out of range.
     """
     num_glimpses = self.number_of_glimpses(num_glimpses, beta=beta)
-    _check_at_least_1(num_samples=num_samples)
+    check_count(num_samples=num_samples)
     shown, single = self.prepare(images)
     found = answer(
       _key(key),
@@ -176,7 +179,7 @@ class Predictor:
     """
     if num_glimpses is None:
       num_glimpses = self.config.train.num_glimpses
-    _check_at_least_1(num_glimpses=num_glimpses, num_samples=num_samples)
+    check_count(num_glimpses=num_glimpses, num_samples=num_samples)
     shown, single = self.prepare(images)
     found = _scanpaths(
       _key(key),
@@ -193,10 +196,12 @@ class Predictor:
 
     Args:
       path: the file; its name ends in `.safetensors`.
-      dtype: type of the stored parameters; float16 halves the file.
+      dtype: type of the stored parameters: float16, bfloat16, float32, float64. float16
+        halves the file.
 
     Raises:
-      ConfigError: if the name ends otherwise, or a parameter is too large for the type.
+      ConfigError: if the name ends otherwise, the type is not one of float, or a parameter
+        is too large for it.
       OSError: if the file cannot be written.
     """
     path = pathlib.Path(path)
@@ -205,7 +210,9 @@ class Predictor:
     content = model_file.ModelFile(
       self.config, self.params, self.info, self.temperature_t, self.facts
     )
-    model_file.write(path, content, dtype=np.dtype(dtype))
+    if (kind := np.dtype(dtype)).name not in _STORED:
+      raise ConfigError(f"dtype must be one of {', '.join(_STORED)}, not {kind.name}")
+    model_file.write(path, content, dtype=kind)
 
   def number_of_glimpses(self, asked: int | None, *, beta: float | None) -> int:
     """How many glimpses are taken, with `beta` at most; None is the default.
@@ -216,9 +223,13 @@ class Predictor:
     if asked is None:
       given = self.config.train.num_glimpses
       asked = given if beta is None else max(given, _MOST_GLIMPSES)
-    _check_at_least_1(num_glimpses=asked)
-    if beta is not None and not 0 <= beta < float("inf"):
-      raise ConfigError(f"beta must be finite and at least 0, not {beta}")
+    check_count(num_glimpses=asked)
+    try:
+      sound = beta is None or 0 <= float(beta) < float("inf")
+    except (TypeError, ValueError):
+      sound = False
+    if not sound:
+      raise ConfigError(f"beta must be finite and at least 0, not {beta!r}")
     return asked
 
   def prepare(self, images: Any) -> tuple[jax.Array, bool]:
@@ -233,7 +244,7 @@ class Predictor:
     Raises:
       ConfigError: if they do not fit the model.
     """
-    pixels = np.asarray(images)
+    pixels = _as_pixels(images)
     channels = self.info.image_shape[-1]
     has_channels = pixels.ndim == 3 and pixels.shape[-1] in {*_CHANNELS, channels}
     if pixels.ndim == 2 or (pixels.ndim == 3 and not has_channels):
@@ -253,13 +264,6 @@ class Predictor:
         f"images of {pixels.shape[1]} x {pixels.shape[2]} pixels are smaller than a"
         f" patch of the model, {least} x {least}; enlarge them"
       )
-    if pixels.dtype != np.uint8:
-      if not np.issubdtype(pixels.dtype, np.floating):
-        raise ConfigError(f"images must be uint8 or float, not {pixels.dtype}")
-      if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise ConfigError(
-          "images of float must be from 0 to 1; divide them by their largest value"
-        )
     mean, std = self.info.mean, self.info.std
     if pixels.dtype == np.uint8:
       return as_seen(pixels, mean=mean, std=std), single
@@ -284,11 +288,18 @@ def load(path: str | pathlib.Path, *, best: bool = False) -> Predictor:
 
   Raises:
     RunError: if it is neither, or an earlier version wrote it, which recorded too little.
+    ConfigError: if `best` is asked of a file.
     CheckpointError: if a run has no checkpoint, or that cannot be read.
   """
   path = pathlib.Path(path)
   if path.suffix == model_file.SUFFIX and not path.is_dir():
+    if best:
+      raise ConfigError(f"best is for the folder of a run; {path.name} has one state")
     return Predictor(**model_file.read(path)._asdict())
+  if path.is_file():
+    raise run_folder.RunError(
+      f"{path} is no model: the names of their files end in {model_file.SUFFIX}"
+    )
   config = run_folder.read_config(path)
   info = run_folder.read_info(path)
   if info is None:
@@ -340,18 +351,57 @@ def pretrained(name: str) -> Predictor:
     return load(folder / f"{name}{model_file.SUFFIX}")
 
 
+def _as_pixels(images: Any) -> np.ndarray:
+  """Images as an array of uint8, or of floats from 0 to 1.
+
+  Raises:
+    ConfigError: if they are neither.
+  """
+  try:
+    pixels = np.asarray(images)
+  except ValueError as error:
+    raise ConfigError(
+      "images must be of one size; look at those of other sizes apart"
+    ) from error
+  is_float = jnp.issubdtype(pixels.dtype, jnp.floating)
+  if pixels.dtype != np.uint8 and not is_float:
+    what = pixels.dtype if pixels.dtype.kind in "biuc" else type(images).__name__
+    raise ConfigError(
+      f"images must be uint8 from 0 to 255 or float from 0 to 1, not {what}"
+    )
+  if not pixels.size:
+    return pixels
+  low, high = float(pixels.min()), float(pixels.max())
+  if is_float and not (np.isfinite(low) and np.isfinite(high)):
+    raise ConfigError("images have pixels that are not finite")
+  if is_float and not 0 <= low <= high <= 1:
+    remedy = (
+      "shift and scale them" if low < 0 else "divide them by what stands for white"
+    )
+    raise ConfigError(
+      f"images of float must be from 0 to 1, not from {low:g} to {high:g}; {remedy}"
+    )
+  if not is_float and high == 1:
+    logging.warning("no pixel exceeds 1, but white is 255 in images of uint8")
+  return pixels
+
+
 as_seen = jax.jit(normalize, static_argnames=("mean", "std"))
 """Images of bytes as the model sees them, see `ramjax.data.normalize`."""
 
 
 def _key(key: jax.Array | None) -> jax.Array:
-  return jax.random.key(0) if key is None else key
+  """The key, or key 0.
 
-
-def _check_at_least_1(**numbers: int) -> None:
-  for name, value in numbers.items():
-    if value < 1:
-      raise ConfigError(f"{name} must be at least 1, not {value}")
+  Raises:
+    ConfigError: if it is not a typed one.
+  """
+  if key is None:
+    return jax.random.key(0)
+  dtype = getattr(key, "dtype", None)
+  if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    raise ConfigError("key must be a typed PRNG key, such as jax.random.key(0)")
+  return key
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_glimpses", "num_samples"))

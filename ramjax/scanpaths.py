@@ -10,7 +10,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ramjax.checks import TIME_FIRST, check_positive, check_shape, check_type
+from ramjax.checks import (
+  TIME_FIRST,
+  check_distribution,
+  check_positive,
+  check_shape,
+  check_type,
+)
 from ramjax.glimpse import in_pixels
 
 
@@ -48,7 +54,8 @@ def fixation_density(
     counts.
 
   Raises:
-    AssertionError: if an array has the wrong shape or dtype, or `std` is not positive.
+    AssertionError: if an array has the wrong shape or dtype, `std` is not positive, or a
+      weight is negative.
 
   >>> import jax.numpy as jnp
   >>> places = jnp.array([[-0.75, -0.5], [0.75, -0.5]])  # left and right in the upper row
@@ -62,7 +69,10 @@ def fixation_density(
   if weight is None:
     weight = jnp.ones(location.shape[:-1], jnp.bool_)
   check_shape(location.shape[:-1], weight=weight)
+  check_positive("weight", weight, or_zero=True)
 
+  # What does not count may be NaN, as glimpses that were not taken.
+  location = jnp.where(weight.astype(jnp.bool_)[..., None], location, 0.0)
   x, y = in_pixels(jnp.clip(location, -1.0, 1.0), image_size=image_size)
   height, width = image_size
   rows, columns = _masses(y, height, std), _masses(x, width, std)
@@ -81,12 +91,16 @@ def entropy(probs: jax.Array) -> jax.Array:
     Entropies [...], from 0 (certain) to log2 K (all classes alike); NaN if a probability
     is NaN. The gradient is finite, also at 0.
 
+  Raises:
+    AssertionError: if they are no probabilities.
+
   >>> import jax.numpy as jnp
   >>> entropy(jnp.array([[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])).tolist()
   [1.0, 0.0]
   """
   check_type(float, probs=probs)
   check_shape((..., None), probs=probs)
+  check_distribution("probs", probs, hint="of logits take jax.nn.softmax")
   log_probs = jnp.log2(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
   return jnp.sum(probs * -log_probs, axis=-1)
 

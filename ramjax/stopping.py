@@ -10,7 +10,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ramjax.checks import TIME_FIRST, check_shape, check_type
+from ramjax.checks import (
+  TIME_FIRST,
+  check_count,
+  check_positive,
+  check_shape,
+  check_type,
+)
 
 StoppingRule = Callable[[jax.Array, jax.Array], jax.Array]
 """From softmax outputs p [..., K] and self-uncertainties u [..., K] to Booleans [...]:
@@ -41,6 +47,7 @@ def is_decided(
   """
   check_type(float, probs=probs, predicted_error=predicted_error)
   check_shape(probs.shape, predicted_error=predicted_error)
+  check_positive("beta", beta, or_zero=True)
   best = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=jnp.bool_)
   # All but the last two lines is independent of beta, and XLA computes it only once for
   # all of several rates.
@@ -130,6 +137,7 @@ def is_decided_as_released(
   """
   check_type(float, probs=probs, predicted_error=predicted_error)
   check_shape(probs.shape, predicted_error=predicted_error)
+  check_positive("beta", beta, or_zero=True)
   bound = beta * predicted_error
   best = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1], dtype=jnp.bool_)
   upper = jnp.where(best, -jnp.inf, probs + bound)
@@ -164,6 +172,7 @@ def stopping_time_as_released(
     Numbers of glimpses [M, I], int32 in 1…T.
   """
   check_shape((None,) * 4, hint="[T, M, I, K]", probs_t=probs_t)
+  check_count(batch_size=batch_size)
   decided_t = is_decided_as_released(probs_t, predicted_error_t, beta=beta)
   num_glimpses, num_samples, num_images = decided_t.shape
   missing = -num_images % batch_size

@@ -177,6 +177,7 @@ SCRIPTS = {
     ([], "name must be small letters, digits and _, such as mnist, not None", 2),
     (["--name=My model"], "not 'My model'", 2),
     (["--name=x"], "--workdir must name a trained run", 2),
+    (["--name=x", "--workdir=x,"], "--workdir has an empty name; remove a comma", 2),
   ],
   "baselines": [
     (["--models=transformer"], "models must be some of fully_connected", 2)

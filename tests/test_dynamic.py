@@ -176,3 +176,28 @@ def test_only_glimpses_that_are_needed_are_taken(params, monkeypatch):
 def test_bad_options_are_named(params, options, message):
   with pytest.raises(ConfigError, match=message):
     decide(KEY, params, make_images(2), **options)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"beta": -1.0}, "beta must be at least 0, not -1.0"),
+    ({"beta": float("nan")}, "beta must be at least 0, not nan"),
+    (
+      {"beta": None, "rule": lambda p, u: (p.max(-1) > 0.2).astype(int)},
+      "rule must return Booleans, such as p.max",
+    ),
+    ({"beta": None, "rule": lambda p, u: True}, r"decided must have the shape \[2\]"),
+    ({"beta": None, "rule": lambda p, u: p.max(-1)}, "Booleans.*not float32"),
+  ],
+)
+def test_bad_rules_are_named(params, options, message):
+  with pytest.raises(AssertionError, match=message):
+    ramjax.look_until_decided(
+      KEY, params, make_images(2), model=CONFIG, max_glimpses=3, **options
+    )
+
+
+def test_no_images_are_named(params):
+  with pytest.raises(ConfigError, match="images must be at least one"):
+    decide(KEY, params, make_images(2)[:0])

@@ -332,11 +332,18 @@ def test_a_run_is_published_and_read_again(trained, tmp_path):
   worse = tmp_path / "untrained"
   shutil.copytree(workdir, worse)
   config = run_folder.read_config(worse)
+  _, step = run_folder.restore(workdir, config)
   optimizer = ramjax.make_optimizer(config.train, steps_per_epoch=1)
   state = ramjax.init_train_state(jax.random.key(1), config=config, optimizer=optimizer)
   shutil.rmtree(worse / "checkpoints")
   with Checkpoints(worse / "checkpoints") as checkpoints:
-    checkpoints.save(state)
+    checkpoints.save(state._replace(step=np.int32(step)))
+  mixed = forked.run("publish", f"--workdir={worse},{workdir}", "--name=mine")
+  assert mixed.returncode == 2
+  assert "runs that differ in nothing but the seed" in mixed.stderr  # nor have one seed
+  content = json.loads((worse / "config.json").read_text())
+  content["config"]["train"]["seed"] = 7
+  (worse / "config.json").write_text(json.dumps(content))
   printed = run(
     *("publish", f"--workdir={worse},{workdir}", "--name=mine", f"--output={tmp_path}")
   )

@@ -120,6 +120,7 @@ def test_a_program_for_images_of_another_fixed_size_runs_on_two_platforms(predic
   program = ramjax.export(predictor, image_size=(20, 9))
   assert str(program.in_avals[0]) == "uint8[b,20,9,2]"
   assert program.platforms == ("cpu", "cuda")
+  assert ramjax.export(predictor, num_glimpses=1, platforms="cpu").platforms == ("cpu",)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,17 @@ def test_a_program_for_images_of_another_fixed_size_runs_on_two_platforms(predic
   [
     ({"num_glimpses": 0}, "num_glimpses must be at least 1, not 0"),
     ({"beta": -1.0}, "beta must be finite and at least 0"),
+    ({"num_glimpses": 2.5}, "num_glimpses must be an integer, not 2.5"),
     ({"image_size": (3, 9)}, "image_size must be at least 4x4, a patch of the model"),
+    (
+      {"image_size": "28x28"},
+      r"image_size must be \(height, width\) or any, not '28x28'",
+    ),
+    ({"image_size": (28, 28, 1)}, r"image_size must be \(height, width\) or any"),
+    (
+      {"platforms": ("gpu",)},
+      "platforms must be some of cpu, cuda, rocm, tpu, not gpu",
+    ),
   ],
 )
 def test_what_cannot_be_exported_is_refused(predictor, options, message):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -255,9 +256,24 @@ def test_beliefs_that_are_not_finite_are_drawn(tmp_path):
 
 def test_figures_of_different_images_have_different_names():
   files = ("scan.001.png", "scan.002.png", "x/a.png", "y/a.png", "a_2.png")
-  found = [looks.Look(file, None, None) for file in files]
   names = ["scan.001", "scan.002", "a_1", "a_3", "a_2"]
-  assert look_script._unique_names(found) == names
+  assert look_script._unique_names(list(map(pathlib.Path, files))) == names
+
+
+@pytest.mark.parametrize("output", ["photos", "photos/../photos"])
+def test_an_image_is_never_overwritten(tmp_path, output):
+  folder = tmp_path / "photos"
+  folder.mkdir()
+  image = folder / "one.png"
+  Image.new("L", (28, 28), 200).save(image)
+  before = image.read_bytes()
+  ended = forked.run(
+    "look", str(folder), "--model=mnist", f"--output={tmp_path / output}"
+  )
+  assert ended.returncode == 2
+  assert "one.png; give another --output" in ended.stderr
+  assert image.read_bytes() == before
+  assert [path.name for path in folder.iterdir()] == ["one.png"]
 
 
 def test_grey_and_colour_are_converted(tmp_path):

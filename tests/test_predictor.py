@@ -125,17 +125,56 @@ def test_confidence_is_calibrated(predictor, dataset):
     (np.zeros((2, 28, 28, 3), np.uint8), {}, r"not \[2, 28, 28, 3\]; convert"),
     (np.zeros(28, np.uint8), {}, r"not \[28\]"),
     (np.zeros((3, 28), np.uint8), {}, "3 x 28 pixels are smaller than a patch"),
-    (np.zeros((28, 28), np.int32), {}, "must be uint8 or float, not int32"),
-    (np.full((28, 28), 255.0), {}, "must be from 0 to 1"),
-    (np.full((28, 28), np.nan), {}, "must be from 0 to 1"),
+    (np.zeros((28, 28), np.int32), {}, "or float from 0 to 1, not int32"),
+    (np.zeros((28, 28), bool), {}, "or float from 0 to 1, not bool"),
+    ("digit.png", {}, "or float from 0 to 1, not str"),
+    (None, {}, "or float from 0 to 1, not NoneType"),
+    ([np.zeros((28, 28)), np.zeros((9, 9))], {}, "images must be of one size"),
+    (np.full((28, 28), 255.0), {}, "not from 255 to 255; divide them"),
+    (np.full((28, 28), -1.0), {}, "not from -1 to -1; shift and scale them"),
+    (np.full((28, 28), np.nan), {}, "images have pixels that are not finite"),
     (np.zeros((28, 28), np.uint8), {"num_glimpses": 0}, "num_glimpses must be at"),
     (np.zeros((28, 28), np.uint8), {"num_samples": 0}, "num_samples must be at"),
+    (np.zeros((28, 28), np.uint8), {"num_samples": 1.5}, "must be an integer, not 1.5"),
+    (np.zeros((28, 28), np.uint8), {"num_glimpses": 2.5}, "must be an integer"),
     (np.zeros((28, 28), np.uint8), {"beta": -1.0}, "beta must be finite and at"),
+    (np.zeros((28, 28), np.uint8), {"beta": "0.2"}, "beta must be finite and at"),
+    (np.zeros((28, 28), np.uint8), {"key": 3}, "key must be a typed PRNG key"),
+    (
+      np.zeros((28, 28), np.uint8),
+      {"key": jax.random.PRNGKey(3)},
+      r"key must be a typed PRNG key, such as jax\.random\.key\(0\)",
+    ),
   ],
 )
 def test_what_it_cannot_look_at_is_refused(predictor, images, options, message):
   with pytest.raises(ConfigError, match=message):
     predictor(images, **options)
+
+
+def test_images_of_bytes_that_look_like_shares_are_told(predictor, caplog):
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    predictor(np.eye(28, dtype=np.uint8))
+  assert "no pixel exceeds 1, but white is 255" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [np.int32, bool, np.complex64, jnp.float8_e4m3fn])
+def test_parameters_are_stored_as_floats_alone(predictor, tmp_path, dtype):
+  path = tmp_path / "mine.safetensors"
+  predictor.save(path, dtype=jnp.bfloat16)
+  before = path.read_bytes()
+  with pytest.raises(ConfigError, match="dtype must be one of float16, bfloat16"):
+    predictor.save(path, dtype=dtype)
+  assert path.read_bytes() == before
+  assert ramjax.load(path).config == predictor.config
+  with pytest.raises(ConfigError, match=r"mine\.safetensors has one state"):
+    ramjax.load(path, best=True)
+
+
+def test_files_that_are_no_models_are_told(tmp_path):
+  (tmp_path / "model.py").touch()
+  with pytest.raises(ramjax.RunError, match=r"model\.py is no model: the names of"):
+    ramjax.load(tmp_path / "model.py")
 
 
 def test_runs_of_earlier_versions_say_what_they_lack(folder, dataset, tmp_path, caplog):

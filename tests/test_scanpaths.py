@@ -102,6 +102,16 @@ def test_weights_choose_and_repeat_fixations():
   assert jnp.isnan(density(locations[:0])).all()
 
 
+def test_glimpses_that_were_not_taken_do_not_count():
+  """An exported program says NaN for them."""
+  location = jnp.array([[0.0, 0.0], [0.5, 0.5], [jnp.nan, jnp.nan]])
+  options = {"image_size": SIZE, "std": 1.0}
+  taken = ~jnp.isnan(location[:, 0])
+  found = ramjax.fixation_density(location, weight=taken, **options)
+  expected = ramjax.fixation_density(location[:2], **options)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_density_has_the_gradient_of_its_numbers():
   """In the place, the deviation and the weight, of a sum that weighs pixels at random."""
   template = jnp.asarray(np.random.RandomState(2).normal(size=SIZE), jnp.float32)
@@ -187,6 +197,17 @@ def test_a_belief_that_is_not_a_number_stays_none():
     ),
     (lambda: ramjax.entropy(jnp.ones(2, jnp.int32)), "probs must be float"),
     (lambda: ramjax.information_gain(jnp.ones(3)), "probs_t must have the shape"),
+    (
+      lambda: ramjax.information_gain(jnp.log(jnp.full((2, 4), 0.25))),
+      "probs must be probabilities.*of logits take jax.nn.softmax",
+    ),
+    (lambda: ramjax.entropy(jnp.array([3.0, 1.0])), "sum to 1, not to 4"),
+    (
+      lambda: ramjax.fixation_density(
+        jnp.zeros((2, 2)), image_size=SIZE, std=1.0, weight=jnp.array([1.0, -0.5])
+      ),
+      "weight must be at least 0",
+    ),
   ],
 )
 def test_what_does_not_fit_is_named(call, message):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ramjax
 from ramjax import (
   at_stop,
   is_decided,
@@ -143,3 +144,12 @@ def test_released_condition_subtracts_from_the_rival():
   assert is_decided_as_released(probs, error, beta=1.0)
   assert not is_decided(probs, error, beta=1.0)
   assert is_decided_as_released(jnp.full(2, 0.5), jnp.zeros(2), beta=0.0)
+
+
+def test_what_makes_no_sense_is_named():
+  probs_t, error_t = jnp.full((3, 2, 4, 5), 0.2), jnp.zeros((3, 2, 4, 5))
+  for rule in (ramjax.stopping_time, ramjax.stopping_time_as_released):
+    with pytest.raises(AssertionError, match="beta must be at least 0, not -1"):
+      rule(probs_t, error_t, beta=-1.0)
+  with pytest.raises(ramjax.ConfigError, match="batch_size must be at least 1, not 0"):
+    ramjax.stopping_time_as_released(probs_t, error_t, beta=0.1, batch_size=0)

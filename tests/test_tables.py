@@ -414,6 +414,9 @@ def test_of_many_classes_the_worst_are_shown():
     ("generalization of y.json", "y.json cannot be read"),
     ("error_rates of y.json + z.json", "y.json cannot be read"),
     ("error_rates of no_runs.json + no_runs.json", "no_runs.json has no runs"),
+    ("dynamic of no_runs.json", "table dynamic cannot be made of no_runs.json"),
+    ("dynamic of no-runs.json", "has no end mark, or is not of the form"),
+    ("dynamic of a.json+b.json", "has no end mark, or is not of the form"),
   ],
 )
 def test_invalid_mark_gives_one_line(tmp_path, monkeypatch, mark, message):
@@ -422,6 +425,14 @@ def test_invalid_mark_gives_one_line(tmp_path, monkeypatch, mark, message):
   with pytest.raises(errors.RunError, match=message) as caught:
     report.with_tables(f"<!-- table: {mark} -->\n\n<!-- end of table -->")
   assert "\n" not in str(caught.value)
+
+
+def test_a_table_without_an_end_does_not_eat_the_next(tmp_path, monkeypatch):
+  monkeypatch.setattr(report, "RESULTS", tmp_path)
+  (tmp_path / "x.json").write_text(json.dumps({"runs": [run(0, (0.9, 0.8))]}))
+  mark = "<!-- table: generalization of x.json -->"
+  with pytest.raises(errors.RunError, match="has no end mark"):
+    report.with_tables(f"{mark}\n\nmine\n\n{mark}\n\n<!-- end of table -->\n")
 
 
 def test_beliefs_that_are_not_finite_are_named():

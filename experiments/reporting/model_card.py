@@ -27,8 +27,12 @@ def card(name: str, model: ramjax.Predictor, facts: Mapping[str, Any]) -> str:
   height, width, channels = sizes.image_shape
   source = next(
     (text for start, text in _DATA.items() if config.train.dataset.startswith(start)),
-    config.train.dataset,
+    f"your own, {facts['dataset']}",
   )
+  if model.is_calibrated:
+    confidence = "Confidence is p at a temperature fitted to the validation images."
+  else:
+    confidence = "Confidence is the largest p: no temperature was fitted."
   more = facts["more_glimpses"]
   sides = [sizes.patch_size * sizes.scale_factor**k for k in range(sizes.num_scales)]
   rows = "\n".join(
@@ -57,7 +61,7 @@ Test error in %, {facts["num_test_images"]:,} test images, one rollout an image 
 {rows}
 
 - Stored as float16. As trained, in float32, the error with N = {own} is {error["float32"]:.2f} %.
-- Confidence is p at a temperature fitted to the validation images. On the test images it
+- {confidence} On the test images it
   differs from the accuracy by {facts["calibration_error"]:.3f} on average.
 - Core `{sizes.core}`, {facts["num_parameters"]:,} parameters, objective
   `{config.objective.name}`, λ2 = {config.objective.lambda_intrinsic:g}. Its training took

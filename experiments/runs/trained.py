@@ -73,6 +73,8 @@ def workdirs() -> list[workdir_lib.Workdir]:
     raise errors.UsageError(
       "--workdir must name a trained run, or several, with commas"
     )
+  if not all(flags.FLAGS.workdir):
+    raise errors.UsageError("--workdir has an empty name; remove a comma")
   return [workdir_lib.Workdir(pathlib.Path(path)) for path in flags.FLAGS.workdir]
 
 

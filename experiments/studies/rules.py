@@ -67,7 +67,9 @@ def curves(
     For each rule points with `mean_glimpses` and `accuracy`, by increasing numbers.
   """
   probs_t, error_t, _ = prediction
-  right_t = np.asarray(probs_t).argmax(axis=-1) == np.asarray(labels)
+  known_t = np.asarray(probs_t)
+  right_t = known_t.argmax(axis=-1) == np.asarray(labels)
+  right_t &= np.isfinite(known_t).all(axis=-1)  # what is not finite is wrong
   found = {}
   for name, score in SCORES.items():
     scores_t = np.asarray(jax.jit(score)(probs_t, error_t, temperature_t))
