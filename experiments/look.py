@@ -87,10 +87,10 @@ def main(names: Sequence[str]) -> None:
   found_files = shown.find_files(names)
   if options.label_from_folder:
     _check_labels(found_files, model)
-  images, preparation = shown.read(found_files, model, as_is=options.as_is)
   folder, figure_names = pathlib.Path(options.output), _unique_names(found_files)
   if options.figures:
     _check_output(folder, figure_names, found_files)
+  images, preparation = shown.read(found_files, model, as_is=options.as_is)
   files.make_folder(folder)
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {preparation}", flush=True)
   _warn_of_sizes(images, model)

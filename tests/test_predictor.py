@@ -138,7 +138,7 @@ def test_confidence_is_calibrated(predictor, dataset):
     (np.zeros((28, 28), np.uint8), {"num_samples": 1.5}, "must be an integer, not 1.5"),
     (np.zeros((28, 28), np.uint8), {"num_glimpses": 2.5}, "must be an integer"),
     (np.zeros((28, 28), np.uint8), {"beta": -1.0}, "beta must be finite and at"),
-    (np.zeros((28, 28), np.uint8), {"beta": "0.2"}, "beta must be finite and at"),
+    (np.zeros((28, 28), np.uint8), {"beta": np.ones(2)}, "beta must be finite and at"),
     (np.zeros((28, 28), np.uint8), {"key": 3}, "key must be a typed PRNG key"),
     (
       np.zeros((28, 28), np.uint8),
