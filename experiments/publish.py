@@ -57,13 +57,13 @@ def main() -> None:
       f"name must be small letters, digits and _, such as mnist, not {options.name!r}"
     )
   devices.set_up_jax()
-  folder = files.make_folder(pathlib.Path(options.output))
   runs = trained.open_own(trained.workdirs(), options.data_dir)
   if len(alike := groups.group_runs([run.describe() for run in runs])) > 1:
     labels = "; ".join(group.label for group in alike)
     raise UsageError(
       f"workdir must name runs that differ in nothing but the seed, not {labels}"
     )
+  folder = files.make_folder(pathlib.Path(options.output))
   validated = [_error(run, "validation") for run in runs]
   for run, error in zip(runs, validated, strict=True):
     print(f"{run.workdir.path}: validation error {error:.2f} %", flush=True)

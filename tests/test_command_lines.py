@@ -2,6 +2,7 @@
 
 import forked
 import pytest
+from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from experiments.cli import app
@@ -246,15 +247,30 @@ def test_a_workdir_that_cannot_be_used(kind, npz_file, tmp_path):
   assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_a_step_that_does_not_fit_into_memory_is_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize(
+  ("trains", "message"),
+  [
+    (True, "x: the memory is too small for a step; give more --accum"),
+    (False, "x: the memory is too small; give fewer or smaller images"),
+  ],
+)
+def test_what_does_not_fit_into_memory_is_one_line(
+  trains, message, monkeypatch, capsys
+):
   """Of XLA's message, which is long."""
+  if trains:
+    absl_flags.DEFINE_integer("accumulation_steps", 1, "As a training has it.")
 
   def main():
     raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 999 bytes.\nMore.")
 
-  monkeypatch.setattr("sys.argv", ["train"])
-  with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
-    app.run(main)
+  monkeypatch.setattr("sys.argv", ["x"])
+  try:
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+      app.run(main)
+  finally:
+    if trains:
+      delattr(absl_flags.FLAGS, "accumulation_steps")
   assert ended.value.code == 1
   (line,) = capsys.readouterr().err.splitlines()
-  assert line.startswith("train: the memory is too small for a step; give more --accum")
+  assert line.startswith(message)
