@@ -141,7 +141,7 @@ def given_up(workdir: workdir_lib.Workdir, max_skipped_steps: int) -> list[RunEr
   for line in reversed(lines):
     if line["accuracy"] is not None:  # a step was taken
       break
-    skipped += int(line["skipped_steps"])
+    skipped += int(line.get("skipped_steps") or 0)
   if skipped < max_skipped_steps:
     return []
   message = f"{workdir.path}: given up: its last {skipped} steps were skipped"

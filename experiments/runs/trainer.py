@@ -121,8 +121,8 @@ def train(
         f"{name}test accuracy {accuracy[workdir]:.4f}"
         f" (N = {config.train.num_glimpses}, M = 1, {len(dataset.test.labels)} images)"
       )
-  for failure in failures:
-    raise failure
+  if failures:
+    raise failures[0]
   return [accuracy[workdir] for workdir in workdirs]
 
 
