@@ -103,11 +103,13 @@ def open_runs(*, best: bool = False) -> list[TrainedRun]:
       for folder, config in zip(folders, configs, strict=True)
     ]
     found = list(map(datasets.find, folders, configs))
-  states = parallel.from_first_process(states)
+  params, steps = parallel.from_first_process(
+    ([params for params, _ in states], np.array([step for _, step in states]))
+  )
   runs = [
-    TrainedRun(folder, config, params, *judged_on, None if best else int(step))
-    for folder, config, (params, step), judged_on in zip(
-      folders, configs, states, found, strict=True
+    TrainedRun(folder, config, own_params, *judged_on, None if best else int(step))
+    for folder, config, own_params, step, judged_on in zip(
+      folders, configs, params, steps, found, strict=True
     )
   ]
   split = flags.FLAGS.split
