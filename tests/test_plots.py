@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import ramjax
 from experiments.reporting import figures, plots, rollout_figure
+from experiments.reporting.seen import seen_pixels
 from experiments.runs import trainer
 from experiments.runs import workdir as workdir_lib
 from ramjax import Config, ModelConfig, Rollout, TrainConfig, data, extract_glimpse
@@ -66,7 +67,7 @@ def assert_legends_cover_no_axes(figure):
 
 def test_seen_pixels_equal_the_glimpse():
   """At the centre 4 x 4 sharp pixels, around them blocks of 3 x 3, the rest grey."""
-  seen = rollout_figure.seen_pixels(IMAGE, np.array([[0.0, 0.0]]), CONFIG)
+  seen = seen_pixels(IMAGE, np.array([[0.0, 0.0]]), CONFIG)
   sharp, coarse = np.asarray(
     extract_glimpse(
       jnp.asarray(IMAGE, jnp.float32),
@@ -85,7 +86,7 @@ def test_seen_pixels_equal_the_glimpse():
 
 def test_later_glimpse_does_not_blur_a_sharp_one():
   locations = np.array([[0.0, 0.0], [0.2, 0.0]])
-  seen = rollout_figure.seen_pixels(IMAGE, locations, CONFIG)
+  seen = seen_pixels(IMAGE, locations, CONFIG)
   for column in (25, 30):
     inside = np.s_[18:22, column - 2 : column + 2]
     np.testing.assert_array_equal(seen[inside], IMAGE[inside])
@@ -97,7 +98,7 @@ def test_seen_pixels_of_glimpses_across_the_border(location, patch_size):
   """At the border, a block is the mean of its pixels inside the image."""
   config = ModelConfig(patch_size=patch_size, num_scales=2, scale_factor=3)
   image = np.full((40, 50, 1), 7, np.uint8)
-  seen = rollout_figure.seen_pixels(image, np.array([location]), config)
+  seen = seen_pixels(image, np.array([location]), config)
   assert set(np.unique(seen)) <= {7, 90}
   assert (seen == 7).any()
 

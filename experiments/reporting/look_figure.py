@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib import animation, ticker
@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 import ramjax
 from experiments.cli import files
-from experiments.reporting import figures, looks, rollout_figure
+from experiments.reporting import figures, looks, paths
 from experiments.reporting.looks import Look
+from experiments.reporting.seen import corners, seen_frames
 
 _HOLD = 3
 """So many frames the last glimpse of an animation stays."""
@@ -29,17 +30,20 @@ _PLACES = (
 def look_figure(look: Look, model: ramjax.Predictor) -> Figure:
   """The figure of an answer, after the last glimpse taken."""
   drawn = _empty()
-  draw_glimpse(drawn, look, model, look.num_glimpses)
+  *_, seen = _seen_frames(look, model)
+  draw_glimpse(drawn, look, model, look.num_glimpses, seen)
   return drawn
 
 
 def write_animation(look: Look, model: ramjax.Predictor, path: pathlib.Path) -> None:
   """Writes an animated GIF, a frame for each glimpse; the last one stays longer."""
   drawn, taken = _empty(), look.num_glimpses
+  seen = list(_seen_frames(look, model))
 
   def draw(frame: int) -> list[Axes]:
     drawn.clear()
-    draw_glimpse(drawn, look, model, min(frame + 1, taken))
+    number = min(frame + 1, taken)
+    draw_glimpse(drawn, look, model, number, seen[number - 1])
     return drawn.axes
 
   moving = animation.FuncAnimation(
@@ -54,24 +58,29 @@ def _empty() -> Figure:
   return Figure(figsize=(6.8, 2.4), dpi=160, facecolor="white")
 
 
+def _seen_frames(look: Look, model: ramjax.Predictor) -> Iterator[np.ndarray]:
+  """What the model has seen after each glimpse taken."""
+  locations = np.asarray(look.answer.location_t)[: look.num_glimpses]
+  return seen_frames(look.image, locations, model.config.model)
+
+
 def draw_glimpse(
-  drawn: Figure, look: Look, model: ramjax.Predictor, number: int
+  drawn: Figure, look: Look, model: ramjax.Predictor, number: int, seen: np.ndarray
 ) -> None:
-  """Draws what is known after a number of glimpses into an empty figure."""
-  path, seen, belief = map(drawn.add_axes, _PLACES)
+  """Draws what is known after a number of glimpses, and what was seen, into a figure."""
+  path, so_far, belief = map(drawn.add_axes, _PLACES)
   config, answer = model.config.model, look.answer
   locations, size = np.asarray(answer.location_t), look.image.shape[:2]
-  rollout_figure.show_image(path, look.image)
-  rollout_figure.draw_path(
+  paths.show_image(path, look.image)
+  paths.draw_path(
     path,
-    rollout_figure.corners(locations, size, config.patch_size)[:number],
+    corners(locations, size, config.patch_size)[:number],
     config,
-    of=look.num_glimpses,
+    num_colors=look.num_glimpses,
   )
-  frames = rollout_figure.seen_frames(look.image, locations, config)
-  rollout_figure.show_image(seen, next(itertools.islice(frames, number - 1, None)))
+  paths.show_image(so_far, seen)
   path.set_title(f"glimpse {number}", fontsize=9, color=figures.INK)
-  seen.set_title("seen so far", fontsize=9, color=figures.INK)
+  so_far.set_title("seen so far", fontsize=9, color=figures.INK)
   _draw_probs(belief, look, model, number)
 
 
@@ -90,7 +99,7 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   axes.errorbar(
     range(len(shown)), probs[shown], margin[shown], fmt="none", ecolor=figures.INK, lw=1
   )
-  names = [rollout_figure.short(model.class_names[each]) for each in shown]
+  names = [paths.short(model.class_names[each]) for each in shown]
   wide = max(map(len, names)) > 2
   axes.set_xticks(
     range(len(shown)),
@@ -112,5 +121,5 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
     is_last = number == look.num_glimpses and look.stopped
     decided = "stops: " if is_last else "undecided: "
   confidence = looks.percent(looks.confidences(look, model)[number - 1])
-  name = rollout_figure.short(model.class_names[best])
+  name = paths.short(model.class_names[best])
   axes.set_title(f"{decided}{name}, {confidence}", fontsize=9, color=figures.INK)

@@ -17,8 +17,9 @@ from matplotlib import colors
 from PIL import Image
 
 import ramjax
-from experiments.reporting import looks, rollout_figure
+from experiments.reporting import looks, seen
 from experiments.reporting.looks import Look
+from experiments.reporting.paths import path_colors
 from ramjax.config import ModelConfig
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -69,7 +70,7 @@ def page(
       "beta": beta,
       "rates": rates,
       "confidenceName": "confidence" if model.is_calibrated else "p",
-      "palette": [colors.to_hex(c) for c in rollout_figure.path_colors(_NUM_COLORS)],
+      "palette": [colors.to_hex(c) for c in path_colors(_NUM_COLORS)],
       "classNames": list(model.class_names),
       "looks": [_content(look, model) for look in found],
     },
@@ -81,17 +82,17 @@ def _content(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
   config, answer = model.config.model, look.answer
   height, width, _ = look.image.shape
   locations = np.asarray(answer.location_t)
-  corners = rollout_figure.corners(locations, (height, width), config.patch_size)
+  corners = seen.corners(locations, (height, width), config.patch_size)
   limits = (-0.5, width - 0.5), (height - 0.5, -0.5)
-  places = rollout_figure.number_places(corners, config.patch_size, limits)
-  seen = list(rollout_figure.seen_frames(look.image, locations, config))
+  places = seen.number_places(corners, config.patch_size, limits)
+  frames = list(seen.seen_frames(look.image, locations, config))
   return {
     "file": look.file,
     "label": look.label,
     "width": width,
     "height": height,
     "image": _png(look.image),
-    "seen": _png(np.concatenate(seen)),
+    "seen": _png(np.concatenate(frames)),
     "patches": _png(_patches(look.image, locations, config, model.info.mean)),
     "patchSize": config.patch_size,
     "numScales": config.num_scales,

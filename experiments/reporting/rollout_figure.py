@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib import colormaps, patheffects, ticker
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from experiments.reporting import figures
-from ramjax import is_decided, patch_origin
+from experiments.reporting.paths import draw_path, short, show_image
+from experiments.reporting.seen import corners, seen_pixels
+from ramjax import is_decided
 from ramjax.config import ModelConfig
 from ramjax.rollouts import Rollout
-
-_UNSEEN = 90
-"""Grey level of pixels that no glimpse has covered."""
 
 _COLUMN = 1.5
 """Width of an image in inches."""
 
-_MOST_NUMBERS = 12
-"""So many boxes have a number; of more, some."""
-
 _RATES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 7, 10)
 """Exploration rates of the paper, and some between them."""
-
-_EDGE = np.array([(0, 0), (0, 2), (2, 2), (2, 0), (0, 1), (1, 2), (2, 1), (1, 0)]) / 2
-"""Corners of a box from the top left on, and the middles between: row and column."""
-
-_LUMINANCE = np.array([0.30, 0.59, 0.11])
-"""How bright red, green and blue are."""
 
 _TRUE, _RIVAL = figures.COLORS["intrinsic"], figures.COLORS["uncertainty"]
 
@@ -116,83 +106,6 @@ def _stops(probs_t: np.ndarray, error_t: np.ndarray) -> tuple[float, list[int | 
   return beta, [int(each.argmax()) + 1 if each.any() else None for each in decided.T]
 
 
-def path_colors(number: int) -> np.ndarray:
-  """The colours of so many glimpses, RGBA [T, 4], from purple to yellow."""
-  return colormaps["plasma"](np.linspace(0.3, 0.95, number))
-
-
-def draw_path(
-  axes: Axes, corners: np.ndarray, config: ModelConfig, *, of: int | None = None
-) -> None:
-  """Draws the boxes of the smallest patches, their numbers, and the path.
-
-  Dark edges keep the bright colours visible on bright images.
-
-  Args:
-    axes: where an image is shown.
-    corners: row and column of the corner of each box [T, 2].
-    config: the model.
-    of: the number of glimpses for which the colours are; None is T.
-  """
-  side = config.patch_size
-  colors = path_colors(of or len(corners))[: len(corners)]
-  dark = [patheffects.withStroke(linewidth=2.2, foreground=figures.INK, alpha=0.75)]
-  centres = corners[:, ::-1] + side / 2 - 0.5
-  axes.plot(*centres.T, color="white", linewidth=0.8, alpha=0.8, path_effects=dark)
-  for (row, column), color in zip(corners, colors, strict=True):
-    square = (column - 0.5, row - 0.5)
-    box = Rectangle(square, side, side, fill=False, ec=color, lw=1.3, path_effects=dark)
-    axes.add_patch(box)
-  every = -(-len(corners) // _MOST_NUMBERS)
-  numbered = sorted({*range(0, len(corners), every), len(corners) - 1})
-  limits = axes.get_xlim(), axes.get_ylim()
-  places = number_places(corners[numbered], side, limits)
-  for t, (x, y) in zip(numbered, places, strict=True):
-    axes.text(
-      x,
-      y,
-      str(t + 1),
-      color="white" if colors[t][:3] @ _LUMINANCE < 0.5 else figures.INK,
-      fontsize=6,
-      fontweight="bold",
-      ha="center",
-      va="center",
-      bbox={"boxstyle": "round,pad=0.12", "fc": colors[t], "ec": "none"},
-    )
-
-
-def number_places(
-  corners: np.ndarray,
-  side: int,
-  limits: tuple[tuple[float, float], tuple[float, float]],
-) -> list[np.ndarray]:
-  """Where the numbers of boxes stand, (x, y) each: on the edge, inside the image.
-
-  Boxes often lie on each other. A number takes the place farthest from those before.
-
-  Args:
-    corners: row and column of the corner of each box [T, 2].
-    side: side of the boxes.
-    limits: left and right end of the image, lower and upper end.
-  """
-  (left, right), (bottom, top) = limits
-  margin = 0.045 * max(right - left, bottom - top)
-  places: list[np.ndarray] = []
-  for row, column in corners:
-    ends = np.array([(column + dx, row + dy) for dy, dx in _EDGE * (side - 1)])
-    ends = np.clip(
-      ends, (left + margin, top + margin), (right - margin, bottom - margin)
-    )
-    room = [
-      min(*(float(np.hypot(*(end - other))) for other in places), 2.5 * margin)
-      if places
-      else 0.0
-      for end in ends
-    ]
-    places.append(ends[int(np.argmax(room))])
-  return places
-
-
 def _set_title(
   axes: Axes, probs: np.ndarray, label: int, class_names: Sequence[str] | None
 ) -> None:
@@ -213,11 +126,6 @@ def _set_title(
     color=figures.COLORS["both"] if wrong else figures.INK,
     fontsize=8.5,
   )
-
-
-def short(name: str) -> str:
-  """The name of a class, not too long, in which Matplotlib reads no formula."""
-  return (name if len(name) <= 13 else f"{name[:12]}…").replace("$", r"\$")
 
 
 def _draw_belief(
@@ -269,82 +177,3 @@ def _legend(beta: float) -> list[Line2D | Patch]:
     Patch(color=_TRUE, alpha=0.2, lw=0, label=bounds),
     Line2D([], [], color=figures.INK, ls=(0, (3, 2)), lw=1, label="the rule stops"),
   ]
-
-
-def show_image(axes: Axes, image: np.ndarray) -> None:
-  grey = image.shape[-1] != 3
-  pixels = image.mean(-1, keepdims=True).repeat(3, -1) if grey else image
-  axes.imshow(pixels.astype(np.uint8))
-  axes.set(xticks=[], yticks=[])
-  axes.set_xlim(-0.5, image.shape[1] - 0.5)
-  axes.set_ylim(image.shape[0] - 0.5, -0.5)
-
-
-def seen_frames(
-  image: np.ndarray, locations: np.ndarray, config: ModelConfig
-) -> Iterator[np.ndarray]:
-  """The pixels of an image that the glimpses up to each one have covered.
-
-  A pixel has the resolution of the sharpest patch that covered it. Other pixels are grey.
-
-  Args:
-    image: [H, W, C], uint8.
-    locations: of the glimpses [T, 2].
-    config: the model.
-
-  Yields:
-    T images [H, W, C], uint8.
-  """
-  height, width, _ = image.shape
-  factors = [config.scale_factor**scale for scale in range(config.num_scales)]
-  corners_of = {
-    factor: corners(locations, (height, width), config.patch_size * factor)
-    for factor in factors
-  }
-  layers = {factor: np.zeros_like(image) for factor in factors}
-  covered = {factor: np.zeros((height, width), bool) for factor in factors}
-  for t in range(len(locations)):
-    seen = np.full(image.shape, _UNSEEN, np.uint8)
-    for factor in reversed(factors):  # sharper patches cover wider ones
-      row, column = corners_of[factor][t]
-      side = config.patch_size * factor
-      rows = np.arange(max(row, 0), min(row + side, height))
-      columns = np.arange(max(column, 0), min(column + side, width))
-      if rows.size and columns.size:
-        inside = np.ix_(rows, columns)
-        blocks = (rows - row) // factor, (columns - column) // factor
-        layers[factor][inside] = _block_means(image[inside], *blocks)
-        covered[factor][inside] = True
-      seen[covered[factor]] = layers[factor][covered[factor]]
-    yield seen
-
-
-def seen_pixels(
-  image: np.ndarray, locations: np.ndarray, config: ModelConfig
-) -> np.ndarray:
-  """The last of `seen_frames`."""
-  *_, last = seen_frames(image, locations, config)
-  return last
-
-
-def _block_means(
-  pixels: np.ndarray, row_block: np.ndarray, column_block: np.ndarray
-) -> np.ndarray:
-  """Pixels [H, W, C], each replaced by the mean of its block.
-
-  Blocks are given by their numbers, of rows [H] and columns [W], in increasing order.
-  """
-  means = pixels.astype(float)
-  for axis, block in enumerate((row_block, column_block)):
-    _, first, size = np.unique(block, return_index=True, return_counts=True)
-    totals = np.moveaxis(np.add.reduceat(means, first, axis), axis, -1) / size
-    means = np.moveaxis(totals.repeat(size, -1), -1, axis)
-  return np.round(means)
-
-
-def corners(
-  locations: np.ndarray, image_size: tuple[int, int], side: int
-) -> np.ndarray:
-  """Row and column of the corner of a patch at each location [T, 2]."""
-  found = patch_origin(jnp.asarray(locations), image_size=image_size, side=side)
-  return np.stack(found, axis=-1)
