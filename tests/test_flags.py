@@ -6,6 +6,7 @@ from absl.testing import flagsaver
 
 from experiments.cli import flags, recipes
 from experiments.cli.errors import UsageError
+from experiments.runs import from_flags
 from ramjax import data
 from ramjax.config import Config, ConfigError, ModelConfig
 
@@ -116,12 +117,12 @@ def test_what_the_data_say_is_recorded(tmp_path):
   np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(40) % 2)
   given = [f"--dataset=npz:{tmp_path / 'mine.npz'}", "--batch_size=8"]
   config_of(*given)
-  assert flags.load_run()[0].train.background is None
+  assert from_flags.load_run()[0].train.background is None
   config_of(*given, "--background=3")
   with pytest.raises(ConfigError, match="background must not be given without canvas"):
-    flags.load_run()
+    from_flags.load_run()
   config_of(*given, "--background=border", "--canvas_size=20")
-  config, dataset = flags.load_run()
+  config, dataset = from_flags.load_run()
   assert config.train.background == dataset.background == "200"
   assert config.train.division == "by class"
   assert data.dataset_of(config).background == "200"
@@ -146,7 +147,7 @@ def test_what_the_data_say_is_recorded(tmp_path):
 )
 def test_larger_glimpses_are_proposed_for_large_images(size, model, advice):
   """The proposal sees half of the longer side, and is content with itself."""
-  found = flags.glimpse_advice(ModelConfig(**model), size)
+  found = from_flags.glimpse_advice(ModelConfig(**model), size)
   if advice is None:
     assert found is None
     return
@@ -156,7 +157,7 @@ def test_larger_glimpses_are_proposed_for_large_images(size, model, advice):
   larger = ModelConfig(**{**model, **numbers})
   widest = larger.patch_size * larger.scale_factor ** (larger.num_scales - 1)
   assert widest >= max(size) / 2
-  assert flags.glimpse_advice(larger, size) is None
+  assert from_flags.glimpse_advice(larger, size) is None
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

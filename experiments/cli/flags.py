@@ -10,23 +10,19 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 import ramjax
 from experiments.cli import devices, help_text
 from experiments.cli.errors import UsageError
 from experiments.cli.recipes import RECIPES
-from ramjax import data
 from ramjax.config import (
   LOCATION_POLICIES,
   Config,
   ConfigError,
   EvaluationConfig,
-  ModelConfig,
   TrainConfig,
 )
-from ramjax.data.datasets import reading
-from ramjax.ram import check_model_of
 
 FLAGS = flags.FLAGS
 
@@ -250,7 +246,7 @@ def config_from_flags() -> Config:
   """The configuration that the flags describe, but for what the data say.
 
   Shape of the images, number of classes, prior and sum of the data stay at their
-  defaults until `load_run` has read the data.
+  defaults until `experiments.runs.from_flags.load_run` has read the data.
 
   Raises:
     ConfigError: if a flag is out of range.
@@ -313,84 +309,6 @@ def seeds() -> list[int]:
 def check_seed() -> None:
   """Raises a `ConfigError` if `--seed` is out of range."""
   TrainConfig(seed=FLAGS.seed)
-
-
-def load_run() -> tuple[Config, data.Dataset]:
-  """The configuration that flags and data describe, and the dataset.
-
-  Raises:
-    ConfigError: if a flag is out of range, or does not go with the data.
-    UsageError: see `config_from_flags`.
-    DataError: if the dataset cannot be found or is damaged.
-  """
-  config = config_from_flags()
-  dataset = data.load_dataset(
-    config.train.dataset,
-    data_dir=FLAGS.data_dir,
-    num_train_examples=config.train.num_train_examples,
-    **reading(config.train),
-  )
-  given = config.train.background
-  if given != "border" and dataset.background != given and not config.train.resize:
-    raise ConfigError(
-      f"background must not be given without canvas_size or resize, but is {given}"
-    )
-  side = min(dataset.image_shape[:2])
-  if config.model.patch_size > side:
-    raise ConfigError(
-      f"patch_size must be at most {side}, the smaller side of the images of"
-      f" {dataset.name}, not {config.model.patch_size}"
-    )
-  if advice := glimpse_advice(config.model, dataset.image_shape[:2]):
-    logging.warning("%s", advice)
-  num_examples = len(dataset.train.labels)
-  if config.train.batch_size > num_examples:
-    raise ConfigError(
-      f"batch_size must be at most the number of training examples, {num_examples},"
-      f" not {config.train.batch_size}"
-    )
-  prior = dataset.class_frequencies if FLAGS.prior == "train" else None
-  found = config.replace(
-    model={"image_shape": dataset.image_shape, "num_classes": dataset.num_classes},
-    objective={"prior": prior},
-    train={
-      "dataset": dataset.name,
-      "data_sha256": dataset.sha256,
-      "division": dataset.division,
-      "background": dataset.background,
-    },
-  )
-  check_model_of(found)  # so that one that cannot be used is refused here
-  return found, dataset
-
-
-def glimpse_advice(model: ModelConfig, size: tuple[int, ...]) -> str | None:
-  """What to do where images are more than four times as large as the widest patch.
-
-  It proposes patches of 8, 12 or 16 pixels, of which the widest has at least half the
-  side of the image.
-
-  Args:
-    model: the glimpses.
-    size: height and width of the images.
-
-  Returns:
-    One line; None if the glimpses are large enough.
-  """
-  side = max(size)
-  widest = model.patch_size * model.scale_factor ** (model.num_scales - 1)
-  if 4 * widest >= side:
-    return None
-  patch_size = min(8 if side <= 32 else 12 if side <= 100 else 16, *size)
-  factor = max(2, model.scale_factor)
-  num_scales = 1
-  while 2 * patch_size * factor ** (num_scales - 1) < side:
-    num_scales += 1
-  scale_factor = "" if model.scale_factor > 1 else f" --scale_factor={factor}"
-  return (
-    f"a glimpse sees at most {widest} x {widest} pixels of {size[0]} x {size[1]}; for"
-    f" larger ones give --patch_size={patch_size} --num_scales={num_scales}{scale_factor}"
-  )
 
 
 def numbers(name: str, kind: type[int] | type[float]) -> list[Any]:

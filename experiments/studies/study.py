@@ -121,7 +121,7 @@ def main(
   variants(flags.config_from_flags())  # flags are checked before the data are sought
   seeds = flags.seeds()
   devices.start_for_runs()
-  config, dataset = flags.load_run()
+  config, dataset = from_flags.load_run()
   folder = pathlib.Path(
     options.workdir or (default_workdir(config) if default_workdir else f"runs/{name}")
   )
