@@ -244,10 +244,7 @@ def _scanpaths(
         class_names=model.class_names,
         num_fixations=taken,
         stopped=_has_decided(probs_t[taken - 1], error_t[taken - 1], beta),
-        patch_sides=tuple(
-          config.patch_size * config.scale_factor**scale
-          for scale in range(config.num_scales)
-        ),
+        patch_sides=config.patch_sides,
       )
 
 

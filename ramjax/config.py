@@ -140,6 +140,13 @@ class ModelConfig(fields.Checked):
     reach="rare",
   )
 
+  @property
+  def patch_sides(self) -> tuple[int, ...]:
+    """Sides of the patches of a glimpse, in pixels of the image, the sharpest first."""
+    return tuple(
+      self.patch_size * self.scale_factor**scale for scale in range(self.num_scales)
+    )
+
 
 def _check_share(name: str, value: Any) -> float | str:
   if value == PER_GLIMPSE:

@@ -96,9 +96,7 @@ def _content(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
     "patches": _png(_patches(look.image, locations, config, model.info.mean)),
     "patchSize": config.patch_size,
     "numScales": config.num_scales,
-    "patchSides": [
-      config.patch_size * config.scale_factor**k for k in range(config.num_scales)
-    ],
+    "patchSides": list(config.patch_sides),
     "corners": corners.tolist(),
     "numbers": [[round(float(c), 2) for c in place] for place in places],
     "shown": list(looks.most_probable(look)),

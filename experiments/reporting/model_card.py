@@ -34,7 +34,6 @@ def card(name: str, model: ramjax.Predictor, facts: Mapping[str, Any]) -> str:
   else:
     confidence = "Confidence is the largest p: no temperature was fitted."
   more = facts["more_glimpses"]
-  sides = [sizes.patch_size * sizes.scale_factor**k for k in range(sizes.num_scales)]
   rows = "\n".join(
     f"| β = {entry['beta']:g} | {entry['mean_glimpses']:.2f} | {entry['error']:.2f} |"
     for entry in facts["dynamic"]
@@ -44,7 +43,7 @@ def card(name: str, model: ramjax.Predictor, facts: Mapping[str, Any]) -> str:
 A recurrent attention model for {facts["dataset"]}: images of {height}×{width} pixels,
 {channels} channel{"s" * (channels > 1)}, {sizes.num_classes} classes
 ({", ".join(model.class_names)}). It looks at patches of
-{", ".join(f"{side}×{side}" for side in sides)} pixels around each place.
+{", ".join(f"{side}×{side}" for side in sizes.patch_sides)} pixels around each place.
 
 ```python
 import ramjax

@@ -33,26 +33,23 @@ def seen_frames(
     T images [H, W, C], uint8.
   """
   height, width, _ = image.shape
-  factors = [config.scale_factor**scale for scale in range(config.num_scales)]
-  corners_of = {
-    factor: corners(locations, (height, width), config.patch_size * factor)
-    for factor in factors
-  }
-  layers = {factor: np.zeros_like(image) for factor in factors}
-  covered = {factor: np.zeros((height, width), bool) for factor in factors}
+  sides = config.patch_sides
+  corners_of = {side: corners(locations, (height, width), side) for side in sides}
+  layers = {side: np.zeros_like(image) for side in sides}
+  covered = {side: np.zeros((height, width), bool) for side in sides}
   for t in range(len(locations)):
     seen = np.full(image.shape, _UNSEEN, np.uint8)
-    for factor in reversed(factors):  # sharper patches cover wider ones
-      row, column = corners_of[factor][t]
-      side = config.patch_size * factor
+    for side in reversed(sides):  # sharper patches cover wider ones
+      row, column = corners_of[side][t]
+      factor = side // config.patch_size
       rows = np.arange(max(row, 0), min(row + side, height))
       columns = np.arange(max(column, 0), min(column + side, width))
       if rows.size and columns.size:
         inside = np.ix_(rows, columns)
         blocks = (rows - row) // factor, (columns - column) // factor
-        layers[factor][inside] = _block_means(image[inside], *blocks)
-        covered[factor][inside] = True
-      seen[covered[factor]] = layers[factor][covered[factor]]
+        layers[side][inside] = _block_means(image[inside], *blocks)
+        covered[side][inside] = True
+      seen[covered[side]] = layers[side][covered[side]]
     yield seen
 
 

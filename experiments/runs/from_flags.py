@@ -176,7 +176,7 @@ def glimpse_advice(model: ModelConfig, size: tuple[int, ...]) -> str | None:
     One line; None if the glimpses are large enough.
   """
   side = max(size)
-  widest = model.patch_size * model.scale_factor ** (model.num_scales - 1)
+  widest = model.patch_sides[-1]
   if 4 * widest >= side:
     return None
   patch_size = min(8 if side <= 32 else 12 if side <= 100 else 16, *size)
