@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -94,7 +95,10 @@ def confidences(look: Look, model: ramjax.Predictor) -> np.ndarray:
   probs_t = jnp.asarray(look.answer.probs_t)
   number_t = jnp.arange(1, len(probs_t) + 1)
   temperature_t = jnp.asarray(model.temperature_t or (1.0,), jnp.float32)
-  return np.asarray(confidence(probs_t, number_t, temperature_t))
+  return np.asarray(_confidence(probs_t, number_t, temperature_t))
+
+
+_confidence = jax.jit(confidence)
 
 
 def most_probable(look: Look, limit: int = 10) -> Sequence[int]:

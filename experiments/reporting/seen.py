@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -65,8 +66,11 @@ def corners(
   locations: np.ndarray, image_size: tuple[int, int], side: int
 ) -> np.ndarray:
   """Row and column of the corner of a patch at each location [T, 2]."""
-  found = patch_origin(jnp.asarray(locations), image_size=image_size, side=side)
+  found = _origin(jnp.asarray(locations), image_size=image_size, side=side)
   return np.stack(found, axis=-1)
+
+
+_origin = jax.jit(patch_origin, static_argnames=("image_size", "side"))
 
 
 def number_places(
