@@ -15,9 +15,7 @@ from experiments.reporting.cells import (
   values_of,
 )
 from experiments.reporting.groups import Results, group_runs
-from experiments.reporting.statistics import (
-  prediction_half_width,
-)
+from experiments.reporting.statistics import prediction_half_width
 
 _TITLES = {
   "released": "ours, protocol of the released code",

@@ -19,9 +19,7 @@ from experiments.reporting.cells import (
   with_half_width,
 )
 from experiments.reporting.groups import Results
-from experiments.reporting.statistics import (
-  half_width,
-)
+from experiments.reporting.statistics import half_width
 
 _MEAN_GLIMPSES = 4.0
 """Mean number of glimpses at which `departures` compares dynamic accuracy."""

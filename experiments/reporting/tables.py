@@ -27,9 +27,7 @@ from experiments.reporting.cells import (
   values_of,
 )
 from experiments.reporting.groups import Results, group_runs
-from experiments.reporting.statistics import (
-  paired,
-)
+from experiments.reporting.statistics import paired
 from ramjax.config import OBJECTIVES, TrainConfig
 
 _ONE_ROLLOUT = (1, "sample")
