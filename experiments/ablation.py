@@ -1,14 +1,21 @@
-"""What makes the whole network learn to look: `python -m experiments.ablation`.
+"""What each setting of a training is worth: `python -m experiments.ablation`.
 
 Trains --num_seeds runs with each of --cores, with each of --rollouts of an image (S), with
 and without REINFORCE's gradient in the state (c = 1/N or 0), and, if S > 1, with the
 baseline network and with the other rollouts as the baseline. All have as many rollouts as
---num_epochs says, and as many in a step as --batch_size says. Writes errors on the
-validation images into --workdir: ablation.json.
+--num_epochs says, and as many in a step as --batch_size says.
+
+With --change it compares the training that the other flags describe with trainings that
+differ from it in one setting: --change=optimizer=adam --change=rollouts_per_image=4. All
+have as many rollouts, in a step and in all.
+
+Writes errors on the validation images into --workdir: ablation.json.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -25,15 +32,51 @@ def define_flags() -> None:
   absl_flags.DEFINE_list(
     "rollouts", "1,8", "Rollouts of an image, S (comma-separated)."
   )
+  absl_flags.DEFINE_multi_string(
+    "change",
+    None,
+    "SETTING=VALUE, a flag of a training or a field of --set with another value; may be"
+    " given several times. Each is compared with the settings that all other flags give.",
+  )
   flags.define_train_flags(num_seeds=2, num_epochs=16)
 
 
 def variants(config: Config) -> Sequence[study.Variant]:
-  """The combinations, the released one first.
+  """What is compared: the changes that the flags name, or else the combinations.
 
   Raises:
     UsageError: if batch and epochs cannot be divided by the rollouts of an image, values
       are not different, or a flag says what the variants say.
+  """
+  return changes(config) if flags.FLAGS.change else combinations(config)
+
+
+def changes(config: Config) -> Sequence[study.Variant]:
+  """The training that the flags describe, and one for each change to it.
+
+  Raises:
+    UsageError: see `variants`.
+  """
+  for name in ("cores", "rollouts"):
+    if flags.FLAGS[name].present:
+      raise UsageError(f"{name} must not be given with --change: it is not compared")
+  given = {"as it is": config}
+  for change in flags.FLAGS.change:
+    given[change] = _like(config, flags.changed(config, "change", change))
+  if len(set(given.values())) <= len(flags.FLAGS.change):
+    raise UsageError(
+      "change must name settings that are different, and not as they are"
+    )
+  return [
+    _variant(name, each, re.sub(r"\W+", "_", name)) for name, each in given.items()
+  ]
+
+
+def combinations(config: Config) -> Sequence[study.Variant]:
+  """The combinations of rollouts, gradient, baseline and core, the released one first.
+
+  Raises:
+    UsageError: see `variants`.
   """
   for name in ("core", "rollouts_per_image", "baseline", "location_gradient"):
     if flags.FLAGS[name].present:
@@ -45,38 +88,47 @@ def variants(config: Config) -> Sequence[study.Variant]:
     for rollouts in flags.distinct("rollouts", int, least=1):
       for baseline in ("network", "leave_one_out") if rollouts > 1 else ("network",):
         for share in (0.0, 1 / config.train.num_glimpses):
-          changed = _with_rollouts(config, rollouts).replace(
+          changed = _like(
+            config, config.replace(train={"rollouts_per_image": rollouts})
+          ).replace(
             model={"core": core},
             objective={"location_gradient": share, "baseline": baseline},
           )
           text, words = "1/N" if share else "0", baseline.replace("_", " ")
           variants.append(
-            study.Variant(
-              name=f"{core.upper()}, S = {rollouts}, c = {text}, {words}",
-              folder=f"{core}_{rollouts}_{baseline}_{'c' if share else '0'}",
-              config=changed,
-              glimpses=tuple(sorted({config.train.num_glimpses, 50})),
+            _variant(
+              f"{core.upper()}, S = {rollouts}, c = {text}, {words}",
+              changed,
+              f"{core}_{rollouts}_{baseline}_{'c' if share else '0'}",
             )
           )
   return variants
 
 
-def _with_rollouts(config: Config, rollouts: int) -> Config:
-  """The same number of rollouts in a step and in all, several of each image.
+def _variant(name: str, config: Config, folder: str) -> study.Variant:
+  glimpses = tuple(sorted({config.train.num_glimpses, 50}))
+  return study.Variant(name=name, folder=folder, config=config, glimpses=glimpses)
+
+
+def _like(config: Config, changed: Config) -> Config:
+  """`changed` with as many rollouts in a step and in all as `config` has.
 
   Raises:
     UsageError: if they cannot be divided.
   """
-  train = config.train
+  train, rollouts = config.train, changed.train.rollouts_per_image
+  before = train.rollouts_per_image
   for name in ("batch_size", "num_epochs"):
-    if getattr(train, name) % rollouts:
-      raise UsageError(f"{name} must be a multiple of each of --rollouts, {rollouts}")
-  return config.replace(
+    if getattr(train, name) * before % rollouts:
+      raise UsageError(
+        f"{name} must be a multiple of {rollouts // math.gcd(rollouts, before)}, to be"
+        f" divided by {rollouts} rollouts of each image"
+      )
+  return changed.replace(
     train={
-      "rollouts_per_image": rollouts,
-      "batch_size": train.batch_size // rollouts,
-      "num_epochs": train.num_epochs // rollouts,
-      "warmup_epochs": train.warmup_epochs / rollouts,
+      "batch_size": train.batch_size * before // rollouts,
+      "num_epochs": train.num_epochs * before // rollouts,
+      "warmup_epochs": train.warmup_epochs * before / rollouts,
     }
   )
 

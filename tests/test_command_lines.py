@@ -136,7 +136,12 @@ SCRIPTS = {
     (["--rollouts=0"], "rollouts must be different integers of at least 1, not '0'", 2),
     (["--rollouts=1,1"], "rollouts must be different integers", 2),
     (["--rollouts="], "rollouts must be different integers", 2),
-    (["--num_epochs=12"], "num_epochs must be a multiple of each of --rollouts, 8", 2),
+    (["--num_epochs=12"], "num_epochs must be a multiple of 8, to be divided by 8", 2),
+    (["--change=core"], "--change=core: core must be one of rnn, lstm, not ''", 2),
+    (["--change=speed=1"], "--change=speed=1: 'speed' is no setting of a training", 2),
+    (["--change=core=rnn"], "change must name settings that are different, and not", 2),
+    (["--change=core=lstm", "--cores=rnn"], "cores must not be given with --change", 2),
+    (["--change=rollouts_per_image=3"], "batch_size must be a multiple of 3", 2),
   ],
   "same_glimpses": [
     (["--num_glimpses=6"], "num_glimpses must not be given", 2),

@@ -116,7 +116,7 @@ def test_combinations_of_an_ablation_have_as_many_rollouts():
   config = Config(train=TrainConfig(num_epochs=16, batch_size=256, warmup_epochs=2.0))
   with flags_of(ablation):
     variants = ablation.variants(config)
-    with pytest.raises(UsageError, match="num_epochs must be a multiple"):
+    with pytest.raises(UsageError, match="num_epochs must be a multiple of 8"):
       ablation.variants(config.replace(train={"num_epochs": 12}))
   assert len({variant.config for variant in variants}) == len(variants) == 12
   assert len({variant.folder for variant in variants}) == 12
@@ -132,6 +132,34 @@ def test_combinations_of_an_ablation_have_as_many_rollouts():
     "RNN, S = 2, c = 0, leave one out",
     "RNN, S = 4, c = 0, network",
     "RNN, S = 4, c = 0, leave one out",
+  ]
+
+
+def test_a_change_is_compared_with_as_many_rollouts():
+  config = Config().replace(
+    train={"num_epochs": 6, "rollouts_per_image": 4, "warmup_epochs": 1.0}
+  )
+  changes = ["rollouts_per_image=2", "optimizer=muon", "objective=original"]
+  changes += ["location_gradient=1/N", "model.location_density=raw"]
+  with flags_of(ablation, *(f"--change={change}" for change in changes)):
+    first, *others = ablation.variants(config)
+  assert (first.name, first.config) == ("as it is", config)
+  assert [variant.name for variant in others] == changes
+  assert len({variant.folder for variant in (first, *others)}) == 6
+  fewer, *rest = (variant.config for variant in others)
+  assert fewer == config.replace(
+    train={
+      "rollouts_per_image": 2,
+      "batch_size": 64,
+      "num_epochs": 12,
+      "warmup_epochs": 2.0,
+    }
+  )
+  assert rest == [
+    config.replace(train={"optimizer": "muon"}),
+    config.replace(objective={"name": "original"}),
+    config.replace(objective={"location_gradient": 1 / 6}),
+    config.replace(model={"location_density": "raw"}),
   ]
 
 

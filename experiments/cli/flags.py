@@ -282,6 +282,25 @@ def _parse_setting(assignment: str) -> tuple[str, Any]:
     ) from error
 
 
+def changed(config: Config, flag: str, assignment: str) -> Config:
+  """A configuration with one other setting, as `--<flag>=SETTING=VALUE` says.
+
+  Raises:
+    UsageError: if the setting is unknown, or the value is out of range.
+  """
+  word, _, text = assignment.partition("=")
+  name = _FLAGS.get(word, word)
+  try:
+    if name not in {*_FLAGS.values(), *_ABLATIONS}:
+      raise ConfigError(f"{word!r} is no setting of a training")
+    setting = _SETTINGS[name]
+    value = setting.check(word, _value(setting.kind, text))
+    part, field = name.split(".")
+    return config.replace(**{part: {field: None if value == setting.none else value}})
+  except ConfigError as error:
+    raise UsageError(f"--{flag}={assignment}: {error}") from error
+
+
 def _value(kind: type, text: str) -> Any:
   """The value that a text stands for, or else the text itself."""
   if kind is bool:
