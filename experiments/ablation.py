@@ -88,17 +88,16 @@ def combinations(config: Config) -> Sequence[study.Variant]:
     for rollouts in flags.distinct("rollouts", int, least=1):
       for baseline in ("network", "leave_one_out") if rollouts > 1 else ("network",):
         for share in (0.0, 1 / config.train.num_glimpses):
-          changed = _like(
-            config, config.replace(train={"rollouts_per_image": rollouts})
-          ).replace(
+          changed = config.replace(
             model={"core": core},
             objective={"location_gradient": share, "baseline": baseline},
+            train={"rollouts_per_image": rollouts},
           )
           text, words = "1/N" if share else "0", baseline.replace("_", " ")
           variants.append(
             _variant(
               f"{core.upper()}, S = {rollouts}, c = {text}, {words}",
-              changed,
+              _like(config, changed),
               f"{core}_{rollouts}_{baseline}_{'c' if share else '0'}",
             )
           )

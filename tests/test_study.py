@@ -113,7 +113,8 @@ def test_each_departure_differs_from_all_others():
 
 def test_combinations_of_an_ablation_have_as_many_rollouts():
   """In a step and in all, and as many steps but for what is left over of an epoch."""
-  config = Config(train=TrainConfig(num_epochs=16, batch_size=256, warmup_epochs=2.0))
+  train = TrainConfig(num_epochs=16, batch_size=256, warmup_epochs=2.0)
+  config = Config(train=train)
   with flags_of(ablation):
     variants = ablation.variants(config)
     with pytest.raises(UsageError, match="num_epochs must be a multiple of 8"):
