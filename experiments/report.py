@@ -138,7 +138,8 @@ def _merge_runs(names: Sequence[str]) -> Mapping[str, Any]:
       raise errors.RunError(
         f"{RESULTS / name} has no runs and cannot be combined with other files"
       )
-    how = {field: results[field] for field in groups.EVALUATION if field in results}
+    shared = ("device", *groups.EVALUATION)
+    how = {field: results[field] for field in shared if field in results}
     runs += [{**how, **run} for run in results["runs"]]
   return {**contents[0], "runs": runs}
 

@@ -87,10 +87,10 @@ def test_names_of_the_library_exist():
 @pytest.mark.parametrize(
   ("images", "file"),
   [
-    ("MNIST, 28×28", "error_rates_mnist_tuned.json"),
+    ("MNIST, 28×28", "records_mnist.json"),
     ("translated, 60×60", "records_translated_60.json"),
     ("cluttered, 60×60", "records_cluttered_60.json"),
-    ("cluttered, 100×100", "error_rates_cluttered_100.json"),
+    ("cluttered, 100×100", "records_cluttered_100.json"),
   ],
 )
 def test_error_rates_of_the_first_page_are_those_of_the_results(images, file):

@@ -295,7 +295,7 @@ def test_records_show_time_glimpses_and_stopping(num_runs):
     run["recipe"] = "mnist_small"
     run["validation"] = [{"seconds": 60.0, "error": 5.0 + 2 * seed}]
     runs.append(run)
-  figure = plots.records({"runs": runs})
+  figure = plots.records({"device": "NVIDIA H200 (gpu) x 1", "runs": runs})
   time, fixed, dynamic = figure.axes
   assert not any(map(blank, figure.axes))
   [[[minutes, error]]] = (line.get_xydata() for line in time.lines)
@@ -303,7 +303,7 @@ def test_records_show_time_glimpses_and_stopping(num_runs):
   np.testing.assert_allclose([line.get_ydata()[0] for line in fixed.lines], [2.0, 1.0])
   assert len(dynamic.lines) == num_runs
   [label] = (text.get_text() for text in figure.legends[0].texts)
-  assert label == f"mnist_small (n = {num_runs})"
+  assert label == f"mnist_small (n = {num_runs}, 1 NVIDIA H200)"
   assert_legends_cover_no_axes(figure)
 
 

@@ -8,7 +8,7 @@ import pytest
 from experiments import report
 from experiments.cli import errors
 from experiments.reporting import against_published, study_tables, tables
-from experiments.reporting.cells import spread
+from experiments.reporting.cells import machine, spread
 from ramjax.config import Config
 
 
@@ -163,16 +163,32 @@ def test_records_say_what_a_recipe_costs_and_reaches():
       "num_epochs": num_epochs,
     }
 
-  table = tables.records({"runs": [entry(0, 0.979), entry(1, 0.989)]})
+  device = "NVIDIA H200 (gpu) x 1"
+  table = tables.records({"device": device, "runs": [entry(0, 0.979), entry(1, 0.989)]})
   [row] = cells(table)
   assert row == [
-    *("`translated_60_small`", "2", "212,347", "1.3 million", "1.5", "8"),
+    *("`translated_60_small`", "2", "212,347", "1.3 million", "1.5", "1 NVIDIA H200"),
+    "8",
     *("1.50 ± 0.71", "1.00 ± 0.00", "0.60 ± 0.71", "3.00 ± 0.00"),
   ]
-  [[name, *_]] = cells(tables.records({"runs": [entry(0, 0.979, num_epochs=2)]}))
+  [[name, *_]] = cells(
+    tables.records({"device": device, "runs": [entry(0, 0.979, num_epochs=2)]})
+  )
   assert name == "`translated_60_small`, 2 of 6 epochs"
   labels = [row[1] for row in cells(tables.error_rates({"runs": [entry(0, 0.979)]}))]
   assert labels[2:] == ["`translated_60_small`, M = 1", "`translated_60_small`, M = 10"]
+
+
+@pytest.mark.parametrize(
+  ("device", "expected"),
+  [
+    ("NVIDIA H200 (gpu) x 1", "1 NVIDIA H200"),
+    ("AMD EPYC, 1 of 2 cores (cpu) x 1", "1 CPU core"),
+    ("cpu (cpu) x 2", "2 CPU cores"),
+  ],
+)
+def test_a_table_names_the_machine(device, expected):
+  assert machine(device) == expected
 
 
 def test_error_rates_of_datasets_with_different_numbers_of_glimpses():

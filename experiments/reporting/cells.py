@@ -135,3 +135,11 @@ def image_count(value: float) -> str:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   lines = [head, ["---"] * len(head), *rows]
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine(device: str) -> str:
+  """The devices of a result, as its `device` names them: `1 NVIDIA H200`, `2 CPU cores`."""
+  name, _, count = device.rpartition(" x ")
+  if name.endswith("(cpu)"):
+    return f"{count} CPU core{'s' if count != '1' else ''}"
+  return f"{count} {name.rpartition(' (')[0]}"

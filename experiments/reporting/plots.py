@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from experiments.reporting import figures
+from experiments.reporting.cells import machine
 from experiments.reporting.groups import Group, Results, group_runs
 from experiments.reporting.statistics import half_width
 from ramjax.config import ObjectiveConfig
@@ -162,7 +164,9 @@ def records(results: Results) -> Figure:
   time, fixed, dynamic = drawn.subplots(1, 3)
   colors = itertools.cycle(figures.MORE_COLORS)
   for group, color in zip(group_runs(results["runs"]), colors, strict=False):
-    label = f"{group.runs[0]['recipe']} (n = {len(group.runs)})"
+    first = group.runs[0]
+    where = machine(first.get("device") or results["device"])
+    label = f"{first['recipe']} (n = {len(group.runs)}, {where})"
     curves = [run["validation"] for run in group.runs]
     minutes = _points(curves, "seconds").mean(axis=0) / 60
     _range(time, minutes, _points(curves, "error"), color=color, label=label)
@@ -191,6 +195,8 @@ def records(results: Results) -> Figure:
     axes.set_title(title, fontsize=9, color=figures.INK, loc="left")
     axes.set(xlabel=label, ylabel="error, %")
     _logarithmic(axes)
+  time.set_xscale("log")
+  _plain_numbers(time.xaxis)
   fixed.set_xscale("log")
   numbers = sorted({int(x) for line in fixed.lines for x in line.get_xdata()})
   fixed.set_xticks(numbers, map(str, numbers))
@@ -206,12 +212,17 @@ def _points(lists: Sequence[Sequence[Mapping[str, Any]]], name: str) -> np.ndarr
 
 
 def _logarithmic(axes: Axes) -> None:
-  """A logarithmic vertical axis of errors in percent, with plain numbers."""
+  """A logarithmic vertical axis of errors in percent."""
   axes.set_yscale("log")
-  axes.yaxis.set_major_locator(ticker.LogLocator(10, (1, 2, 5)))
-  axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+  _plain_numbers(axes.yaxis)
   figures.tidy(axes)
+
+
+def _plain_numbers(axis: Axis) -> None:
+  """1, 2, 5, 10 … on a logarithmic axis."""
+  axis.set_major_locator(ticker.LogLocator(10, (1, 2, 5)))
+  axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+  axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _range(axes: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:

@@ -20,6 +20,7 @@ from experiments.reporting.cells import (
   fixed,
   growth_of_norm,
   image_count,
+  machine,
   markdown,
   numbers_of,
   paired_difference,
@@ -141,6 +142,7 @@ def records(results: Results) -> str:
         *(str(len(group.runs)), f"{first['num_parameters']:,}"),
         f"{first['num_rollouts'] / 1e6:.2g} million",
         f"{minutes:.1f}",
+        machine(first.get("device") or results["device"]),
         str(own),
         *(error_percent(one, own), error_percent(one, 50), error_percent(ten, own)),
         spread(100 * (1 - at_mean(one, _MEAN_GLIMPSES)), 2, whole=True),
@@ -148,6 +150,7 @@ def records(results: Results) -> str:
     )
   head = [
     *("recipe", "n", "parameters", "rollouts of a run", "minutes, all n together"),
+    "machine",
     *("N", "error, %, N, M = 1", "N = 50, M = 1", "N, M = 10"),
     f"stopped, {_MEAN_GLIMPSES:g} glimpses on average",
   ]
