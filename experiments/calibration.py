@@ -45,6 +45,7 @@ def main() -> None:
     seed=options.seed,
     num_samples=options.num_samples,
     location_policy=options.location_policy,
+    location_noise=options.location_noise,
   )
   print(tables.calibration(results))
   output.write(target, results, plots.calibration(results))

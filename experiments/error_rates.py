@@ -28,6 +28,7 @@ def define_flags() -> None:
     "1,10",
     "Rollouts averaged for a prediction, M (comma-separated; Ba et al., 2014).",
   )
+  flags.define_noise_flag()
   flags.define_evaluation_flags()
   devices.define_jax_flags()
 
@@ -37,6 +38,9 @@ def main() -> None:
   options = flags.FLAGS
   glimpses = sorted(flags.distinct("glimpses", int, least=1))
   nums_samples = sorted(flags.distinct("num_samples", int, least=1))
+  EvaluationConfig(
+    location_noise=options.location_noise
+  )  # checked before runs are read
   flags.check_seed()
   devices.set_up_jax()
   target = output.evaluation_target("error_rates")
@@ -48,10 +52,14 @@ def main() -> None:
       {
         "num_samples": num_samples,
         "location_policy": policy,
+        "location_noise": options.location_noise,
         "fixed": scores.score(
           run,
           EvaluationConfig(
-            num_glimpses=glimpses[-1], num_samples=num_samples, location_policy=policy
+            num_glimpses=glimpses[-1],
+            num_samples=num_samples,
+            location_policy=policy,
+            location_noise=options.location_noise,
           ),
           glimpses=glimpses,
           split=options.split,

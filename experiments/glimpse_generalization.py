@@ -102,6 +102,7 @@ def main() -> None:
       protocol=options.protocol,
       num_samples=evaluation_config.num_samples,
       location_policy=options.location_policy,
+      location_noise=options.location_noise,
       checkpoint=options.checkpoint,
     )
     assert target is not None

@@ -1,14 +1,16 @@
 """Records: a recipe trained and judged, `python -m experiments.records --recipe=mnist`.
 
 Trains --num_seeds runs of a recipe in one program, as `experiments.train` does, and judges
-them on the test images: errors with several numbers of glimpses N, with one rollout (M = 1)
-and the mean of ten, and the accuracy of the stopping rule. Writes records.json and
+them on the test images: errors with several numbers of glimpses N, with one rollout
+(M = 1), with half of the noise of the policy or none, and the mean of ten, and the accuracy
+of the stopping rule. Writes records.json and
 records.png, with the error on the validation images against the time of training, into
 --workdir. Started again, it resumes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +26,12 @@ from ramjax.config import Config, EvaluationConfig
 
 _GLIMPSES = (4, 6, 8, 12, 50)
 
-_ROLLOUTS = ((1, "sample"), (1, "mean"), (10, "sample"))
+_ROLLOUTS = (
+  EvaluationConfig(),
+  EvaluationConfig(location_noise=0.5),
+  EvaluationConfig(location_policy="mean"),
+  EvaluationConfig(num_samples=10),
+)
 """Rollouts that are averaged, and how they choose the next location."""
 
 _BETAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0)
@@ -58,11 +65,11 @@ def main() -> None:
     {**run.describe(), "recipe": recipe, **_training(run), "scores": []} for run in runs
   ]
   target = output.Target(folder / "records.json")
-  for num_samples, policy in _ROLLOUTS:
+  for rollouts in _ROLLOUTS:
     for run, entry in zip(runs, entries, strict=True):
-      entry["scores"].append(_score(run, num_samples, policy))
+      entry["scores"].append(_score(run, rollouts))
     results = output.evaluation(entries)
-    done = (num_samples, policy) == _ROLLOUTS[-1]
+    done = rollouts == _ROLLOUTS[-1]
     if done:
       print(f"{tables.records(results)}\n\n{tables.error_rates(results)}")
     output.write(target, results, plots.records(results) if done else None)
@@ -87,19 +94,19 @@ def _training(run: trained.TrainedRun) -> dict[str, Any]:
   }
 
 
-def _score(run: trained.TrainedRun, num_samples: int, policy: str) -> dict[str, Any]:
-  """Errors of a run, and with one sampled rollout the stopping rule."""
-  own = run.config.train.num_glimpses
-  glimpses = sorted({*_GLIMPSES, own})
+def _score(run: trained.TrainedRun, rollouts: EvaluationConfig) -> dict[str, Any]:
+  """Errors of a run, and with one rollout that is sampled the stopping rule."""
+  glimpses = sorted({*_GLIMPSES, run.config.train.num_glimpses})
+  one = (rollouts.num_samples, rollouts.location_policy) == (1, "sample")
   scored = scores.score(
     run,
-    EvaluationConfig(
-      num_glimpses=glimpses[-1], num_samples=num_samples, location_policy=policy
-    ),
+    dataclasses.replace(rollouts, num_glimpses=glimpses[-1]),
     glimpses=glimpses,
-    betas=_BETAS if (num_samples, policy) == _ROLLOUTS[0] else (),
+    betas=_BETAS if one else (),
   )
-  return {"num_samples": num_samples, "location_policy": policy, **scored}
+  how = dataclasses.asdict(rollouts)
+  del how["num_glimpses"]
+  return {**how, **scored}
 
 
 if __name__ == "__main__":

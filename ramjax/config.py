@@ -449,6 +449,12 @@ class EvaluationConfig(fields.Checked):
   location_policy: str = fields.choice(
     "sample", LOCATION_POLICIES, "How the next location is chosen."
   )
+  location_noise: float = fields.number(
+    1.0,
+    "Factor on the noise of the policy, thus on the deviation of a Gaussian. A policy"
+    " explores in training; afterwards a model may err less with less noise.",
+    low=0.0,
+  )
 
 
 def differing_fields(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:

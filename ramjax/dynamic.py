@@ -71,6 +71,7 @@ def look_until_decided(
   model: Model | ModelConfig,
   max_glimpses: int,
   location_policy: str = "sample",
+  location_noise: float | jax.Array = 1.0,
 ) -> Decision:
   """Takes glimpses at each image until the stopping rule holds (paper, section 3).
 
@@ -91,13 +92,14 @@ def look_until_decided(
     max_glimpses: number of glimpses after which it stops in any case.
     location_policy: `sample` draws the next location from the policy, `mean` takes its
       mean.
+    location_noise: factor [] on the noise of `sample`, see `ramjax.rollout`.
 
   Returns:
     The decisions.
 
   Raises:
-    ConfigError: if `max_glimpses` or `location_policy` is out of range, there are no
-      images, or not one of `beta` and `rule` is given.
+    ConfigError: if `max_glimpses`, `location_policy` or `location_noise` is out of range,
+      there are no images, or not one of `beta` and `rule` is given.
     AssertionError: if an array, or what `rule` returns, has another rank, shape or type.
   """
   check_count(max_glimpses=max_glimpses)
@@ -135,7 +137,13 @@ def look_until_decided(
     t: jax.Array, images: jax.Array, keys: jax.Array, state: PyTree, location: jax.Array
   ) -> _Progress:
     """Takes glimpse t at some images."""
-    noise_t = policy_noise(model.policy, keys, t[None], location_policy=location_policy)
+    noise_t = policy_noise(
+      model.policy,
+      keys,
+      t[None],
+      location_policy=location_policy,
+      location_noise=location_noise,
+    )
     noise = jax.tree.map(lambda leaf: leaf[0], noise_t)
     state, hidden, _, sample = take_glimpse(
       params, images, state, location, noise, model=model

@@ -62,7 +62,8 @@ def predict(
     params: parameters of the model.
     images: images [M, H, W, C], stored.
     model: the model, or the configuration of the paper's model.
-    evaluation_config: numbers of glimpses and of rollouts, and the location policy.
+    evaluation_config: numbers of glimpses and of rollouts, the location policy and its
+      noise.
     preprocess: from a stored image to a model's input, see
       `ramjax.data.batches.Preprocess`; a random one gets fixed keys, see
       `ramjax.data.batches.evaluation_images`.
@@ -91,6 +92,7 @@ def predict(
         model=model,
         num_glimpses=evaluation_config.num_glimpses,
         location_policy=evaluation_config.location_policy,
+        location_noise=evaluation_config.location_noise,
       )
       return Prediction(
         unrolled.probs_t,

@@ -92,7 +92,12 @@ def begin(
 
 
 def policy_noise(
-  policy: Policy, policy_key: jax.Array, t: jax.Array, *, location_policy: str
+  policy: Policy,
+  policy_key: jax.Array,
+  t: jax.Array,
+  *,
+  location_policy: str,
+  location_noise: float | jax.Array = 1.0,
 ) -> PyTree:
   """The noise of the location policy; glimpse t of an image uses `fold_in(key, t)`.
 
@@ -101,13 +106,24 @@ def policy_noise(
     policy_key: typed PRNG key of each image's policy [B].
     t: numbers of the glimpses, from 0 [T], integer.
     location_policy: `sample`, or `mean`, which has no noise.
+    location_noise: factor on the noise [], at least 0.
 
   Returns:
     Noise [T, B, ...]; zeros for `mean`.
+
+  Raises:
+    ConfigError: if `location_noise` is less than 0.
   """
+  if isinstance(location_noise, float | int) and not location_noise >= 0:
+    raise ConfigError(f"location_noise must be at least 0, not {location_noise}")
 
   def draw(key: jax.Array, t: jax.Array) -> PyTree:
-    return policy.noise(jax.random.fold_in(key, t))
+    noise = policy.noise(jax.random.fold_in(key, t))
+    if isinstance(location_noise, float | int) and location_noise == 1:
+      return noise
+    return jax.tree.map(
+      lambda leaf: leaf * jnp.asarray(location_noise, leaf.dtype), noise
+    )
 
   draw_batch = jax.vmap(draw, in_axes=(0, None))
   draw_all = jax.vmap(draw_batch, in_axes=(None, 0))
@@ -125,6 +141,7 @@ def rollout(
   model: Model | ModelConfig,
   num_glimpses: int,
   location_policy: str = "sample",
+  location_noise: float | jax.Array = 1.0,
   first_location: jax.Array | None = None,
   location_gradient: float | jax.Array = 0.0,
   autodiff: bool = False,
@@ -144,6 +161,9 @@ def rollout(
     num_glimpses: number of glimpses T, at least 1.
     location_policy: `sample` draws the next location from the policy; `mean` takes the
       mean of the policy, or the most probable of several places.
+    location_noise: factor [] on the noise of `sample`, at least 0, for evaluation:
+      `log_prob_t` is of the policy with all of its noise. It scales the deviation of a
+      Gaussian, and is the temperature of a choice among places.
     first_location: (x, y) [2] or [B, 2] of the first glimpse; None uses
       `model.first_location`.
     location_gradient: share [] in [0, 1] of the gradient of `log_prob_t` that goes on
@@ -157,7 +177,7 @@ def rollout(
 
   Raises:
     ConfigError: if `num_glimpses` is less than one, `location_policy` is unknown, or
-      `location_gradient` is out of range.
+      `location_noise` or `location_gradient` is out of range.
     AssertionError: if an array has the wrong rank, shape or dtype.
   """
   if num_glimpses < 1:
@@ -177,6 +197,7 @@ def rollout(
     policy_key,
     jnp.arange(num_glimpses),
     location_policy=location_policy,
+    location_noise=location_noise,
   )
   run = unroll if autodiff or model.unroll is None else model.unroll
   unrolled = run(

@@ -76,6 +76,7 @@ SCRIPTS = {
     (["--betas=nan"], "betas must be finite and at least 0", 2),
     (["--betas=-1"], "betas must be finite and at least 0", 2),
     (["--location_policy=best"], "location_policy", 2),
+    (["--location_noise=-1"], "location_noise must be at least 0, not -1", 2),
     (["--seed=-1"], "seed must be at least 0", 2),
     (["--workdir="], "--workdir must name a trained run", 2),
   ],

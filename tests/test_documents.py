@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import report
-from experiments.reporting.cells import spread
+from experiments.reporting.cells import rollouts_of, spread
 
 ROOT = report.ROOT
 FIRST_PAGE, RESULTS_PAGE = ROOT / "README.md", ROOT / "experiments/README.md"
@@ -102,7 +102,7 @@ def test_error_rates_of_the_first_page_are_those_of_the_results(images, file):
       point["accuracy"]
       for run in runs
       for scores in run["scores"]
-      if (scores["num_samples"], scores["location_policy"]) == (num_samples, "sample")
+      if rollouts_of(scores) == (num_samples, "sample")
       for point in scores["fixed"]
       if point["num_glimpses"] == int(num_glimpses)
     ]

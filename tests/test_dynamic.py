@@ -64,16 +64,14 @@ def decide_by_full_rollout(key, params, images, beta=BETA, config=CONFIG, **opti
 
 
 @pytest.mark.parametrize(
-  ("num_images", "location_policy"),
-  [(5, "sample"), (161, "mean"), (700, "sample")],
+  ("num_images", "options"),
+  [(5, {"location_noise": 0.5}), (161, {"location_policy": "mean"}), (700, {})],
 )
-def test_decisions_are_those_of_the_full_rollout(params, num_images, location_policy):
+def test_decisions_are_those_of_the_full_rollout(params, num_images, options):
   """For fewer images than a block has, for whole blocks, and with a remainder."""
   images = make_images(num_images)
-  found = decide(KEY, params, images, location_policy=location_policy)
-  expected = decide_by_full_rollout(
-    KEY, params, images, location_policy=location_policy
-  )
+  found = decide(KEY, params, images, **options)
+  expected = decide_by_full_rollout(KEY, params, images, **options)
   np.testing.assert_array_equal(found.num_glimpses, expected.num_glimpses)
   np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-4)
   np.testing.assert_allclose(

@@ -12,6 +12,7 @@ import pytest
 import synthetic
 
 import ramjax
+from experiments.reporting.cells import rollouts_of
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.program import run_keys
 from ramjax import data, run_folder
@@ -552,6 +553,13 @@ def test_records_train_and_judge_two_seeds_in_one_program(images, tmp_path):
     one = entry["scores"][0]
     assert [p["num_glimpses"] for p in one["fixed"]] == [3, 4, 6, 8, 12, 50]
     assert one["dynamic"][0]["mean_glimpses"] == 1
+    kinds = [rollouts_of(score) for score in entry["scores"]]
+    assert kinds == [
+      (1, "sample"),
+      (1, "0.5 of the noise"),
+      (1, "mean"),
+      (10, "sample"),
+    ]
   again = run("records", *flags, "--num_epochs=1", "--num_seeds=2")
   assert "epoch 1/1" in printed
   assert "epoch 1/1" not in again

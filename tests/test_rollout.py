@@ -11,6 +11,7 @@ import pytest
 from ramjax import (
   ConfigError,
   ModelConfig,
+  categorical_policy,
   extract_glimpse,
   init_params,
   location_log_prob,
@@ -18,6 +19,7 @@ from ramjax import (
   rollout,
 )
 from ramjax.networks import RecurrentAttentionModel, initial_state
+from ramjax.rollouts import policy_noise
 
 CONFIG = ModelConfig(  # no default values
   image_shape=(20, 30, 2),
@@ -195,6 +197,40 @@ def test_mean_policy_has_no_randomness(params, images):
   np.testing.assert_allclose(result.log_prob_t, -np.log(2 * np.pi * 0.04), rtol=1e-5)
 
 
+def test_noise_of_the_policy_is_scaled(params, images):
+  """Half of it is half as far from the mean; none of it is the mean policy."""
+  first = jnp.zeros(2)
+  mean, whole, half = (
+    unroll(params, images, num_glimpses=1, first_location=first, **options)
+    for options in ({"location_policy": "mean"}, {}, {"location_noise": 0.5})
+  )
+  far = whole.next_location_t - mean.next_location_t
+  assert (jnp.abs(mean.next_location_t + far) < 1).all()  # none is clipped
+  assert jnp.abs(far).min() > 1e-4
+  np.testing.assert_allclose(
+    half.next_location_t - mean.next_location_t, 0.5 * far, atol=1e-6
+  )
+  assert_same(
+    unroll(params, images, location_noise=0.0),
+    unroll(params, images, location_policy="mean"),
+    atol=0,
+  )
+  assert_same(
+    unroll(params, images, location_noise=1.0), unroll(params, images), atol=0
+  )
+
+
+def test_noise_of_places_is_a_temperature():
+  """At temperature 2 of two places with logits 0 and 2 the second has sigmoid(1)."""
+  policy = categorical_policy([(-0.5, 0.0), (0.5, 0.0)])
+  keys = jax.random.split(jax.random.key(0), 20_000)
+  noise = policy_noise(
+    policy, keys, jnp.arange(1), location_policy="sample", location_noise=2.0
+  )
+  drawn = jax.vmap(policy.sample, (None, 0))(jnp.array([0.0, 2.0]), noise[0])
+  assert drawn.mean() == pytest.approx(1 / (1 + np.exp(-1)), abs=0.01)
+
+
 def test_first_location_in_the_centre_or_given(params, images):
   """The setting changes nothing else, and a given location takes precedence."""
   centred = dataclasses.replace(CONFIG, first_location="centre")
@@ -226,6 +262,8 @@ def test_bad_arguments_are_refused(params, images):
     unroll(params, images, num_glimpses=0)
   with pytest.raises(ConfigError, match="location_policy must be one of sample, mean"):
     unroll(params, images, location_policy="mode")
+  with pytest.raises(ConfigError, match="location_noise must be at least 0, not -1"):
+    rollout(KEY, params, images, model=CONFIG, num_glimpses=1, location_noise=-1.0)
   with pytest.raises(AssertionError):
     unroll(params, images[..., :1])
   with pytest.raises(AssertionError):

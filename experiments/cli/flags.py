@@ -225,6 +225,16 @@ def define_rollout_flags() -> None:
     LOCATION_POLICIES,
     "How the next location is chosen: drawn from the policy, or its mean.",
   )
+  define_noise_flag()
+
+
+def define_noise_flag() -> None:
+  """Defines the flag that says how much noise the policy has."""
+  flags.DEFINE_float(
+    "location_noise",
+    1.0,
+    "Factor on the noise of the policy: 0.5 halves the deviation of the training.",
+  )
 
 
 def evaluation_config() -> EvaluationConfig:
@@ -239,6 +249,7 @@ def evaluation_config() -> EvaluationConfig:
     num_glimpses=FLAGS.max_glimpses,
     num_samples=FLAGS.num_samples,
     location_policy=FLAGS.location_policy,
+    location_noise=FLAGS.location_noise,
   )
 
 

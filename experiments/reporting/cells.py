@@ -73,13 +73,20 @@ def fixed(runs: Sequence[Results], num_glimpses: int, name: str) -> np.ndarray:
 
 
 def by_rollouts(group: Group) -> dict[tuple[int, str], list[Results]]:
-  """The scores of a group's runs by M and policy."""
+  """The scores of a group's runs by `rollouts_of`."""
   found: dict[tuple[int, str], list[Results]] = {}
   for run in group.runs:
     for score in run["scores"]:
-      kind = score["num_samples"], score["location_policy"]
-      found.setdefault(kind, []).append(score)
+      found.setdefault(rollouts_of(score), []).append(score)
   return found
+
+
+def rollouts_of(score: Results) -> tuple[int, str]:
+  """M and policy of a score: `sample`, `mean`, or how much of the noise it has."""
+  policy, noise = score["location_policy"], score.get("location_noise", 1.0)
+  if policy == "sample" and noise != 1:
+    policy = f"{noise:g} of the noise"
+  return score["num_samples"], policy
 
 
 def numbers_of(runs: Sequence[Results]) -> list[int]:

@@ -15,8 +15,8 @@ from ramjax.config import OBJECTIVES, Config, differing_fields
 Results = Mapping[str, Any]
 
 EVALUATION = (
-  *("protocol", "num_samples", "location_policy", "checkpoint", "split"),
-  "evaluation_seed",
+  *("protocol", "num_samples", "location_policy", "location_noise"),
+  *("checkpoint", "split", "evaluation_seed"),
 )
 """What the head of a results file says of the evaluation of all of its runs."""
 
@@ -118,6 +118,8 @@ def _identity(run: Results, found: Mapping[_Identity, Sequence[Results]]) -> _Id
     train["dataset"] = "data"
   common = config.replace(train=train)
   how = {name: run[name] for name in EVALUATION if name in run}
+  if how.get("location_noise") == 1.0:  # as in results of before it could be scaled
+    del how["location_noise"]
   judged_on = run.get("judged_on", {"own_data": True})
   if not judged_on["own_data"]:
     how["judged_on"] = judged_on["data_sha256"] or judged_on["dataset"]

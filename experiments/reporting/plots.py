@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from experiments.reporting import figures
-from experiments.reporting.cells import machine
+from experiments.reporting.cells import machine, rollouts_of
 from experiments.reporting.groups import Group, Results, group_runs
 from experiments.reporting.statistics import half_width
 from ramjax.config import ObjectiveConfig
@@ -175,7 +175,7 @@ def records(results: Results) -> Figure:
         score["fixed"]
         for run in group.runs
         for score in run["scores"]
-        if (score["num_samples"], score["location_policy"]) == kind
+        if rollouts_of(score) == kind
       ]
       if scored:
         error = 100 * (1 - _points(scored, "accuracy"))

@@ -33,6 +33,9 @@ from ramjax.config import OBJECTIVES, TrainConfig
 
 _ONE_ROLLOUT = (1, "sample")
 
+_POLICIES = {"sample": "", "mean": ", mean of the policy"}
+"""How rows tell policies apart."""
+
 _MOST_COLUMNS, _MOST_ROWS = 12, 20
 """Classes that a table shows: as columns of the confusions, and as rows."""
 
@@ -111,7 +114,7 @@ def error_rates(results: Results) -> str:
     for group in groups:
       if group.dataset == dataset:
         for (num_samples, policy), scores in by_rollouts(group).items():
-          suffix = "" if policy == "sample" else ", mean of the policy"
+          suffix = _POLICIES.get(policy, f", {policy}")
           settings = f", {group.settings}" if group.settings else ""
           what = _recipe(group.runs[0]) or f"`{group.objective}`{settings}"
           label = f"{what}, M = {num_samples}{suffix}"
