@@ -21,7 +21,7 @@ from experiments.cli.errors import UsageError
 from experiments.reporting import plots, tables
 from experiments.runs import from_flags, output, trained
 from experiments.runs.metrics import read_metrics
-from experiments.studies import scores
+from experiments.studies import scores, study
 from ramjax.config import Config, EvaluationConfig
 
 _GLIMPSES = (4, 6, 8, 12, 50)
@@ -90,6 +90,7 @@ def _training(run: trained.TrainedRun) -> dict[str, Any]:
   return {
     "num_parameters": ramjax.num_parameters(run.params),
     "num_rollouts": lines[-1]["step"] * train.batch_size * train.rollouts_per_image,
+    "train_accuracy": scores.rounded(study.read_train_curve(run.workdir).last_epoch),
     "validation": curve,
   }
 

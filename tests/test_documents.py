@@ -91,6 +91,7 @@ def test_names_of_the_library_exist():
     ("translated, 60×60", "records_translated_60.json"),
     ("cluttered, 60×60", "records_cluttered_60.json"),
     ("cluttered, 100×100", "records_cluttered_100.json"),
+    ("Fashion-MNIST", "records_fashion_mnist.json"),
   ],
 )
 def test_error_rates_of_the_first_page_are_those_of_the_results(images, file):

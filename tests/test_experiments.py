@@ -355,7 +355,7 @@ def test_a_run_is_published_and_read_again(trained, tmp_path):
   half, single = (model.facts["test_error"][name] for name in ("float16", "float32"))
   assert half == pytest.approx(single, abs=1)
   card = (tmp_path / "mine.md").read_text()
-  assert f"| as in training | 3 | {half:.2f} |" in card
+  assert f"| fixed, as in training | 3 | {half:.2f} |" in card
   images = np.zeros((28, 28), np.uint8)
   np.testing.assert_allclose(model(images).probs, own(images).probs, atol=1e-3)
 

@@ -2,7 +2,8 @@
 
 A recipe gives other defaults to some settings, by the name of the flag, or of the field if
 only `--set` reaches it (`model.branch_size`). What the command line gives wins. A run
-records all values and its command. BUILD_NOTES.md tells how the values were chosen.
+records all values and its command. BUILD_NOTES.md tells how those of `tuned` and `canvas`
+were chosen.
 """
 
 from __future__ import annotations

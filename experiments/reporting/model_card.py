@@ -35,7 +35,7 @@ def card(name: str, model: ramjax.Predictor, facts: Mapping[str, Any]) -> str:
     confidence = "Confidence is the largest p: no temperature was fitted."
   more = facts["more_glimpses"]
   rows = "\n".join(
-    f"| β = {entry['beta']:g} | {entry['mean_glimpses']:.2f} | {entry['error']:.2f} |"
+    f"| stops by itself, β = {entry['beta']:g} | {entry['mean_glimpses']:.2f} | {entry['error']:.2f} |"
     for entry in facts["dynamic"]
   )
   return f"""# {name}
@@ -53,13 +53,13 @@ answer = ramjax.pretrained("{name}")(images, beta=0.2)
 
 Test error in %, {facts["num_test_images"]:,} test images, one rollout an image (M = 1):
 
-| stops | glimpses N | error |
+| number of glimpses | mean | error |
 |---|---|---|
-| as in training | {own} | {error["float16"]:.2f} |
-| with more | {more["num_glimpses"]} | {more["error"]:.2f} |
+| fixed, as in training | {own} | {error["float16"]:.2f} |
+| fixed | {more["num_glimpses"]} | {more["error"]:.2f} |
 {rows}
 
-- Stored as float16. As trained, in float32, the error with N = {own} is {error["float32"]:.2f} %.
+- Stored as float16. With parameters in float32 the error with N = {own} is {error["float32"]:.2f} %.
 - {confidence} On the test images it
   differs from the accuracy by {facts["calibration_error"]:.3f} on average.
 - Core `{sizes.core}`, {facts["num_parameters"]:,} parameters, objective
