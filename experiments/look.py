@@ -56,6 +56,7 @@ def define_flags() -> None:
     " --beta 50.",
   )
   absl_flags.DEFINE_integer("num_samples", 1, "Rollouts averaged for an answer, M.")
+  flags.define_noise_flag()
   absl_flags.DEFINE_integer("seed", 0, "Seed of first locations and policy.")
   absl_flags.DEFINE_boolean(
     "as_is", False, "Whether images are not made like those of the training."
@@ -80,6 +81,7 @@ def main(names: Sequence[str]) -> None:
   if not names:
     raise UsageError("no image is given; name files, or folders of images")
   flags.check_at_least(1, "num_samples")
+  flags.check_at_least(0, "location_noise")
   flags.check_seed()
   devices.set_up_jax()
   model, source = flags.load_model()
@@ -183,7 +185,11 @@ def _parts(images: Sequence[_Image]) -> Iterator[list[_Image]]:
 def _given() -> dict[str, Any]:
   """Randomness and number of rollouts, as the flags say."""
   options = flags.FLAGS
-  return {"key": jax.random.key(options.seed), "num_samples": options.num_samples}
+  return {
+    "key": jax.random.key(options.seed),
+    "num_samples": options.num_samples,
+    "location_noise": options.location_noise,
+  }
 
 
 def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:

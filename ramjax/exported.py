@@ -129,6 +129,7 @@ def as_function(
       shown,
       None if beta is None else jnp.float32(beta),
       temperature_t,
+      jnp.float32(1.0),
       model=model,
       num_glimpses=most,
       num_samples=1,

@@ -16,7 +16,7 @@ from absl import logging
 
 from ramjax import calibration, model_file, run_folder, stopping
 from ramjax.checks import check_count
-from ramjax.config import Config, ConfigError
+from ramjax.config import Config, ConfigError, EvaluationConfig
 from ramjax.data import DatasetInfo
 from ramjax.data.transforms import normalize, standardize
 from ramjax.model import Model, PyTree
@@ -112,6 +112,7 @@ class Predictor:
     beta: float | None = None,
     num_glimpses: int | None = None,
     num_samples: int = 1,
+    location_noise: float = 1.0,
   ) -> Answer:
     """Looks at images.
 
@@ -125,6 +126,8 @@ class Predictor:
       num_glimpses: number of glimpses, with `beta` at most; None is as many as in
         training, with `beta` 50.
       num_samples: rollouts whose predictions are averaged, M.
+      location_noise: factor on the noise of the policy, at least 0. On clutter, half of
+        the noise of the training errs less in few glimpses.
 
     Returns:
       The answer.
@@ -134,6 +137,7 @@ class Predictor:
     """
     num_glimpses = self.number_of_glimpses(num_glimpses, beta=beta)
     check_count(num_samples=num_samples)
+    EvaluationConfig(location_noise=location_noise)  # refuses one out of range
     shown, single = self.prepare(images)
     found = answer(
       _key(key),
@@ -141,6 +145,7 @@ class Predictor:
       shown,
       None if beta is None else jnp.float32(beta),
       jnp.asarray(self.temperature_t or (1.0,), jnp.float32),
+      jnp.float32(location_noise),
       model=as_model(self.config.model),
       num_glimpses=num_glimpses,
       num_samples=num_samples,
@@ -161,6 +166,7 @@ class Predictor:
     key: jax.Array | None = None,
     num_glimpses: int | None = None,
     num_samples: int = 1,
+    location_noise: float = 1.0,
   ) -> Scanpaths:
     """The rollouts behind an answer, one by one.
 
@@ -170,6 +176,7 @@ class Predictor:
       key: typed PRNG key; None is key 0.
       num_glimpses: number of glimpses T; None is as many as in training.
       num_samples: rollouts of each image, M.
+      location_noise: factor on the noise of the policy.
 
     Returns:
       The rollouts.
@@ -180,11 +187,13 @@ class Predictor:
     if num_glimpses is None:
       num_glimpses = self.config.train.num_glimpses
     check_count(num_glimpses=num_glimpses, num_samples=num_samples)
+    EvaluationConfig(location_noise=location_noise)
     shown, single = self.prepare(images)
     found = _scanpaths(
       _key(key),
       self.params,
       shown,
+      jnp.float32(location_noise),
       model=as_model(self.config.model),
       num_glimpses=num_glimpses,
       num_samples=num_samples,
@@ -409,6 +418,7 @@ def _scanpaths(
   key: jax.Array,
   params: PyTree,
   images: jax.Array,
+  location_noise: jax.Array,
   *,
   model: Model,
   num_glimpses: int,
@@ -423,6 +433,7 @@ def _scanpaths(
       images,
       model=model,
       num_glimpses=num_glimpses,
+      location_noise=location_noise,
     )
     return Scanpaths(unrolled.location_t, unrolled.probs_t, unrolled.predicted_error_t)
 
@@ -437,6 +448,7 @@ def answer(
   images: jax.Array,
   beta: jax.Array | None,
   temperature_t: jax.Array,
+  location_noise: jax.Array,
   *,
   model: Model,
   num_glimpses: int,
@@ -450,6 +462,7 @@ def answer(
     images: images, float32.
     beta: exploration rate []; None takes all glimpses.
     temperature_t: temperature of p after each glimpse; the last one serves all later.
+    location_noise: factor on the noise of the policy [].
     model: the model.
     num_glimpses: number of glimpses T, with `beta` at most.
     num_samples: rollouts whose predictions are averaged.
@@ -458,7 +471,7 @@ def answer(
     The answer.
   """
   options = {"model": model, "num_glimpses": num_glimpses, "num_samples": num_samples}
-  rollouts = _scanpaths(key, params, images, **options)
+  rollouts = _scanpaths(key, params, images, location_noise, **options)
   location_t = rollouts.location_t[:, 0]
   probs_t, error_t = (
     rollouts.probs_t.mean(axis=1),

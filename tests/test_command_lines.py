@@ -155,6 +155,7 @@ SCRIPTS = {
   ],
   "look": [
     ([], "no image is given; name files, or folders of images", 2),
+    (["x.png", "--location_noise=-1"], "location_noise must be at least 0, not -1", 2),
     (["x.png"], "give --model (", 2),
     (["x.png", "--model=mnist", "--workdir=x"], "or --workdir=RUN, not both", 2),
     (["x.png", "--model=mist"], "model must be one of ", 2),
