@@ -2,12 +2,10 @@
 
 Trains --num_seeds runs with each of --cores, with each of --rollouts of an image (S), with
 and without REINFORCE's gradient in the state (c = 1/N or 0), and, if S > 1, with the
-baseline network and with the other rollouts as the baseline. All have as many rollouts as
---num_epochs says, and as many in a step as --batch_size says.
-
-With --change it compares the training that the other flags describe with trainings that
-differ from it in one setting: --change=optimizer=adam --change=rollouts_per_image=4. All
-have as many rollouts, in a step and in all.
+baseline network and with the other rollouts as the baseline. With --change it compares the
+training that the other flags describe with trainings that differ from it in one setting:
+--change=optimizer=adam --change=rollouts_per_image=4. All have as many rollouts, in a step
+and in all, as the flags say.
 
 Writes errors on the validation images into --workdir: ablation.json.
 """
@@ -23,7 +21,15 @@ from absl import flags as absl_flags
 from experiments.cli import app, flags
 from experiments.cli.errors import UsageError
 from experiments.studies import study
-from ramjax.config import Config
+from ramjax.config import Config, TrainConfig
+from ramjax.data.datasets import reading
+
+
+_SHARED = {
+  *("seed", "batch_size", "num_epochs", "warmup_epochs", "num_train_examples"),
+  *("dataset", "num_glimpses", *reading(TrainConfig())),
+}
+"""Settings of a training that all variants have: data, glimpses, and how many rollouts."""
 
 
 def define_flags() -> None:
@@ -62,6 +68,8 @@ def changes(config: Config) -> Sequence[study.Variant]:
       raise UsageError(f"{name} must not be given with --change: it is not compared")
   given = {"as it is": config}
   for change in flags.FLAGS.change:
+    if (name := change.partition("=")[0].removeprefix("train.")) in _SHARED:
+      raise UsageError(f"change must not be of {name}: all variants have the same")
     given[change] = _like(config, flags.changed(config, "change", change))
   if len(set(given.values())) <= len(flags.FLAGS.change):
     raise UsageError(

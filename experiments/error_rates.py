@@ -38,9 +38,7 @@ def main() -> None:
   options = flags.FLAGS
   glimpses = sorted(flags.distinct("glimpses", int, least=1))
   nums_samples = sorted(flags.distinct("num_samples", int, least=1))
-  EvaluationConfig(
-    location_noise=options.location_noise
-  )  # checked before runs are read
+  flags.check_at_least(0, "location_noise")
   flags.check_seed()
   devices.set_up_jax()
   target = output.evaluation_target("error_rates")

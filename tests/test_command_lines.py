@@ -140,6 +140,8 @@ SCRIPTS = {
     (["--num_epochs=12"], "num_epochs must be a multiple of 8, to be divided by 8", 2),
     (["--change=core"], "--change=core: core must be one of rnn, lstm, not ''", 2),
     (["--change=speed=1"], "--change=speed=1: 'speed' is no setting of a training", 2),
+    (["--change=batch_size=64"], "change must not be of batch_size: all variants", 2),
+    (["--change=dataset=mnist"], "change must not be of dataset: all variants", 2),
     (["--change=core=rnn"], "change must name settings that are different, and not", 2),
     (["--change=core=lstm", "--cores=rnn"], "cores must not be given with --change", 2),
     (["--change=rollouts_per_image=3"], "batch_size must be a multiple of 3", 2),
