@@ -24,7 +24,6 @@ from experiments.studies import study
 from ramjax.config import Config, TrainConfig
 from ramjax.data.datasets import reading
 
-
 _SHARED = {
   *("seed", "batch_size", "num_epochs", "warmup_epochs", "num_train_examples"),
   *("dataset", "num_glimpses", *reading(TrainConfig())),
