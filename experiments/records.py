@@ -1,11 +1,10 @@
 """Records: a recipe trained and judged, `python -m experiments.records --recipe=mnist`.
 
 Trains --num_seeds runs of a recipe in one program, as `experiments.train` does, and judges
-them on the test images: errors with several numbers of glimpses N, with one rollout
-(M = 1), with half of the noise of the policy or none, and the mean of ten, and the accuracy
-of the stopping rule. Writes records.json and
-records.png, with the error on the validation images against the time of training, into
---workdir. Started again, it resumes.
+them on the test images: errors with several numbers of glimpses N, with one rollout (M = 1)
+and all, half or none of the noise of the policy, with the mean of ten rollouts, and the
+accuracy of the stopping rule. Writes records.json and records.png, with the error on the
+validation images against the time of training, into --workdir. Started again, it resumes.
 """
 
 from __future__ import annotations
