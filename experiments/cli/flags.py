@@ -281,12 +281,8 @@ def _parse_setting(assignment: str) -> tuple[str, Any]:
   Raises:
     UsageError: if the name is unknown, or the value is out of range.
   """
-  name, _, text = assignment.partition("=")
   try:
-    if name not in _ABLATIONS:
-      raise ConfigError(f"{name!r} is no field of --set")
-    setting = _ABLATIONS[name]
-    return name, setting.check(name, _value(setting.kind, text))
+    return _assigned(assignment, {name: name for name in _ABLATIONS}, "field of --set")
   except ConfigError as error:
     raise UsageError(
       f"--set={assignment}: {error}; the fields of --set are {', '.join(_ABLATIONS)}"
@@ -299,17 +295,33 @@ def changed(config: Config, flag: str, assignment: str) -> Config:
   Raises:
     UsageError: if the setting is unknown, or the value is out of range.
   """
-  word, _, text = assignment.partition("=")
-  name = _FLAGS.get(word, word)
+  settings = [*_FLAGS.values(), *_ABLATIONS]
+  known = {**{name: name for name in settings}, **_FLAGS}
   try:
-    if name not in {*_FLAGS.values(), *_ABLATIONS}:
-      raise ConfigError(f"{word!r} is no setting of a training")
-    setting = _SETTINGS[name]
-    value = setting.check(word, _value(setting.kind, text))
+    name, value = _assigned(assignment, known, "setting of a training")
     part, field = name.split(".")
-    return config.replace(**{part: {field: None if value == setting.none else value}})
+    value = None if value == _SETTINGS[name].none else value
+    return config.replace(**{part: {field: value}})
   except ConfigError as error:
     raise UsageError(f"--{flag}={assignment}: {error}") from error
+
+
+def _assigned(assignment: str, known: Mapping[str, str], what: str) -> tuple[str, Any]:
+  """Name and value of the setting in an assignment.
+
+  Args:
+    assignment: WORD=VALUE.
+    known: from the words to the names of settings.
+    what: what a word is.
+
+  Raises:
+    ConfigError: if the word is unknown, or the value is out of range.
+  """
+  word, _, text = assignment.partition("=")
+  if word not in known:
+    raise ConfigError(f"{word!r} is no {what}")
+  setting = _SETTINGS[known[word]]
+  return known[word], setting.check(word, _value(setting.kind, text))
 
 
 def _value(kind: type, text: str) -> Any:

@@ -35,7 +35,8 @@ def card(name: str, model: ramjax.Predictor, facts: Mapping[str, Any]) -> str:
     confidence = "Confidence is the largest p: no temperature was fitted."
   more = facts["more_glimpses"]
   rows = "\n".join(
-    f"| stops by itself, β = {entry['beta']:g} | {entry['mean_glimpses']:.2f} | {entry['error']:.2f} |"
+    f"| stops by itself, β = {entry['beta']:g} | {entry['mean_glimpses']:.2f}"
+    f" | {entry['error']:.2f} |"
     for entry in facts["dynamic"]
   )
   return f"""# {name}
