@@ -43,9 +43,9 @@ def main() -> None:
     runs,
     split=options.split,
     seed=options.seed,
-    num_samples=options.num_samples,
-    location_policy=options.location_policy,
-    location_noise=options.location_noise,
+    num_samples=evaluation_config.num_samples,
+    location_policy=evaluation_config.location_policy,
+    location_noise=evaluation_config.location_noise,
   )
   print(tables.calibration(results))
   output.write(target, results, plots.calibration(results))

@@ -38,7 +38,8 @@ def main() -> None:
   options = flags.FLAGS
   glimpses = sorted(flags.distinct("glimpses", int, least=1))
   nums_samples = sorted(flags.distinct("num_samples", int, least=1))
-  flags.check_at_least(0, "location_noise")
+  noise = flags.location_noise()
+  policies = LOCATION_POLICIES if noise == 1 else ("sample",)
   flags.check_seed()
   devices.set_up_jax()
   target = output.evaluation_target("error_rates")
@@ -50,14 +51,14 @@ def main() -> None:
       {
         "num_samples": num_samples,
         "location_policy": policy,
-        "location_noise": options.location_noise,
+        "location_noise": noise,
         "fixed": scores.score(
           run,
           EvaluationConfig(
             num_glimpses=glimpses[-1],
             num_samples=num_samples,
             location_policy=policy,
-            location_noise=options.location_noise,
+            location_noise=noise,
           ),
           glimpses=glimpses,
           split=options.split,
@@ -66,7 +67,7 @@ def main() -> None:
         )["fixed"],
       }
       for num_samples in nums_samples
-      for policy in LOCATION_POLICIES
+      for policy in policies
     ]
     names = list(run.dataset.class_names)
     runs.append({**described, "class_names": names, "scores": scored})

@@ -101,8 +101,8 @@ def main() -> None:
       seed=options.seed,
       protocol=options.protocol,
       num_samples=evaluation_config.num_samples,
-      location_policy=options.location_policy,
-      location_noise=options.location_noise,
+      location_policy=evaluation_config.location_policy,
+      location_noise=evaluation_config.location_noise,
       checkpoint=options.checkpoint,
     )
     assert target is not None

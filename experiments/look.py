@@ -81,7 +81,7 @@ def main(names: Sequence[str]) -> None:
   if not names:
     raise UsageError("no image is given; name files, or folders of images")
   flags.check_at_least(1, "num_samples")
-  flags.check_at_least(0, "location_noise")
+  flags.location_noise()  # checks it
   flags.check_seed()
   devices.set_up_jax()
   model, source = flags.load_model()
@@ -188,7 +188,7 @@ def _given() -> dict[str, Any]:
   return {
     "key": jax.random.key(options.seed),
     "num_samples": options.num_samples,
-    "location_noise": options.location_noise,
+    "location_noise": flags.location_noise(),
   }
 
 

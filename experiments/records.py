@@ -25,14 +25,6 @@ from ramjax.config import Config, EvaluationConfig
 
 _GLIMPSES = (4, 6, 8, 12, 50)
 
-_ROLLOUTS = (
-  EvaluationConfig(),
-  EvaluationConfig(location_noise=0.5),
-  EvaluationConfig(location_policy="mean"),
-  EvaluationConfig(num_samples=10),
-)
-"""Rollouts that are averaged, and how they choose the next location."""
-
 _BETAS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0)
 
 
@@ -64,14 +56,26 @@ def main() -> None:
     {**run.describe(), "recipe": recipe, **_training(run), "scores": []} for run in runs
   ]
   target = output.Target(folder / "records.json")
-  for rollouts in _ROLLOUTS:
+  ways = _ways(runs[0].config.train.num_glimpses)
+  for rollouts in ways:
     for run, entry in zip(runs, entries, strict=True):
       entry["scores"].append(_score(run, rollouts))
     results = output.evaluation(entries)
-    done = rollouts == _ROLLOUTS[-1]
+    done = rollouts == ways[-1]
     if done:
       print(f"{tables.records(results)}\n\n{tables.error_rates(results)}")
     output.write(target, results, plots.records(results) if done else None)
+
+
+def _ways(num_glimpses: int) -> tuple[EvaluationConfig, ...]:
+  """How the models are judged after a training with a number of glimpses."""
+  return (
+    EvaluationConfig(),
+    EvaluationConfig(location_noise=0.5),
+    EvaluationConfig(location_noise=(1.0,) * num_glimpses + (2.0,)),
+    EvaluationConfig(location_policy="mean"),
+    EvaluationConfig(num_samples=10),
+  )
 
 
 def _training(run: trained.TrainedRun) -> dict[str, Any]:

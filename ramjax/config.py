@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from ramjax import fields
@@ -449,12 +449,22 @@ class EvaluationConfig(fields.Checked):
   location_policy: str = fields.choice(
     "sample", LOCATION_POLICIES, "How the next location is chosen."
   )
-  location_noise: float = fields.number(
+  location_noise: float | Sequence[float] = fields.number_or_several(
     1.0,
-    "Factor on the noise of the policy, thus on the deviation of a Gaussian. A policy"
-    " explores in training; afterwards a model may err less with less noise.",
+    "Factor on the noise of the policy, thus on the deviation of a Gaussian; or a factor"
+    " for each glimpse, of which the last one serves all later glimpses. A policy"
+    " explores in training; afterwards a model may err less with less noise, or, in far"
+    " more glimpses than in training, with more.",
     low=0.0,
   )
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.location_policy == "mean" and self.location_noise != 1:
+      raise ConfigError(
+        "location_noise has no effect with location_policy mean, which has no noise;"
+        " leave one of them out"
+      )
 
 
 def differing_fields(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:

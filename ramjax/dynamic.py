@@ -9,6 +9,7 @@ ones for the remainder. The program is therefore compiled once, for any number o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +72,7 @@ def look_until_decided(
   model: Model | ModelConfig,
   max_glimpses: int,
   location_policy: str = "sample",
-  location_noise: float | jax.Array = 1.0,
+  location_noise: float | Sequence[float] | jax.Array = 1.0,
 ) -> Decision:
   """Takes glimpses at each image until the stopping rule holds (paper, section 3).
 
@@ -92,7 +93,7 @@ def look_until_decided(
     max_glimpses: number of glimpses after which it stops in any case.
     location_policy: `sample` draws the next location from the policy, `mean` takes its
       mean.
-    location_noise: factor [] on the noise of `sample`, see `ramjax.rollout`.
+    location_noise: factor on the noise of `sample`, see `ramjax.rollout`.
 
   Returns:
     The decisions.

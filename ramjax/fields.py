@@ -117,6 +117,20 @@ def number(
   return checked(default, help, check, kind=float, **more)
 
 
+def number_or_several(default: float, help: str, *, low: float, **more: Any) -> Any:
+  """A field that holds a number as in `number`, or a tuple of them."""
+  check_one = number(default, help, low=low).metadata["setting"].check
+
+  def check(name: str, value: Any) -> float | tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+      return check_one(name, value)
+    if not value:
+      raise ConfigError(f"{name} must be a number or several, not {value!r}")
+    return tuple(check_one(name, each) for each in value)
+
+  return checked(default, help, check, kind=float, **more)
+
+
 def boolean(default: bool, help: str, **more: Any) -> Any:
   """A field that holds True or False; for `more` see `checked`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -112,7 +112,7 @@ class Predictor:
     beta: float | None = None,
     num_glimpses: int | None = None,
     num_samples: int = 1,
-    location_noise: float = 1.0,
+    location_noise: float | Sequence[float] = 1.0,
   ) -> Answer:
     """Looks at images.
 
@@ -126,8 +126,10 @@ class Predictor:
       num_glimpses: number of glimpses, with `beta` at most; None is as many as in
         training, with `beta` 50.
       num_samples: rollouts whose predictions are averaged, M.
-      location_noise: factor on the noise of the policy, at least 0. On clutter, half of
-        the noise of the training errs less in few glimpses.
+      location_noise: factor on the noise of the policy, at least 0, or a factor for each
+        glimpse, of which the last one serves all later glimpses. On clutter, half of the
+        noise errs less in few glimpses; twice the noise after N glimpses, as many as in
+        training, keeps a model right in many more: `[1.0] * N + [2.0]`.
 
     Returns:
       The answer.
@@ -137,7 +139,7 @@ class Predictor:
     """
     num_glimpses = self.number_of_glimpses(num_glimpses, beta=beta)
     check_count(num_samples=num_samples)
-    EvaluationConfig(location_noise=location_noise)  # refuses one out of range
+    noise = EvaluationConfig(location_noise=location_noise).location_noise
     shown, single = self.prepare(images)
     found = answer(
       _key(key),
@@ -145,7 +147,7 @@ class Predictor:
       shown,
       None if beta is None else jnp.float32(beta),
       jnp.asarray(self.temperature_t or (1.0,), jnp.float32),
-      jnp.float32(location_noise),
+      jnp.asarray(noise, jnp.float32),
       model=as_model(self.config.model),
       num_glimpses=num_glimpses,
       num_samples=num_samples,
@@ -166,7 +168,7 @@ class Predictor:
     key: jax.Array | None = None,
     num_glimpses: int | None = None,
     num_samples: int = 1,
-    location_noise: float = 1.0,
+    location_noise: float | Sequence[float] = 1.0,
   ) -> Scanpaths:
     """The rollouts behind an answer, one by one.
 
@@ -187,13 +189,13 @@ class Predictor:
     if num_glimpses is None:
       num_glimpses = self.config.train.num_glimpses
     check_count(num_glimpses=num_glimpses, num_samples=num_samples)
-    EvaluationConfig(location_noise=location_noise)
+    noise = EvaluationConfig(location_noise=location_noise).location_noise
     shown, single = self.prepare(images)
     found = _scanpaths(
       _key(key),
       self.params,
       shown,
-      jnp.float32(location_noise),
+      jnp.asarray(noise, jnp.float32),
       model=as_model(self.config.model),
       num_glimpses=num_glimpses,
       num_samples=num_samples,
@@ -462,7 +464,7 @@ def answer(
     images: images, float32.
     beta: exploration rate []; None takes all glimpses.
     temperature_t: temperature of p after each glimpse; the last one serves all later.
-    location_noise: factor on the noise of the policy [].
+    location_noise: factor on the noise of the policy [], or of each glimpse [N].
     model: the model.
     num_glimpses: number of glimpses T, with `beta` at most.
     num_samples: rollouts whose predictions are averaged.

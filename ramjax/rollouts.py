@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ramjax.checks import check_shape, check_type
-from ramjax.config import LOCATION_POLICIES, ConfigError, ModelConfig
+from ramjax.config import (
+  LOCATION_POLICIES,
+  ConfigError,
+  EvaluationConfig,
+  ModelConfig,
+)
 from ramjax.keys import image_keys
 from ramjax.model import Model, PyTree
 from ramjax.policy import Policy
@@ -97,7 +102,7 @@ def policy_noise(
   t: jax.Array,
   *,
   location_policy: str,
-  location_noise: float | jax.Array = 1.0,
+  location_noise: float | Sequence[float] | jax.Array = 1.0,
 ) -> PyTree:
   """The noise of the location policy; glimpse t of an image uses `fold_in(key, t)`.
 
@@ -106,24 +111,28 @@ def policy_noise(
     policy_key: typed PRNG key of each image's policy [B].
     t: numbers of the glimpses, from 0 [T], integer.
     location_policy: `sample`, or `mean`, which has no noise.
-    location_noise: factor on the noise [], at least 0.
+    location_noise: factor on the noise, see `rollout`.
 
   Returns:
     Noise [T, B, ...]; zeros for `mean`.
 
   Raises:
-    ConfigError: if `location_noise` is less than 0.
+    ConfigError: if `location_noise` has a factor less than 0, or none.
+    AssertionError: if it is an array of another rank.
   """
-  if isinstance(location_noise, float | int) and not location_noise >= 0:
-    raise ConfigError(f"location_noise must be at least 0, not {location_noise}")
+  factors: Any = location_noise
+  if not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(factors)):
+    factors = EvaluationConfig(location_noise=factors).location_noise
+  is_whole = isinstance(factors, float) and factors == 1
+  factor_t = jnp.atleast_1d(jnp.asarray(factors))
+  check_shape((None,), hint="[] or [N]", location_noise=factor_t)
 
   def draw(key: jax.Array, t: jax.Array) -> PyTree:
     noise = policy.noise(jax.random.fold_in(key, t))
-    if isinstance(location_noise, float | int) and location_noise == 1:
+    if is_whole:
       return noise
-    return jax.tree.map(
-      lambda leaf: leaf * jnp.asarray(location_noise, leaf.dtype), noise
-    )
+    factor = factor_t[jnp.minimum(t, factor_t.shape[0] - 1)]
+    return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), noise)
 
   draw_batch = jax.vmap(draw, in_axes=(0, None))
   draw_all = jax.vmap(draw_batch, in_axes=(None, 0))
@@ -141,7 +150,7 @@ def rollout(
   model: Model | ModelConfig,
   num_glimpses: int,
   location_policy: str = "sample",
-  location_noise: float | jax.Array = 1.0,
+  location_noise: float | Sequence[float] | jax.Array = 1.0,
   first_location: jax.Array | None = None,
   location_gradient: float | jax.Array = 0.0,
   autodiff: bool = False,
@@ -161,9 +170,10 @@ def rollout(
     num_glimpses: number of glimpses T, at least 1.
     location_policy: `sample` draws the next location from the policy; `mean` takes the
       mean of the policy, or the most probable of several places.
-    location_noise: factor [] on the noise of `sample`, at least 0, for evaluation:
-      `log_prob_t` is of the policy with all of its noise. It scales the deviation of a
-      Gaussian, and is the temperature of a choice among places.
+    location_noise: factor [] on the noise of `sample`, at least 0, for evaluation; or a
+      factor for each glimpse [N], of which the last one serves all later glimpses.
+      `log_prob_t` is of the policy with all of its noise. A factor scales the deviation
+      of a Gaussian, and is the temperature of a choice among places.
     first_location: (x, y) [2] or [B, 2] of the first glimpse; None uses
       `model.first_location`.
     location_gradient: share [] in [0, 1] of the gradient of `log_prob_t` that goes on

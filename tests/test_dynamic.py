@@ -65,7 +65,12 @@ def decide_by_full_rollout(key, params, images, beta=BETA, config=CONFIG, **opti
 
 @pytest.mark.parametrize(
   ("num_images", "options"),
-  [(5, {"location_noise": 0.5}), (161, {"location_policy": "mean"}), (700, {})],
+  [
+    (5, {"location_noise": 0.5}),
+    (6, {"location_noise": [1.0, 3.0]}),
+    (161, {"location_policy": "mean"}),
+    (700, {}),
+  ],
 )
 def test_decisions_are_those_of_the_full_rollout(params, num_images, options):
   """For fewer images than a block has, for whole blocks, and with a remainder."""

@@ -557,6 +557,7 @@ def test_records_train_and_judge_two_seeds_in_one_program(images, tmp_path):
     assert kinds == [
       (1, "sample"),
       (1, "0.5 of the noise"),
+      (1, "2 times the noise after 3 glimpses"),
       (1, "mean"),
       (10, "sample"),
     ]

@@ -34,6 +34,19 @@ def test_seeds_are_pooled_and_objectives_are_in_the_order_of_the_paper():
   assert both.runs == [runs[0], runs[1], runs[3]]
 
 
+def test_all_of_the_noise_is_what_results_have_that_do_not_name_it():
+  named = {"location_noise": 1.0}
+  halved, late = ({"location_noise": noise} for noise in (0.5, [1.0, 2.0]))
+  groups = group_runs(
+    [run(0), run(1, entry=named), run(0, entry=halved), run(0, entry=late)]
+  )
+  assert [group.label for group in groups] == [
+    "both",
+    "both, location_noise 0.5",
+    "both, location_noise (1 2)",
+  ]
+
+
 @pytest.mark.parametrize(
   ("changed", "words"),
   [

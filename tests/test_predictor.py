@@ -54,9 +54,9 @@ def predictor(folder):
 
 
 def test_an_answer_is_that_of_a_rollout(predictor, dataset):
-  """With as many glimpses as in training, the sums of two rollouts, and half the noise."""
+  """With as many glimpses as in training, the sums of two rollouts, and noise of its own."""
   images, key = dataset.test.images[:20], jax.random.key(5)
-  found = predictor(images, key=key, num_samples=2, location_noise=0.5)
+  found = predictor(images, key=key, num_samples=2, location_noise=[0.5, 2])
   shown = jax.vmap(dataset.preprocess, (None, 0))(key, jnp.asarray(images))
   rollouts = [
     ramjax.rollout(
@@ -65,7 +65,7 @@ def test_an_answer_is_that_of_a_rollout(predictor, dataset):
       shown,
       model=CONFIG.model,
       num_glimpses=3,
-      location_noise=0.5,
+      location_noise=[0.5, 2],
     )
     for sample in range(2)
   ]
@@ -137,6 +137,7 @@ def test_confidence_is_calibrated(predictor, dataset):
     (np.zeros((28, 28), np.uint8), {"num_glimpses": 0}, "num_glimpses must be at"),
     (np.zeros((28, 28), np.uint8), {"num_samples": 0}, "num_samples must be at"),
     (np.zeros((28, 28), np.uint8), {"location_noise": -1.0}, "location_noise must be"),
+    (np.zeros((28, 28), np.uint8), {"location_noise": [1, -1]}, "location_noise must"),
     (np.zeros((28, 28), np.uint8), {"num_samples": 1.5}, "must be an integer, not 1.5"),
     (np.zeros((28, 28), np.uint8), {"num_glimpses": 2.5}, "must be an integer"),
     (np.zeros((28, 28), np.uint8), {"beta": -1.0}, "beta must be finite and at"),

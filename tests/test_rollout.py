@@ -13,6 +13,7 @@ from ramjax import (
   ModelConfig,
   categorical_policy,
   extract_glimpse,
+  gaussian_policy,
   init_params,
   location_log_prob,
   predict_error,
@@ -220,6 +221,25 @@ def test_noise_of_the_policy_is_scaled(params, images):
   )
 
 
+def test_each_glimpse_may_have_noise_of_its_own(params, images):
+  """A glimpse is placed by the noise of the one before; the last factor serves all later."""
+  whole, factors = unroll(params, images), [1.0, 0.5, 3.0]
+  found = unroll(params, images, location_noise=factors)  # traced
+  assert_same(unroll(params, images, location_noise=jnp.array(factors)), found, atol=0)
+  np.testing.assert_array_equal(found.location_t[:2], whole.location_t[:2])
+  longer = [*factors, 3.0, 3.0, 3.0]
+  assert_same(unroll(params, images, location_noise=longer), found, atol=0)
+  draw = functools.partial(
+    policy_noise,
+    gaussian_policy(0.1),
+    jax.random.split(KEY, 5),
+    location_policy="sample",
+  )
+  t = jnp.array([3, 0, 1, 2])
+  expected = jnp.array([3.0, 1.0, 0.5, 3.0])[:, None, None] * draw(t)
+  np.testing.assert_allclose(draw(t, location_noise=factors), expected, rtol=1e-6)
+
+
 def test_noise_of_places_is_a_temperature():
   """At temperature 2 of two places with logits 0 and 2 the second has sigmoid(1)."""
   policy = categorical_policy([(-0.5, 0.0), (0.5, 0.0)])
@@ -264,6 +284,12 @@ def test_bad_arguments_are_refused(params, images):
     unroll(params, images, location_policy="mode")
   with pytest.raises(ConfigError, match="location_noise must be at least 0, not -1"):
     rollout(KEY, params, images, model=CONFIG, num_glimpses=1, location_noise=-1.0)
+  with pytest.raises(ConfigError, match="location_noise must be at least 0, not -2"):
+    rollout(KEY, params, images, model=CONFIG, num_glimpses=1, location_noise=[1, -2])
+  with pytest.raises(ConfigError, match="location_noise must be a number or several"):
+    rollout(KEY, params, images, model=CONFIG, num_glimpses=1, location_noise=[])
+  with pytest.raises(AssertionError, match=r"\[\] or \[N\]"):
+    unroll(params, images, location_noise=jnp.ones((2, 2)))
   with pytest.raises(AssertionError):
     unroll(params, images[..., :1])
   with pytest.raises(AssertionError):

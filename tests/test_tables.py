@@ -8,7 +8,7 @@ import pytest
 from experiments import report
 from experiments.cli import errors
 from experiments.reporting import against_published, study_tables, tables
-from experiments.reporting.cells import machine, spread
+from experiments.reporting.cells import machine, rollouts_of, spread
 from ramjax.config import Config
 
 
@@ -189,6 +189,21 @@ def test_records_say_what_a_recipe_costs_and_reaches():
 )
 def test_a_table_names_the_machine(device, expected):
   assert machine(device) == expected
+
+
+@pytest.mark.parametrize(
+  ("noise", "expected"),
+  [
+    (1.0, "sample"),
+    (0.5, "0.5 of the noise"),
+    ([1.0, 1.0, 1.0], "sample"),
+    ([1.0, 1.0, 2.5], "2.5 times the noise after 2 glimpses"),
+    ([0.5, 1.0, 2.0], "noise times 0.5, 1, 2"),
+  ],
+)
+def test_a_table_names_the_noise_of_the_policy(noise, expected):
+  score = {"num_samples": 3, "location_policy": "sample", "location_noise": noise}
+  assert rollouts_of(score) == (3, expected)
 
 
 def test_error_rates_of_datasets_with_different_numbers_of_glimpses():

@@ -7,7 +7,7 @@ The flags of a training are generated from the fields of the configuration, see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -230,11 +230,24 @@ def define_rollout_flags() -> None:
 
 def define_noise_flag() -> None:
   """Defines the flag that says how much noise the policy has."""
-  flags.DEFINE_float(
+  flags.DEFINE_list(
     "location_noise",
-    1.0,
-    "Factor on the noise of the policy: 0.5 halves the deviation of the training.",
+    "1",
+    "Factor on the noise of the policy: 0.5 halves the deviation of the training. Or a"
+    " factor for each glimpse (comma-separated); the last one serves all later glimpses.",
   )
+
+
+def location_noise() -> float | Sequence[float]:
+  """The factor on the noise, or those of each glimpse.
+
+  Raises:
+    ConfigError: if there is none, or one is out of range.
+    UsageError: if a word is not a number.
+  """
+  found = numbers("location_noise", float)
+  factors = found[0] if len(found) == 1 else found
+  return EvaluationConfig(location_noise=factors).location_noise
 
 
 def evaluation_config() -> EvaluationConfig:
@@ -249,7 +262,7 @@ def evaluation_config() -> EvaluationConfig:
     num_glimpses=FLAGS.max_glimpses,
     num_samples=FLAGS.num_samples,
     location_policy=FLAGS.location_policy,
-    location_noise=FLAGS.location_noise,
+    location_noise=location_noise(),
   )
 
 

@@ -83,10 +83,22 @@ def by_rollouts(group: Group) -> dict[tuple[int, str], list[Results]]:
 
 def rollouts_of(score: Results) -> tuple[int, str]:
   """M and policy of a score: `sample`, `mean`, or how much of the noise it has."""
-  policy, noise = score["location_policy"], score.get("location_noise", 1.0)
-  if policy == "sample" and noise != 1:
-    policy = f"{noise:g} of the noise"
+  policy = score["location_policy"]
+  if policy == "sample":
+    policy = _sampled(score.get("location_noise", 1.0))
   return score["num_samples"], policy
+
+
+def _sampled(noise: float | Sequence[float]) -> str:
+  """How much of the noise a policy has that is sampled, in words."""
+  *early, last = noise if isinstance(noise, Sequence) else [noise]
+  if {*early, last} == {1.0}:
+    return "sample"
+  if not early:
+    return f"{last:g} of the noise"
+  if set(early) == {1.0}:
+    return f"{last:g} times the noise after {len(early)} glimpses"
+  return f"noise times {', '.join(f'{factor:g}' for factor in (*early, last))}"
 
 
 def numbers_of(runs: Sequence[Results]) -> list[int]:

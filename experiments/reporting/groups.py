@@ -117,7 +117,11 @@ def _identity(run: Results, found: Mapping[_Identity, Sequence[Results]]) -> _Id
   if config.train.data_sha256 is not None:  # then the path does not matter
     train["dataset"] = "data"
   common = config.replace(train=train)
-  how = {name: run[name] for name in EVALUATION if name in run}
+  how = {
+    name: tuple(run[name]) if isinstance(run[name], list) else run[name]
+    for name in EVALUATION
+    if name in run
+  }
   if how.get("location_noise") == 1.0:  # as in results of before it could be scaled
     del how["location_noise"]
   judged_on = run.get("judged_on", {"own_data": True})
@@ -188,7 +192,7 @@ def _settings(
   ours = dict(identity.evaluation)
   for name in (name for name in EVALUATION if name in ours):
     if len({dict(each.evaluation).get(name) for each in alike}) > 1:
-      words.append(f"{name} {ours[name]}")
+      words.append(f"{name} {_value(ours[name])}")
   same = [dict(each.evaluation) for each in alike if each.config == identity.config]
   if len({other.get("step") for other in same}) > 1:  # some have not ended
     words.append(f"step {ours.get('step')}")
@@ -200,6 +204,6 @@ def _settings(
 
 def _value(value: Any) -> str:
   """A value of a configuration as a word."""
-  if isinstance(value, list):
+  if isinstance(value, list | tuple):
     return f"({' '.join(f'{number:.3g}' for number in value)})"
   return "none" if value is None else str(value)
