@@ -110,6 +110,10 @@ def _measure(run: trained.TrainedRun, stored: ramjax.Predictor) -> dict[str, Any
   scored = scores.score(
     as_stored, EvaluationConfig(num_glimpses=most), glimpses=[most], betas=_BETAS
   )
+  more_noise = EvaluationConfig(
+    num_glimpses=most, location_noise=scores.late_noise(run.config)
+  )
+  late = scores.score(as_stored, more_noise, glimpses=[most])
   test_error = {
     "float32": _error(run, "test"),
     "float16": _error(as_stored, "test"),
@@ -120,6 +124,7 @@ def _measure(run: trained.TrainedRun, stored: ramjax.Predictor) -> dict[str, Any
     "more_glimpses": {
       "num_glimpses": most,
       "error": _percent(scored["fixed"][-1]["accuracy"]),
+      "late_noise_error": _percent(late["fixed"][-1]["accuracy"]),
     },
     "calibration_error": _calibration_error(as_stored, stored.temperature_t or (1.0,)),
     "dynamic": [

@@ -56,7 +56,7 @@ def main() -> None:
     {**run.describe(), "recipe": recipe, **_training(run), "scores": []} for run in runs
   ]
   target = output.Target(folder / "records.json")
-  ways = _ways(runs[0].config.train.num_glimpses)
+  ways = _ways(runs[0].config)
   for rollouts in ways:
     for run, entry in zip(runs, entries, strict=True):
       entry["scores"].append(_score(run, rollouts))
@@ -67,12 +67,12 @@ def main() -> None:
     output.write(target, results, plots.records(results) if done else None)
 
 
-def _ways(num_glimpses: int) -> tuple[EvaluationConfig, ...]:
-  """How the models are judged after a training with a number of glimpses."""
+def _ways(config: Config) -> tuple[EvaluationConfig, ...]:
+  """How the models of a recipe are judged."""
   return (
     EvaluationConfig(),
     EvaluationConfig(location_noise=0.5),
-    EvaluationConfig(location_noise=(1.0,) * num_glimpses + (2.0,)),
+    EvaluationConfig(location_noise=scores.late_noise(config)),
     EvaluationConfig(location_policy="mean"),
     EvaluationConfig(num_samples=10),
   )

@@ -356,6 +356,7 @@ def test_a_run_is_published_and_read_again(trained, tmp_path):
   assert half == pytest.approx(single, abs=1)
   card = (tmp_path / "mine.md").read_text()
   assert f"| fixed, as in training | 3 | {half:.2f} |" in card
+  assert "| fixed, twice the noise after 3 | 50 | " in card
   images = np.zeros((28, 28), np.uint8)
   np.testing.assert_allclose(model(images).probs, own(images).probs, atol=1e-3)
 

@@ -58,6 +58,7 @@ Test error in %, {facts["num_test_images"]:,} test images, one rollout an image 
 |---|---|---|
 | fixed, as in training | {own} | {error["float16"]:.2f} |
 | fixed | {more["num_glimpses"]} | {more["error"]:.2f} |
+| fixed, twice the noise after {own} | {more["num_glimpses"]} | {more["late_noise_error"]:.2f} |
 {rows}
 
 - Stored as float16. With parameters in float32 the error with N = {own} is {error["float32"]:.2f} %.

@@ -14,7 +14,7 @@ import ramjax
 from experiments.runs.program import run_keys
 from experiments.runs.trained import TrainedRun
 from ramjax import parallel
-from ramjax.config import EvaluationConfig
+from ramjax.config import Config, EvaluationConfig
 from ramjax.networks import Params
 
 
@@ -46,6 +46,11 @@ def predict(
     sharding=sharding,
   )
   return prediction, labels
+
+
+def late_noise(config: Config) -> tuple[float, ...]:
+  """All of the policy's noise for as many glimpses as in training, then twice as much."""
+  return (1.0,) * config.train.num_glimpses + (2.0,)
 
 
 def score(
