@@ -122,6 +122,7 @@ def number_or_several(default: float, help: str, *, low: float, **more: Any) -> 
   check_one = number(default, help, low=low).metadata["setting"].check
 
   def check(name: str, value: Any) -> float | tuple[float, ...]:
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array
     if not isinstance(value, list | tuple):
       return check_one(name, value)
     if not value:

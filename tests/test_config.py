@@ -6,11 +6,19 @@ import json
 import pathlib
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from ramjax import config as config_lib
 from ramjax import fields
-from ramjax.config import Config, ConfigError, ModelConfig, ObjectiveConfig, TrainConfig
+from ramjax.config import (
+  Config,
+  ConfigError,
+  EvaluationConfig,
+  ModelConfig,
+  ObjectiveConfig,
+  TrainConfig,
+)
 
 FILES = pathlib.Path(__file__).parent / "files"
 
@@ -251,3 +259,24 @@ def test_each_objective_has_its_terms(name, uncertainty, intrinsic):
   objective = ObjectiveConfig(name=name)
   assert objective.uncertainty_weight == uncertainty
   assert objective.intrinsic_weight == intrinsic
+
+
+@pytest.mark.parametrize("given", [[1, 0.5], (1.0, 0.5), np.array([1, 0.5])])
+def test_a_factor_of_each_glimpse_becomes_a_tuple(given):
+  config = EvaluationConfig(location_noise=given)
+  assert config.location_noise == (1.0, 0.5)
+  assert hash(config) == hash(EvaluationConfig(location_noise=(1.0, 0.5)))
+
+
+@pytest.mark.parametrize(
+  "given", [-1, [1, -1], [], [[1]], [1, float("inf")], "x", None]
+)
+def test_factors_of_the_noise_are_finite_and_not_negative(given):
+  with pytest.raises(ConfigError, match=r"^location_noise must be "):
+    EvaluationConfig(location_noise=given)
+
+
+def test_a_policy_without_noise_has_none_to_scale():
+  assert EvaluationConfig(location_policy="mean", location_noise=1).location_noise == 1
+  with pytest.raises(ConfigError, match="location_noise has no effect"):
+    EvaluationConfig(location_policy="mean", location_noise=[1, 2])
