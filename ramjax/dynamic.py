@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramjax import stopping
+from ramjax import calibration, stopping
 from ramjax.checks import check_count, check_shape
 from ramjax.config import ConfigError, ModelConfig
 from ramjax.data.batches import take_images
@@ -69,6 +69,7 @@ def look_until_decided(
   *,
   beta: float | jax.Array | None = None,
   rule: stopping.StoppingRule | None = None,
+  temperature_t: Sequence[float] | jax.Array | None = None,
   model: Model | ModelConfig,
   max_glimpses: int,
   location_policy: str = "sample",
@@ -89,6 +90,9 @@ def look_until_decided(
       more glimpses.
     rule: a stopping rule of your own, in place of the paper's and of `beta`:
       `lambda p, u: p.max(-1) > 0.9`.
+    temperature_t: temperatures [N] at which `rule` sees p after each glimpse, above 0, such
+      as `Predictor.temperature_t`; the last one serves all later glimpses. The returned p
+      stay as they are.
     model: the model, or the configuration of the paper's model.
     max_glimpses: number of glimpses after which it stops in any case.
     location_policy: `sample` draws the next location from the policy, `mean` takes its
@@ -100,12 +104,18 @@ def look_until_decided(
 
   Raises:
     ConfigError: if `max_glimpses`, `location_policy` or `location_noise` is out of range,
-      there are no images, or not one of `beta` and `rule` is given.
+      there are no images, not one of `beta` and `rule` is given, or `temperature_t`
+      without `rule`.
     AssertionError: if an array, or what `rule` returns, has another rank, shape or type.
   """
   check_count(max_glimpses=max_glimpses)
   if (beta is None) == (rule is None):
     raise ConfigError("give either beta, of the paper's stopping rule, or rule")
+  if temperature_t is not None:
+    temperature_t = jnp.asarray(temperature_t, jnp.float32)
+    check_shape((None,), hint="[N]", temperature_t=temperature_t)
+    if rule is None or not temperature_t.size:
+      raise ConfigError("temperature_t must be one number or more, and needs rule")
   model = as_model(model)
   batch = images.shape[0]
   if isinstance(batch, int) and batch == 0:
@@ -121,11 +131,16 @@ def look_until_decided(
     probs = jax.nn.softmax(logits)
     return probs, model.predict_error(params, hidden, probs)
 
-  def is_decided(probs: jax.Array, predicted_error: jax.Array) -> jax.Array:
-    """Whether to stop at images [B]."""
+  def is_decided(
+    t: jax.Array, probs: jax.Array, predicted_error: jax.Array
+  ) -> jax.Array:
+    """Whether to stop at images [B] after glimpse t, from 0."""
     if rule is None:
       assert beta is not None
       return stopping.is_decided(probs, predicted_error, beta=beta)
+    if temperature_t is not None:
+      temperature = temperature_t[jnp.minimum(t, temperature_t.shape[0] - 1)]
+      probs = calibration.temper(probs, temperature)
     decided = jnp.asarray(rule(probs, predicted_error))
     check_shape(probs.shape[:-1], hint="rule is for all images", decided=decided)
     if decided.dtype != jnp.bool_:
@@ -153,7 +168,7 @@ def look_until_decided(
     return _Progress(
       state,
       jax.vmap(model.policy.location)(sample),
-      is_decided(probs, predicted_error),
+      is_decided(t, probs, predicted_error),
       probs,
       predicted_error,
       jnp.full(images.shape[:1], t + 1),

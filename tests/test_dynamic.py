@@ -104,6 +104,47 @@ def test_a_rule_of_ones_own_stops_where_it_first_holds(params):
   assert len(np.unique(expected)) > 2
 
 
+def test_a_rule_sees_p_at_the_temperature_of_the_glimpse(params):
+  """The last temperature serves all later glimpses, and the returned p are not tempered."""
+  images = make_images(50)
+  rollout = ramjax.rollout(KEY, params, images, model=CONFIG, num_glimpses=MAX_GLIMPSES)
+  temperature_t = jnp.array([5.0, 0.2, 3.0, 0.4] + [0.4] * (MAX_GLIMPSES - 4))
+  highest_t = ramjax.temper(
+    rollout.probs_t, jnp.broadcast_to(temperature_t[:, None], (MAX_GLIMPSES, 50))
+  ).max(-1)
+  least = float(np.quantile(highest_t, 0.8))
+  found = ramjax.look_until_decided(
+    KEY,
+    params,
+    images,
+    rule=lambda p, u: p.max(-1) > least,
+    temperature_t=tuple(temperature_t[:4].tolist()),
+    model=CONFIG,
+    max_glimpses=MAX_GLIMPSES,
+  )
+  expected = ramjax.first_decision(highest_t > least)
+  np.testing.assert_array_equal(found.num_glimpses, expected)
+  assert len(np.unique(expected)) > 2
+  at_stop = jax.vmap(ramjax.at_stop, (-1, None), -1)
+  np.testing.assert_allclose(found.probs, at_stop(rollout.probs_t, expected), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"beta": 0.1, "temperature_t": [1.0]},
+    {"rule": lambda p, u: p, "temperature_t": []},
+  ],
+)
+def test_temperatures_need_a_rule(params, options):
+  with pytest.raises(
+    ConfigError, match="temperature_t must be one number or more, and"
+  ):
+    ramjax.look_until_decided(
+      KEY, params, make_images(3), model=CONFIG, max_glimpses=2, **options
+    )
+
+
 @pytest.mark.parametrize("options", [{}, {"beta": 0.1, "rule": lambda p, u: p[..., 0]}])
 def test_one_rule_is_given(params, options):
   with pytest.raises(ConfigError, match="give either beta"):
