@@ -39,6 +39,7 @@ def define_flags() -> None:
     "With --beta, end when all images are decided; else all glimpses are taken, and the"
     " rule is applied afterwards.",
   )
+  flags.define_noise_flag()
   absl_flags.DEFINE_string(
     "image_size",
     None,
@@ -53,6 +54,7 @@ def main() -> None:
   image_size = _image_size(options.image_size)
   if not options.output:
     raise UsageError("output must name the file of the program")
+  flags.location_noise()  # checks it
   devices.set_up_jax()
   predictor, _ = flags.load_model()
   program = ramjax.export(
@@ -60,6 +62,7 @@ def main() -> None:
     num_glimpses=options.num_glimpses,
     beta=options.beta,
     ends_early=options.end_early,
+    location_noise=flags.location_noise(),
     image_size=image_size,
   )
   try:

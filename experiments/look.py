@@ -34,6 +34,8 @@ _MOST_PIXELS = 25_000_000
 _MOST_ON_PAGE = 40
 """So many images the page shows at most."""
 
+_DARK = 0.2
+"""Images of digits have a lower mean, from 0 to 1, as most of their pixels are black."""
 
 _Image = TypeVar("_Image", shown.Shown, Look)
 """An image before and after it was looked at."""
@@ -80,6 +82,8 @@ def main(names: Sequence[str]) -> None:
   options = flags.FLAGS
   if not names:
     raise UsageError("no image is given; name files, or folders of images")
+  if not options.output:
+    raise UsageError("output must name a folder")
   flags.check_at_least(1, "num_samples")
   flags.location_noise()  # checks it
   flags.check_seed()
@@ -96,6 +100,7 @@ def main(names: Sequence[str]) -> None:
   files.make_folder(folder)
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {preparation}", flush=True)
   _warn_of_sizes(images, model)
+  _warn_of_ground(images, model)
   found: list[Look] = []
   for part in _parts(images):
     for look in _look(part, model):
@@ -122,15 +127,17 @@ def _write(
   files.write_json(folder / "look.json", [looks.entry(each, model) for each in found])
   paths = [path for part in _parts(found) for path in _scanpaths(part, model, source)]
   if options.format == "csv":
-    files.replace(folder / "scanpaths.csv", scanpaths.csv_text(paths))
+    scanpaths_name, content = "scanpaths.csv", scanpaths.csv_text(paths)
   else:
+    scanpaths_name = "scanpaths.json"
     content = json.dumps(files.finite(scanpaths.coco_search18(paths)), indent=1)
-    files.replace(folder / "scanpaths.json", content)
+  files.replace(folder / scanpaths_name, content)
   page = look_page.page(found[:_MOST_ON_PAGE], model, source)
   files.replace(folder / "look.html", page)
   if len(found) > _MOST_ON_PAGE:
     print(f"look.html shows the first {_MOST_ON_PAGE} of {len(found)} images")
-  print(f"written to {folder / 'look.html'}, look.json and scanpaths", flush=True)
+  written = f"{folder / 'look.html'}, look.json and {scanpaths_name}"
+  print(f"written to {written}", flush=True)
   if options.figures:
     for name, look in zip(figure_names, found, strict=True):
       drawn = look_figure.look_figure(look, model)
@@ -165,6 +172,20 @@ def _warn_of_sizes(images: Sequence[shown.Shown], model: ramjax.Predictor) -> No
         "%s has %s pixels, but the model was trained on images of %s: if objects differ"
         " in size, too, the answer means little",
         *(file, *sizes),
+      )
+
+
+def _warn_of_ground(images: Sequence[shown.Shown], model: ramjax.Predictor) -> None:
+  """Says which image has a light ground, if those of the training had a dark one."""
+  if max(model.info.mean) > _DARK:
+    return
+  for file, image in images:
+    border = np.concatenate([*image[[0, -1]], *image[:, [0, -1]].swapaxes(0, 1)])
+    if np.median(border) > 255 / 2:
+      logging.warning(
+        "%s has a light ground, but the model was trained on a dark one: invert the"
+        " image, or the answer means little",
+        file,
       )
 
 

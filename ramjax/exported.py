@@ -17,9 +17,12 @@ from jax.export import export as jax_export
 from jax.extend.core import InconclusiveDimensionOperation
 
 from ramjax import dynamic
-from ramjax.config import ConfigError
+from ramjax.config import ConfigError, EvaluationConfig
 from ramjax.predictor import Predictor, answer, as_seen, confidence
 from ramjax.ram import as_model
+
+_LARGEST_SIDE = 2**15
+"""Images of a program have so many pixels a side at most."""
 
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -33,6 +36,7 @@ def export(
   num_glimpses: int | None = None,
   beta: float | None = None,
   ends_early: bool = True,
+  location_noise: float | Sequence[float] = 1.0,
   image_size: tuple[int, int] | Literal["any"] | None = None,
   platforms: Sequence[str] = ("cpu", "cuda"),
 ) -> Exported:
@@ -51,6 +55,7 @@ def export(
     beta: exploration rate: the model stops by itself. None takes all glimpses.
     ends_early: whether the program with `beta` ends when all images are decided. If not,
       it takes all glimpses, and the rule is applied afterwards.
+    location_noise: factor on the noise of the policy, see `Predictor`.
     image_size: height and width of the images; None is the size in the training, and
       `any` makes a program for every size.
     platforms: where the program runs: `cpu`, `cuda`, `rocm`, `tpu`.
@@ -73,7 +78,11 @@ def export(
   ((2, 10), (3, 2, 2))
   """
   look = as_function(
-    predictor, num_glimpses=num_glimpses, beta=beta, ends_early=ends_early
+    predictor,
+    num_glimpses=num_glimpses,
+    beta=beta,
+    ends_early=ends_early,
+    location_noise=location_noise,
   )
   height, width = _image_size(predictor, image_size)
   platforms = list(platforms) if not isinstance(platforms, str) else [platforms]
@@ -102,6 +111,7 @@ def as_function(
   num_glimpses: int | None = None,
   beta: float | None = None,
   ends_early: bool = True,
+  location_noise: float | Sequence[float] = 1.0,
 ) -> Program:
   """A trained model as a pure function of images and a seed; see `export`.
 
@@ -110,6 +120,7 @@ def as_function(
     num_glimpses: number of glimpses, with `beta` at most.
     beta: exploration rate; None takes all glimpses.
     ends_early: whether the program with `beta` ends when all images are decided.
+    location_noise: factor on the noise of the policy, see `Predictor`.
 
   Returns:
     The function.
@@ -118,6 +129,7 @@ def as_function(
     ConfigError: if a number is out of range.
   """
   most = predictor.number_of_glimpses(num_glimpses, beta=beta)
+  noise = EvaluationConfig(location_noise=location_noise).location_noise
   model, params = as_model(predictor.config.model), predictor.params
   temperature_t = jnp.asarray(predictor.temperature_t or (1.0,), jnp.float32)
 
@@ -129,7 +141,7 @@ def as_function(
       shown,
       None if beta is None else jnp.float32(beta),
       temperature_t,
-      jnp.float32(1.0),
+      jnp.asarray(noise, jnp.float32),
       model=model,
       num_glimpses=most,
       num_samples=1,
@@ -155,6 +167,7 @@ def as_function(
       beta=beta,
       model=model,
       max_glimpses=most,
+      location_noise=noise,
     )
     probs, taken = decision.probs, decision.num_glimpses
     return {
@@ -188,5 +201,9 @@ def _image_size(
     raise ConfigError(
       f"image_size must be at least {least}x{least}, a patch of the model,"
       f" not {height}x{width}"
+    )
+  if max(height, width) > _LARGEST_SIDE:
+    raise ConfigError(
+      f"image_size must be at most {_LARGEST_SIDE}x{_LARGEST_SIDE}, not {height}x{width}"
     )
   return height, width

@@ -6,6 +6,7 @@ file, unlike pickle (https://github.com/huggingface/safetensors).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -56,6 +57,8 @@ def write(path: pathlib.Path, model: ModelFile, *, dtype: np.dtype) -> None:
     ConfigError: if a parameter is too large for `dtype`.
     OSError: if the file cannot be written.
   """
+  if not path.parent.is_dir():
+    raise NotADirectoryError(errno.ENOTDIR, "its folder does not exist", str(path))
   with np.errstate(over="ignore"):
     arrays = {
       name: np.asarray(leaf).astype(dtype)

@@ -26,6 +26,9 @@ from ramjax.rollouts import rollout
 _MODELS = resources.files("ramjax") / "models"
 """The trained models of the package."""
 
+_LARGEST_COUNT = 1_000_000
+"""So many glimpses may be asked for at most."""
+
 _STORED = ("float16", "bfloat16", "float32", "float64")
 
 _MOST_GLIMPSES = 50
@@ -235,8 +238,11 @@ class Predictor:
       given = self.config.train.num_glimpses
       asked = given if beta is None else max(given, _MOST_GLIMPSES)
     check_count(num_glimpses=asked)
+    if asked > _LARGEST_COUNT:
+      raise ConfigError(f"num_glimpses must be at most {_LARGEST_COUNT:,}, not {asked}")
     try:
-      sound = beta is None or 0 <= float(beta) < float("inf")
+      is_number = not isinstance(beta, str | bool)
+      sound = beta is None or (is_number and 0 <= float(beta) < float("inf"))
     except (TypeError, ValueError):
       sound = False
     if not sound:
@@ -310,6 +316,11 @@ def load(path: str | pathlib.Path, *, best: bool = False) -> Predictor:
   if path.is_file():
     raise run_folder.RunError(
       f"{path} is no model: the names of their files end in {model_file.SUFFIX}"
+    )
+  if not path.exists() and str(path) in pretrained_names():
+    raise run_folder.RunError(
+      f"{path} is no folder of a run; ramjax.pretrained('{path}') gives the model of the"
+      " package"
     )
   config = run_folder.read_config(path)
   info = run_folder.read_info(path)
@@ -410,7 +421,7 @@ def _key(key: jax.Array | None) -> jax.Array:
   if key is None:
     return jax.random.key(0)
   dtype = getattr(key, "dtype", None)
-  if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+  if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.ndim:
     raise ConfigError("key must be a typed PRNG key, such as jax.random.key(0)")
   return key
 

@@ -96,6 +96,16 @@ SCRIPTS = {
   "error_rates": [([], "--workdir must name a trained run", 2)],
   "export": [
     (["--model=mnist"], "output must name the file of the program", 2),
+    (
+      ["--output=/nowhere/x", "--model=mnist", "--image_size=99999999999x28"],
+      "image_size must be at most 32768x32768",
+      2,
+    ),
+    (
+      ["--output=/nowhere/x", "--model=mnist", "--location_noise=-1"],
+      "location_noise must be at least 0",
+      2,
+    ),
     (["--output=/nowhere/x"], "give --model (", 2),
     (
       ["--output=/nowhere/x", "--model=mnist", "--workdir=run"],
@@ -177,6 +187,12 @@ SCRIPTS = {
       2,
     ),
     (["x.png", "--model=mnist", "--num_samples=0"], "num_samples must be at least", 2),
+    (["x.png", "--model=mnist", "--output="], "output must name a folder", 2),
+    (
+      ["x.png", "--model=mnist", "--num_glimpses=100000000000"],
+      "num_glimpses must be at most 1,000,000",
+      2,
+    ),
     (["x.png", "--model=mnist", "--beta=-1"], "beta must be finite and at least 0", 2),
     (["/nowhere.png", "--model=mnist"], "/nowhere.png does not exist", 1),
     ([__file__, "--model=mnist"], "cannot be read as an image; convert it to PNG", 1),

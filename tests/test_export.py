@@ -95,7 +95,7 @@ def assert_same(found, expected, **tolerance):
 @pytest.mark.parametrize("ends_early", [True, False])
 def test_a_program_that_stops_by_itself_answers_as_the_model(predictor, ends_early):
   """More images than a block has, of which some are decided early and some never."""
-  options = {"num_glimpses": 6, "beta": BETA}
+  options = {"num_glimpses": 6, "beta": BETA, "location_noise": [0.5, 2.0]}
   exported = ramjax.export(predictor, ends_early=ends_early, **options)
   program = deserialize(bytearray(exported.serialize()))
   images = make_images(45)

@@ -122,3 +122,8 @@ def test_models_of_the_package_are_small_and_have_a_card(name):
 def test_another_name_is_refused():
   with pytest.raises(ConfigError, match=r"must be one of .*mnist.*, not 'mist'"):
     ramjax.pretrained("mist")
+
+
+def test_a_folder_that_does_not_exist_is_named(model, tmp_path):
+  with pytest.raises(OSError, match=r"its folder does not exist: '.*no/mine\.safeten"):
+    model.save(tmp_path / "no" / "mine.safetensors")

@@ -142,6 +142,18 @@ def test_confidence_is_calibrated(predictor, dataset):
     (np.zeros((28, 28), np.uint8), {"num_glimpses": 2.5}, "must be an integer"),
     (np.zeros((28, 28), np.uint8), {"beta": -1.0}, "beta must be finite and at"),
     (np.zeros((28, 28), np.uint8), {"beta": np.ones(2)}, "beta must be finite and at"),
+    (np.zeros((28, 28), np.uint8), {"beta": "0.2"}, "beta must be finite and at"),
+    (np.zeros((28, 28), np.uint8), {"beta": True}, "beta must be finite and at"),
+    (
+      np.zeros((28, 28), np.uint8),
+      {"num_glimpses": 2**31},
+      "must be at most 1,000,000",
+    ),
+    (
+      np.zeros((28, 28), np.uint8),
+      {"key": jax.random.split(jax.random.key(0))},
+      "key must be a typed PRNG key",
+    ),
     (np.zeros((28, 28), np.uint8), {"key": 3}, "key must be a typed PRNG key"),
     (
       np.zeros((28, 28), np.uint8),
@@ -206,3 +218,9 @@ def test_damaged_temperatures_are_told(folder, tmp_path, content):
   (damaged / "confidence.json").write_text(content)
   with pytest.raises(ramjax.RunError, match=r"confidence.json is damaged"):
     ramjax.load(damaged)
+
+
+def test_a_name_of_the_package_is_no_folder_of_a_run(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ramjax.RunError, match=r"ramjax\.pretrained\('mnist'\) gives"):
+    ramjax.load("mnist")

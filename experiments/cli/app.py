@@ -24,7 +24,9 @@ _TOO_LARGE_A_STEP = (
   " batch (rollouts of an image stay together), or a smaller --batch_size"
 )
 
-_TOO_LARGE = "the memory is too small; give fewer or smaller images, or fewer glimpses"
+_TOO_LARGE = (
+  "the memory is too small; give fewer or smaller images, fewer glimpses or rollouts"
+)
 
 
 def run(main: Callable[..., object], *, takes_files: bool = False) -> None:

@@ -121,5 +121,8 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
     is_last = number == look.num_glimpses and look.stopped
     decided = "stops: " if is_last else "undecided: "
   confidence = looks.percent(looks.confidences(look, model)[number - 1])
+  what = "confidence" if model.is_calibrated else "p"
   name = paths.short(model.class_names[best])
-  axes.set_title(f"{decided}{name}, {confidence}", fontsize=9, color=figures.INK)
+  title = f"{decided}{name}, {what} {confidence}"
+  axes.set_title(title, fontsize=9, color=figures.INK)
+  axes.set_ylabel("p", fontsize=7.5, rotation=0, color=figures.INK)
