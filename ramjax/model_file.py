@@ -7,6 +7,7 @@ file, unlike pickle (https://github.com/huggingface/safetensors).
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -23,6 +25,7 @@ from ramjax import fields
 from ramjax.config import Config, ConfigError
 from ramjax.data import DatasetInfo
 from ramjax.model import PyTree
+from ramjax.networks import Params
 from ramjax.ram import as_model
 from ramjax.run_folder import RunError, check_temperatures
 
@@ -74,6 +77,7 @@ def write(path: pathlib.Path, model: ModelFile, *, dtype: np.dtype) -> None:
     "temperature_t": json.dumps(model.temperature_t),
     "facts": json.dumps(model.facts),
   }
+  header["sha256"] = _digest(header, arrays)
   with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as temporary:
     new = pathlib.Path(temporary) / path.name
     with new.open("wb") as file:
@@ -91,20 +95,27 @@ def read(path: pathlib.Path) -> ModelFile:
   """
   try:
     with safe_open(path, framework="numpy") as file:
-      header = file.metadata() or {}
-      arrays = {
-        name: file.get_tensor(name).astype(np.float32)
-        for name in file.keys()  # noqa: SIM118
+      header = {
+        name.removeprefix("ramjax."): text
+        for name, text in (file.metadata() or {}).items()
       }
-    if header.get("ramjax.format") != _FORMAT:
+      stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header.get("format") != _FORMAT:
       raise ValueError("this version of ramjax did not write it")
+    digest = header.pop("sha256", None)  # earlier versions wrote none
+    if digest not in (None, _digest(header, stored)):
+      raise ValueError("it is not what was written: its SHA-256 differs")
     parts = {
-      name: json.loads(header[f"ramjax.{name}"])
+      name: json.loads(header[name])
       for name in ("config", "data", "temperature_t", "facts")
     }
     config = Config.from_dict(parts["config"])
     info = DatasetInfo.from_dict(parts["data"], prefix="data.")
-    params = _as_params(arrays, config)
+    arrays = {name: values.astype(np.float32) for name, values in stored.items()}
+    if digest and config.model.factory is None:  # it fitted when it was written
+      params = Params(**unflatten_dict(arrays, sep="/"))
+    else:
+      params = _as_params(arrays, config)
     temperature_t = parts["temperature_t"]
     if temperature_t is not None:
       temperature_t = check_temperatures(temperature_t)
@@ -121,6 +132,17 @@ def read(path: pathlib.Path) -> ModelFile:
   ) as error:
     reason = fields.one_line(error)
     raise RunError(f"{path} cannot be read as a model ({reason})") from error
+
+
+def _digest(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
+  """The SHA-256 of all that a file holds."""
+  digest = hashlib.sha256()
+  for name, text in sorted(header.items()):
+    digest.update(f"{name} {len(text)} {text}".encode())
+  for name, values in sorted(arrays.items()):
+    digest.update(f"{name} {values.dtype} {values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).tobytes())
+  return digest.hexdigest()
 
 
 def _as_params(arrays: Mapping[str, np.ndarray], config: Config) -> PyTree:

@@ -44,6 +44,28 @@ def test_a_saved_model_is_the_same(model, tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_parameters_come_back_in_their_tree(model, tmp_path):
+  model.save(tmp_path / "model.safetensors")
+  loaded = ramjax.load(tmp_path / "model.safetensors")
+  assert jax.tree.structure(loaded.params) == jax.tree.structure(model.params)
+
+
+@pytest.mark.parametrize("part", ["header", "parameters"])
+def test_an_altered_file_is_refused(model, tmp_path, part):
+  """Also where it is still a file of safetensors, and all numbers are finite."""
+  file = tmp_path / "model.safetensors"
+  model.save(file)
+  content = bytearray(file.read_bytes())
+  if part == "header":
+    at = content.index(b"num_glimpses") + len(b'num_glimpses\\": ')
+    content[at : at + 1] = b"7"
+  else:
+    content[-1000:-996] = np.float32(0.5).tobytes()
+  file.write_bytes(content)
+  with pytest.raises(ramjax.RunError, match="is not what was written: its SHA-256"):
+    ramjax.load(file)
+
+
 def test_float16_halves_the_file_and_rounds_the_parameters(model, tmp_path):
   sizes = []
   for dtype in (np.float32, np.float16):
