@@ -54,7 +54,7 @@ def main() -> None:
   image_size = _image_size(options.image_size)
   if not options.output:
     raise UsageError("output must name the file of the program")
-  flags.location_noise()  # checks it
+  noise = flags.location_noise()
   devices.set_up_jax()
   predictor, _ = flags.load_model()
   program = ramjax.export(
@@ -62,7 +62,7 @@ def main() -> None:
     num_glimpses=options.num_glimpses,
     beta=options.beta,
     ends_early=options.end_early,
-    location_noise=flags.location_noise(),
+    location_noise=noise,
     image_size=image_size,
   )
   try:

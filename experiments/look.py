@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from absl import flags as absl_flags
-from absl import logging
 
 import ramjax
 from experiments.cli import app, devices, files, flags
@@ -33,9 +32,6 @@ _MOST_PIXELS = 25_000_000
 
 _MOST_ON_PAGE = 40
 """So many images the page shows at most."""
-
-_DARK = 0.2
-"""Images of digits have a lower mean, from 0 to 1, as most of their pixels are black."""
 
 _Image = TypeVar("_Image", shown.Shown, Look)
 """An image before and after it was looked at."""
@@ -99,8 +95,8 @@ def main(names: Sequence[str]) -> None:
   images, preparation = shown.read(found_files, model, as_is=options.as_is)
   files.make_folder(folder)
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {preparation}", flush=True)
-  _warn_of_sizes(images, model)
-  _warn_of_ground(images, model)
+  shown.warn_of_sizes(images, model)
+  shown.warn_of_ground(images, model)
   found: list[Look] = []
   for part in _parts(images):
     for look in _look(part, model):
@@ -158,34 +154,6 @@ def _check_labels(found: Sequence[pathlib.Path], model: ramjax.Predictor) -> Non
       raise UsageError(
         f"label_from_folder: {file} is in the folder {_label(file)}, but the classes are"
         f" {listed(model.class_names)}"
-      )
-
-
-def _warn_of_sizes(images: Sequence[shown.Shown], model: ramjax.Predictor) -> None:
-  """Says which image has another size than those of the training."""
-  trained = model.config.model.image_shape[:2]
-  for file, image in images:
-    ratio = max(image.shape[:2]) / max(trained)
-    if not 0.5 < ratio < 2:
-      sizes = [" x ".join(map(str, each[:2])) for each in (image.shape, trained)]
-      logging.warning(
-        "%s has %s pixels, but the model was trained on images of %s: if objects differ"
-        " in size, too, the answer means little",
-        *(file, *sizes),
-      )
-
-
-def _warn_of_ground(images: Sequence[shown.Shown], model: ramjax.Predictor) -> None:
-  """Says which image has a light ground, if those of the training had a dark one."""
-  if max(model.info.mean) > _DARK:
-    return
-  for file, image in images:
-    border = np.concatenate([*image[[0, -1]], *image[:, [0, -1]].swapaxes(0, 1)])
-    if np.median(border) > 255 / 2:
-      logging.warning(
-        "%s has a light ground, but the model was trained on a dark one: invert the"
-        " image, or the answer means little",
-        file,
       )
 
 

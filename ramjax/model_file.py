@@ -24,6 +24,7 @@ from safetensors.numpy import save
 from ramjax import fields
 from ramjax.config import Config, ConfigError
 from ramjax.data import DatasetInfo
+from ramjax.digest import state_digest
 from ramjax.model import PyTree
 from ramjax.networks import Params
 from ramjax.ram import as_model
@@ -98,6 +99,7 @@ def read(path: pathlib.Path) -> ModelFile:
       header = {
         name.removeprefix("ramjax."): text
         for name, text in (file.metadata() or {}).items()
+        if name.startswith("ramjax.")
       }
       stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("format") != _FORMAT:
@@ -136,13 +138,8 @@ def read(path: pathlib.Path) -> ModelFile:
 
 def _digest(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
   """The SHA-256 of all that a file holds."""
-  digest = hashlib.sha256()
-  for name, text in sorted(header.items()):
-    digest.update(f"{name} {len(text)} {text}".encode())
-  for name, values in sorted(arrays.items()):
-    digest.update(f"{name} {values.dtype} {values.shape}".encode())
-    digest.update(np.ascontiguousarray(values).tobytes())
-  return digest.hexdigest()
+  content = json.dumps(header, sort_keys=True) + state_digest(arrays)
+  return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _as_params(arrays: Mapping[str, np.ndarray], config: Config) -> PyTree:

@@ -329,9 +329,9 @@ def test_a_light_ground_is_warned_of_where_the_training_had_a_dark_one(caplog):
   digit[20:40, 28:32] = 255
   images = [shown.Shown("dark.png", digit), shown.Shown("light.png", 255 - digit)]
   with caplog.at_level("WARNING", logger="absl"):
-    look_script._warn_of_ground(images, ramjax.pretrained("fashion_mnist"))
+    shown.warn_of_ground(images, ramjax.pretrained("fashion_mnist"))
     assert not caplog.records
-    look_script._warn_of_ground(images, canvas)
+    shown.warn_of_ground(images, canvas)
   [record] = caplog.records
   assert record.getMessage().startswith(
     "light.png has a light ground, but the model was trained on a dark one"

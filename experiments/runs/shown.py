@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 import ramjax
 from ramjax.data import DataError, folders, image_files
@@ -14,6 +15,10 @@ from ramjax.data.scans import LIKE
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """How bright red, green and blue are (ITU-R BT.601), as Pillow converts them."""
+
+
+_DARK = 0.2
+"""Images of digits have a lower mean, from 0 to 1, as most of their pixels are black."""
 
 
 class Shown(NamedTuple):
@@ -95,6 +100,34 @@ def read(
       f", {num_converted} converted to {'grey' if channels == 1 else 'colour'}"
     )
   return shown, preparation
+
+
+def warn_of_sizes(images: Sequence[Shown], model: ramjax.Predictor) -> None:
+  """Warns of each image that has another size than those of the training."""
+  trained = model.config.model.image_shape[:2]
+  for file, image in images:
+    ratio = max(image.shape[:2]) / max(trained)
+    if not 0.5 < ratio < 2:
+      sizes = [" x ".join(map(str, each[:2])) for each in (image.shape, trained)]
+      logging.warning(
+        "%s has %s pixels, but the model was trained on images of %s: if objects differ"
+        " in size, too, the answer means little",
+        *(file, *sizes),
+      )
+
+
+def warn_of_ground(images: Sequence[Shown], model: ramjax.Predictor) -> None:
+  """Warns of each image with a light ground, if those of the training had a dark one."""
+  if max(model.info.mean) > _DARK:
+    return
+  for file, image in images:
+    border = np.concatenate([*image[[0, -1]], *image[:, [0, -1]].swapaxes(0, 1)])
+    if np.median(border) > 255 / 2:
+      logging.warning(
+        "%s has a light ground, but the model was trained on a dark one: invert the"
+        " image, or the answer means little",
+        file,
+      )
 
 
 def like_of(model: ramjax.Predictor) -> Callable[[np.ndarray], np.ndarray] | None:
