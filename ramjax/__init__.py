@@ -50,7 +50,7 @@ from ramjax.many import init_train_states, train_chunks
 from ramjax.model import Model
 from ramjax.networks import Params, init_params, num_parameters, predict_error
 from ramjax.objectives import ExtraTerm, LossParts, TermWeights, loss_parts, objective
-from ramjax.optimizer import make_optimizer, make_schedule
+from ramjax.optimizer import make_noise_schedule, make_optimizer, make_schedule
 from ramjax.policy import (
   Policy,
   categorical_policy,
@@ -149,6 +149,7 @@ __all__ = [
   "log_polar_glimpse",
   "look_until_decided",
   "loss_parts",
+  "make_noise_schedule",
   "make_optimizer",
   "make_schedule",
   "num_parameters",

@@ -246,7 +246,7 @@ class ObjectiveConfig(fields.Checked):
 class TrainConfig(fields.Checked):
   """How it is minimised."""
 
-  removed: ClassVar = {"weight_decay": 0.0, "average_decay": 0.0, "max_shift": 0}
+  removed: ClassVar = {"average_decay": 0.0}
 
   dataset: str = fields.word(
     "mnist",
@@ -306,6 +306,14 @@ class TrainConfig(fields.Checked):
   num_train_examples: int | None = fields.integer(
     None, "Training images to use; by default all.", low=1, optional=True
   )
+  max_shift: int = fields.integer(
+    0,
+    "Pixels by which a training image is moved at most, up or down and left or right. Its"
+    " border fills what becomes free.",
+    low=0,
+    high=1024,
+    reach="rare",
+  )
   num_epochs: int = fields.integer(10, "Passes over the training images.", low=0)
   batch_size: int = fields.integer(32, "Images in a step.", low=1)
   rollouts_per_image: int = fields.integer(
@@ -322,6 +330,12 @@ class TrainConfig(fields.Checked):
     ("adam", "muon"),
     "Adam (as released), or Muon for the matrices between wide layers.",
   )
+  weight_decay: float = fields.number(
+    0.0,
+    "Rate at which matrices decay, in units of the learning rate (AdamW).",
+    low=0.0,
+    reach="rare",
+  )
   learning_rate: float = fields.number(3e-4, "Learning rate at the start.", above=0.0)
   learning_rate_schedule: str = fields.choice(
     "exponential",
@@ -334,6 +348,13 @@ class TrainConfig(fields.Checked):
   )
   warmup_epochs: float = fields.number(
     0.0, "Epochs in which the learning rate rises from 0.", low=0.0, reach="rare"
+  )
+  initial_location_noise: float = fields.number(
+    1.0,
+    "Factor on the deviation of the policy at the start of the training. It falls along"
+    " a line to 1 at the end of the last epoch.",
+    above=0.0,
+    reach="rare",
   )
   max_gradient_norm: float | None = fields.number(
     None,

@@ -1,5 +1,7 @@
 """Optimisers: the learning rate of each step, and what turns a gradient into an update.
 
+Beside them stands the other schedule of a training, the noise of its policy.
+
 All of it is Optax, and `ramjax.train_step` takes any optimiser of Optax;
 `make_optimizer` makes the one that a configuration describes.
 """
@@ -33,17 +35,23 @@ def make_optimizer(
   Adam's (https://arxiv.org/abs/2502.16982), so that a learning rate means the same for
   both. Adam updates biases, the location network and the readouts.
 
+  Matrices decay in proportion to the learning rate, apart from the moments of the
+  optimiser (AdamW, https://arxiv.org/abs/1711.05101).
+
   Args:
-    config: optimiser, learning rate, limit of the gradient.
+    config: optimiser, learning rate, limit of the gradient, decay of the weights.
     steps_per_epoch: number of steps in an epoch.
 
   Returns:
     The optimiser.
   """
   rate = make_schedule(config, steps_per_epoch=steps_per_epoch)
+  decay = config.weight_decay
   optimizer = optax.adam(rate)
+  if decay:
+    optimizer = optax.adamw(rate, weight_decay=decay, mask=_is_matrix)
   if config.optimizer == "muon":
-    muon = contrib.muon(rate, consistent_rms=_ADAM_RMS)
+    muon = contrib.muon(rate, weight_decay=decay, consistent_rms=_ADAM_RMS)
     optimizer = optax.partition({"muon": muon, "adam": optimizer}, _muon_or_adam)
   if config.max_gradient_norm is None:
     return optimizer
@@ -89,6 +97,33 @@ def make_schedule(config: TrainConfig, *, steps_per_epoch: int) -> optax.Schedul
     return schedule(step) * jnp.minimum((step + 1) / warmup_steps, 1.0)
 
   return rising
+
+
+def make_noise_schedule(config: TrainConfig, *, steps_per_epoch: int) -> optax.Schedule:
+  """The factor on the deviation of the policy in each step of a training.
+
+  It falls along a line from `initial_location_noise` to 1 at the end of the last epoch.
+
+  Args:
+    config: the training.
+    steps_per_epoch: number of steps in an epoch.
+
+  Returns:
+    A function from a number of steps [] to a factor [].
+
+  >>> from ramjax import TrainConfig
+  >>> config = TrainConfig(initial_location_noise=3.0, num_epochs=2)
+  >>> factor = make_noise_schedule(config, steps_per_epoch=10)
+  >>> [float(factor(step)) for step in (0, 10, 20)]
+  [3.0, 2.0, 1.0]
+  """
+  num_steps = max(config.num_epochs * steps_per_epoch, 1)
+  return optax.linear_schedule(config.initial_location_noise, 1.0, num_steps)
+
+
+def _is_matrix(params: optax.Params) -> optax.Params:
+  """Which parameters decay."""
+  return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
 
 def _muon_or_adam(params: optax.Params) -> optax.Params:

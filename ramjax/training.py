@@ -21,6 +21,8 @@ from ramjax.objectives import (
   location_gradient_of,
   objective,
 )
+from ramjax.optimizer import make_noise_schedule
+from ramjax.policy import gaussian_policy
 from ramjax.ram import check_model_of, model_of
 from ramjax.rollouts import rollout
 
@@ -86,6 +88,7 @@ def train_step(
   config: Config,
   optimizer: optax.GradientTransformation,
   model: Model | None = None,
+  location_noise: float | jax.Array = 1.0,
   term_weights: TermWeights | None = None,
   extra_terms: ExtraTerms | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -103,6 +106,9 @@ def train_step(
     config: the run: its model, its objective, its number of glimpses.
     model: the model; None for that of `config.model`.
     optimizer: the optimiser that the state was made for.
+    location_noise: factor [] on the deviation of the policy in this step, see
+      `ramjax.make_noise_schedule`. The metric `loss/reinforce` is then that of a
+      log-density which is right up to a constant.
     term_weights: weights of the uncertainty and the intrinsic term; None for those of
       `config.objective`.
     extra_terms: terms of your own, see `ramjax.ExtraTerm`.
@@ -112,8 +118,9 @@ def train_step(
     `skipped`: 1 if the step was skipped, else 0.
 
   Raises:
-    ConfigError: if `accumulation_steps` does not divide the batch, or an extra term has
-      the name of another term.
+    ConfigError: if `accumulation_steps` does not divide the batch, `location_noise` is
+      not 1 and the policy not the Gaussian of `config.model`, or an extra term has the
+      name of another term.
     AssertionError: if an array has another rank, shape or type.
   """
   check_shape((images.shape[0], ...), labels=labels)
@@ -124,6 +131,7 @@ def train_step(
     config=config,
     optimizer=optimizer,
     model=model,
+    location_noise=location_noise,
     term_weights=term_weights,
     extra_terms=extra_terms,
   )
@@ -172,8 +180,9 @@ def train_chunk(
     first `stop - start` are filled.
 
   Raises:
-    ConfigError: if `accumulation_steps` does not divide the batch, or an extra term has
-      the name of another term.
+    ConfigError: if `accumulation_steps` does not divide the batch,
+      `initial_location_noise` is not 1 and the policy not the Gaussian of
+      `config.model`, or an extra term has the name of another term.
   """
 
   def get_examples(
@@ -183,15 +192,21 @@ def train_chunk(
     shown = preprocess_batch(key, stored, position, images, preprocess=preprocess)
     return shown, labels[index]
 
-  gradient_step = functools.partial(
-    _gradient_step,
-    get_examples=get_examples,
-    config=config,
-    optimizer=optimizer,
-    model=model,
-    term_weights=term_weights,
-    extra_terms=extra_terms,
-  )
+  noise_schedule = make_noise_schedule(config.train, steps_per_epoch=order.shape[0])
+  is_constant = config.train.initial_location_noise == 1
+
+  def gradient_step(state: TrainState, batch: jax.Array) -> tuple[TrainState, Metrics]:
+    return _gradient_step(
+      state,
+      batch,
+      get_examples=get_examples,
+      config=config,
+      optimizer=optimizer,
+      model=model,
+      location_noise=1.0 if is_constant else noise_schedule(state.step),
+      term_weights=term_weights,
+      extra_terms=extra_terms,
+    )
 
   def body(
     row: jax.Array, carry: tuple[TrainState, Metrics]
@@ -217,6 +232,7 @@ def _gradient_step(
   config: Config,
   optimizer: optax.GradientTransformation,
   model: Model | None,
+  location_noise: float | jax.Array,
   term_weights: TermWeights | None,
   extra_terms: ExtraTerms | None,
 ) -> tuple[TrainState, Metrics]:
@@ -228,6 +244,15 @@ def _gradient_step(
   if batch_size % num_parts:
     raise ConfigError(
       f"accumulation_steps must divide the batch of {batch_size}, not {num_parts}"
+    )
+  is_whole = isinstance(location_noise, float | int) and location_noise == 1
+  settings = config.model
+  if not is_whole and model.policy is not gaussian_policy(
+    settings.location_std, density=settings.location_density
+  ):
+    raise ConfigError(
+      "location_noise and initial_location_noise must be 1 in the training of a policy of"
+      " your own"
     )
   preprocess_key, rollout_key = jax.random.split(
     jax.random.fold_in(state.key, state.step)
@@ -247,8 +272,12 @@ def _gradient_step(
       images,
       model=model,
       num_glimpses=config.train.num_glimpses,
+      location_noise=location_noise,
       location_gradient=location_gradient_of(config.objective, term_weights),
     )
+    if not is_whole:  # the score of a Gaussian with f times the deviation
+      log_prob_t = unrolled.log_prob_t / location_noise**2
+      unrolled = unrolled._replace(log_prob_t=log_prob_t)
     return objective(
       params,
       unrolled,

@@ -302,3 +302,68 @@ def test_a_loss_that_is_not_finite_is_enough_to_skip():
   )
   assert metrics["skipped"] == 1
   jax.tree.map(np.testing.assert_array_equal, state.params, after.params)
+
+
+@pytest.mark.parametrize("density", ["clipped", "raw"])
+def test_noise_in_training_is_another_deviation(density):
+  """A step with thrice the noise is that of a policy with thrice the deviation."""
+
+  def after(config, **options):
+    optimizer = optax.sgd(0.1)
+    state = init(config, optimizer)(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (16, 28, 28, 1))
+    labels = jnp.arange(16) % 10
+    run = {"config": config, "optimizer": optimizer, **options}
+    return ramjax.train_step(state, images, labels, **run)[0]
+
+  narrow = SMALL.replace(
+    model={"location_std": 0.1, "location_density": density},
+    objective={"location_gradient": 0.5},
+  )
+  wide = narrow.replace(model={"location_std": 0.3})
+  assert_close(after(narrow, location_noise=3.0), after(wide), rtol=1e-4, atol=1e-6)
+  left, right = (
+    jax.flatten_util.ravel_pytree(state.params)[0]
+    for state in (after(narrow), after(wide))
+  )
+  assert jnp.abs(left - right).max() > 1e-4
+
+
+def test_the_noise_of_a_training_falls_along_a_line():
+  """In each step of every epoch, and so that a run may be cut anywhere."""
+  config = SMALL.replace(train={"initial_location_noise": 3.0, "num_epochs": 2})
+  optimizer, state = make(config, steps_per_epoch=2)
+  run = chunk(config, optimizer, DATASET, 2)
+  by_hand = state
+  for epoch in (1, 2):
+    key = jax.random.key(epoch)
+    order = ramjax.epoch_order(key, epoch, num_examples=32, batch_size=16)
+    state, _ = run(state, *DATASET.train, order, 0, 2)
+    for row in range(2):
+      images = jnp.asarray(DATASET.train.images)[order[row]]
+      by_hand, _ = ramjax.train_step(
+        by_hand,
+        DATASET.preprocess(jax.random.key(0), images),
+        jnp.asarray(DATASET.train.labels)[order[row]],
+        config=config,
+        optimizer=optimizer,
+        location_noise=(3.0, 2.5, 2.0, 1.5)[2 * epoch - 2 + row],
+      )
+  assert_close(state, by_hand, rtol=1e-3, atol=1e-5)
+
+
+def test_falling_noise_needs_the_gaussian_of_the_configuration():
+  optimizer, state = make(SMALL)
+  model = ramjax.recurrent_attention_model(
+    SMALL.model, policy=ramjax.learned_gaussian_policy(0.1)
+  )
+  with pytest.raises(ramjax.ConfigError, match="initial_location_noise must be 1"):
+    ramjax.train_step(
+      state,
+      jnp.zeros((16, 28, 28, 1)),
+      jnp.zeros(16, jnp.int32),
+      config=SMALL,
+      optimizer=optimizer,
+      model=model,
+      location_noise=2.0,
+    )

@@ -326,3 +326,35 @@ def test_training_draws_a_new_place_at_each_step(translated):
   # There are 1,089 places, so few of the 16 images get the same place twice.
   assert sum(len(set(places)) == 3 for places in places_of.values()) > 13
   assert len({place for places in places_of.values() for place in places}) > 42
+
+
+def test_a_shift_moves_an_image_and_repeats_its_border():
+  """Every move of at most two pixels occurs, and nothing else; NumPy pads."""
+  image = np.random.RandomState(0).permutation(6 * 5).reshape(6, 5, 1)
+  framed = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
+  allowed = {
+    framed[row : row + 6, column : column + 5].tobytes()
+    for row in range(5)
+    for column in range(5)
+  }
+  moved = jax.jit(functools.partial(data.shift, max_shift=2))
+  found = {
+    np.asarray(moved(jax.random.key(seed), jnp.asarray(image)), image.dtype).tobytes()
+    for seed in range(400)
+  }
+  assert found == allowed
+
+
+def test_images_are_moved_in_training_alone(npz_file):
+  """On top of the transform of the dataset, before which nothing is lost."""
+  dataset = data.load_dataset(f"npz:{npz_file}", canvas_size=32, background="0")
+  image = jnp.asarray(dataset.train.images[0])
+  key = jax.random.key(0)
+  assert dataset.train_preprocess(0) == dataset.preprocess
+  found = jax.vmap(lambda key: dataset.train_preprocess(3)(key, image, image[None]))(
+    jax.random.split(key, 50)
+  )
+  assert found.shape == (50, 32, 32, 1)
+  assert len({each.tobytes() for each in np.asarray(found)}) > 40
+  with pytest.raises(ramjax.ConfigError, match="max_shift must be less than 32"):
+    dataset.train_preprocess(32)

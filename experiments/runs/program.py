@@ -112,7 +112,8 @@ class Program:
       compiler_options=_RUNS_ONCE if jax.default_backend() == "cpu" else None,
     )
     self._epoch_order = ramjax.epoch_order if one else ramjax.epoch_orders
-    bound |= {"preprocess": dataset.preprocess, "max_steps": self.steps_per_call}
+    bound["preprocess"] = dataset.train_preprocess(config.train.max_shift)
+    bound["max_steps"] = self.steps_per_call
     validate: Any = functools.partial(
       ramjax.validate, config=config, preprocess=dataset.preprocess
     )

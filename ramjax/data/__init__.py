@@ -5,7 +5,7 @@ from ramjax.data.idx import DataError
 from ramjax.data.info import DatasetInfo
 from ramjax.data.splits import Split, check_split
 from ramjax.data.transfer import as_seen_by
-from ramjax.data.transforms import clutter, normalize, translate
+from ramjax.data.transforms import clutter, normalize, shift, translate
 
 __all__ = [
   "DATASETS",
@@ -19,5 +19,6 @@ __all__ = [
   "dataset_of",
   "load_dataset",
   "normalize",
+  "shift",
   "translate",
 ]

@@ -11,6 +11,7 @@ from absl import logging
 from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.data import background as colours
 from ramjax.data import folders, own, prepared, sources, summary
+from ramjax.data.batches import Preprocess
 from ramjax.data.idx import DataError
 from ramjax.data.info import DatasetInfo, describe_changes
 from ramjax.data.splits import (
@@ -20,7 +21,14 @@ from ramjax.data.splits import (
   check_split,
   divide,
 )
-from ramjax.data.transforms import Transform, clutter, keep, normalize, translate
+from ramjax.data.transforms import (
+  Transform,
+  clutter,
+  keep,
+  normalize,
+  shift,
+  translate,
+)
 
 
 class Canvas(NamedTuple):
@@ -186,6 +194,35 @@ class Dataset(NamedTuple):
     """
     pool = image[None] if pool is None else pool
     return normalize(self.transform(key, image, pool), mean=self.mean, std=self.std)
+
+  def train_preprocess(self, max_shift: int) -> Preprocess:
+    """What stands in the place of `preprocess` in training, and there alone.
+
+    Args:
+      max_shift: by how many pixels the transformed image is moved at most, see
+        `ramjax.data.shift`; with 0 this is `preprocess` itself.
+
+    Returns:
+      From a key [], a stored image [H, W, C] and the images of its split to the input of
+      a model [H', W', C], float32.
+
+    Raises:
+      ConfigError: if nothing of an image could be left.
+    """
+    if max_shift == 0:
+      return self.preprocess
+    if max_shift >= (side := min(self.image_shape[:2])):
+      raise ConfigError(
+        f"max_shift must be less than {side}, the shorter side of the images, not"
+        f" {max_shift}"
+      )
+
+    def preprocess(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
+      transform_key, shift_key = jax.random.split(key)
+      shown = self.preprocess(transform_key, image, pool)
+      return shift(shift_key, shown, max_shift=max_shift)
+
+    return preprocess
 
 
 def load_dataset(

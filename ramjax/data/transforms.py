@@ -79,6 +79,36 @@ def translate(
   return jax.lax.dynamic_update_slice(canvas, image, (row, column, 0))
 
 
+def shift(key: jax.Array, image: jax.Array, *, max_shift: int) -> jax.Array:
+  """An image moved by a few pixels, to train on.
+
+  Rows and columns move by whole numbers of pixels, uniform in [-max_shift, max_shift].
+  What leaves the image is lost; at the other side its border is repeated.
+
+  Args:
+    key: typed PRNG key [].
+    image: one image [H, W, C], of any dtype.
+    max_shift: the most that it moves, in pixels, at least 0.
+
+  Returns:
+    Image [H, W, C], in the dtype of `image`.
+
+  Raises:
+    AssertionError: if the image has the wrong rank.
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> image = jnp.zeros((5, 5, 1)).at[2, 2].set(1)
+  >>> moved = shift(jax.random.key(0), image, max_shift=2)
+  >>> moved.shape, float(moved.sum())
+  ((5, 5, 1), 1.0)
+  """
+  check_shape((None, None, None), image=image)
+  framed = jnp.pad(image, ((max_shift,) * 2, (max_shift,) * 2, (0, 0)), mode="edge")
+  row, column = jax.random.randint(key, (2,), 0, 2 * max_shift + 1)
+  return jax.lax.dynamic_slice(framed, (row, column, 0), image.shape)
+
+
 def clutter(
   key: jax.Array,
   image: jax.Array,
