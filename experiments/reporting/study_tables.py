@@ -108,16 +108,15 @@ def departures(results: Results) -> str:
 
 def ablation(results: Results) -> str:
   """Error of each combination of rollouts, gradient, baseline and core."""
-  trained_with = results["config"]["train"]["num_glimpses"]
+  numbers = numbers_of([run for each in results["variants"] for run in each["runs"]])
   rows = [
     [
       *(variant["name"], str(len(variant["runs"]))),
-      *(error_percent(variant["runs"], n) for n in numbers_of(variant["runs"])),
+      *(error_percent(variant["runs"], n) for n in numbers),
       spread(100 * (1 - values_of(variant["runs"], "train_accuracy")), 2, whole=True),
     ]
     for variant in results["variants"]
   ]
-  numbers = sorted({trained_with, 50})
   return markdown(
     ["", "n", *(f"error, %, N = {n}" for n in numbers), "in training, last epoch"], rows
   )
