@@ -13,5 +13,5 @@ _missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None
 if _missing:
   sys.exit(
     f"experiments: {', '.join(_missing)} cannot be imported;"
-    " pip install 'ramjax[experiments]'"
+    " pip install '.[experiments]' in a checkout of ramjax"
   )

@@ -3,7 +3,7 @@
 Opens a page for the browser of this machine. It has paper for the mouse or a finger, takes
 images, too, and shows after each stroke where the model looks and what it thinks. Takes a
 model of the package (--model) or your own run (--workdir). Ctrl-C ends it. Needs Gradio:
-pip install 'ramjax[demo]'.
+`pip install '.[demo]'` in a checkout of ramjax.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +46,7 @@ def define_flags() -> None:
   absl_flags.DEFINE_float(
     "beta", 0.2, "Exploration rate: a larger one takes more glimpses."
   )
+  flags.define_noise_flag()
   absl_flags.DEFINE_integer("port", 7860, "Port of the page.", 1, 65535)
   absl_flags.DEFINE_string(
     "host",
@@ -60,6 +61,7 @@ def main() -> None:
   options = flags.FLAGS
   if not 0 <= options.beta < float("inf"):
     raise UsageError(f"beta must be finite and at least 0, not {options.beta}")
+  noise = flags.location_noise()
   if not options.model and not options.workdir:
     options["model"].value = _MODEL
   devices.set_up_jax()
@@ -68,7 +70,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory(prefix="ramjax-demo-") as folder:
     gradio = _import_gradio(folder)
     print("getting ready, some seconds", flush=True)
-    answer = answerer(model, source, beta=options.beta)
+    answer = answerer(model, source, beta=options.beta, location_noise=noise)
     answer(drawings.address(_first_drawing()))  # compiles
     page = _page(gradio, model, answer)
     _serve(gradio, page, options.host, options.port)
@@ -86,7 +88,11 @@ def main() -> None:
 
 
 def answerer(
-  model: ramjax.Predictor, source: str, *, beta: float
+  model: ramjax.Predictor,
+  source: str,
+  *,
+  beta: float,
+  location_noise: float | Sequence[float] = 1.0,
 ) -> Callable[[object], str]:
   """What the page shows for a drawing, as HTML.
 
@@ -94,6 +100,7 @@ def answerer(
     model: the model.
     source: its name or folder.
     beta: exploration rate of the stopping rule.
+    location_noise: factor on the noise of the policy, see `ramjax.Predictor`.
 
   Returns:
     A function of the data URL of a PNG. Nothing, and what cannot be used, give a friendly
@@ -108,7 +115,8 @@ def answerer(
       image = drawings.read(drawing, model)
     except DataError as error:
       return demo_page.message(error)
-    found = model(image, beta=beta, key=jax.random.key(next(number)))
+    key = jax.random.key(next(number))
+    found = model(image, beta=beta, key=key, location_noise=location_noise)
     look = Look("Your drawing", image, jax.device_get(found), beta)
     return demo_page.answer(look, model, source)
 
@@ -162,7 +170,7 @@ def _import_gradio(folder: str) -> Any:
     import gradio
   except ImportError as error:
     raise RunError(
-      f"Gradio cannot be imported ({error}); pip install 'ramjax[demo]'"
+      f"Gradio cannot be imported ({error}); pip install '.[demo]' in a checkout of ramjax"
     ) from error
   return gradio
 

@@ -54,6 +54,8 @@ def main() -> None:
   image_size = _image_size(options.image_size)
   if not options.output:
     raise UsageError("output must name the file of the program")
+  if options.beta is None and not options.end_early:
+    raise UsageError("noend_early needs beta: without it no image is decided")
   noise = flags.location_noise()
   devices.set_up_jax()
   predictor, _ = flags.load_model()
@@ -69,7 +71,7 @@ def main() -> None:
     content = bytes(program.serialize())
   except ImportError as error:
     raise RunError(
-      "flatbuffers cannot be imported; pip install 'ramjax[export]'"
+      "flatbuffers cannot be imported; pip install '.[export]' in a checkout of ramjax"
     ) from error
   output = pathlib.Path(options.output)
   files.make_folder(output.parent)

@@ -21,7 +21,7 @@ from absl import flags as absl_flags
 
 import ramjax
 from experiments.cli import app, devices, files, flags
-from experiments.cli.errors import UsageError
+from experiments.cli.errors import RunError, UsageError
 from experiments.reporting import looks, scanpaths
 from experiments.reporting.looks import Look
 from experiments.runs import shown
@@ -73,10 +73,14 @@ def define_flags() -> None:
   devices.define_jax_flags()
 
 
-def main(names: Sequence[str]) -> None:
-  """Looks at the images, and writes what the model answered."""
+def main(paths: Sequence[str]) -> None:
+  """Looks at the images, and writes what the model answered.
+
+  Raises:
+    RunError: at the end, if some files were left out.
+  """
   options = flags.FLAGS
-  if not names:
+  if not paths:
     raise UsageError("no image is given; name files, or folders of images")
   if not options.output:
     raise UsageError("output must name a folder")
@@ -86,12 +90,13 @@ def main(names: Sequence[str]) -> None:
   devices.set_up_jax()
   model, source = flags.load_model()
   model.number_of_glimpses(options.num_glimpses, beta=options.beta)  # checks them
-  found_files = shown.find_files(names)
+  found_files = shown.find_files(paths)
   if options.label_from_folder:
     _check_labels(found_files, model)
   folder, figure_names = pathlib.Path(options.output), _unique_names(found_files)
   if options.figures:
     _check_output(folder, figure_names, found_files)
+  named = dict(zip(found_files, figure_names, strict=True))
   images, preparation = shown.read(found_files, model, as_is=options.as_is)
   files.make_folder(folder)
   print(f"{len(images)} image{'s' * (len(images) > 1)}, {preparation}", flush=True)
@@ -105,7 +110,9 @@ def main(names: Sequence[str]) -> None:
   if options.label_from_folder:
     right = np.mean([looks.class_of(each, model) == each.label for each in found])
     print(f"accuracy {right:.4f} ({len(found)} images)")
-  _write(folder, found, figure_names, model, source)
+  _write(folder, found, [named[each.file] for each in images], model, source)
+  if left_out := len(found_files) - len(found):
+    raise RunError(f"{left_out} of {len(found_files)} files were left out, see above")
 
 
 def _write(

@@ -345,7 +345,8 @@ def _check_orbax() -> None:
     orbax_patches.import_orbax()
   except ImportError as error:
     raise CheckpointError(
-      f"Orbax cannot be imported ({error}); pip install 'ramjax[checkpoint]'"
+      f"Orbax cannot be imported ({error}); pip install '.[checkpoint]' in a checkout of"
+      " ramjax"
     ) from error
 
 

@@ -108,6 +108,11 @@ SCRIPTS = {
     ),
     (["--output=/nowhere/x"], "give --model (", 2),
     (
+      ["--output=/nowhere/x", "--model=mnist", "--noend_early"],
+      "noend_early needs beta: without it no image is decided",
+      2,
+    ),
+    (
       ["--output=/nowhere/x", "--model=mnist", "--workdir=run"],
       "or --workdir=RUN, not both",
       2,

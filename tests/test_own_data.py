@@ -289,7 +289,9 @@ def test_small_images_can_be_translated_but_not_cluttered(tmp_path):
 def test_missing_tensorflow_gives_one_line(monkeypatch):
   monkeypatch.setattr(prepared.importlib.util, "find_spec", lambda name: None)
   for name in (*prepared.KNOWN, "tfds:emnist/letters"):
-    with pytest.raises(data.DataError, match=r"pip install 'ramjax\[tensorflow\]'"):
+    with pytest.raises(
+      data.DataError, match=r"pip install '\.\[tensorflow\]' in a checkout of ramjax"
+    ):
       data.load_dataset(name)
 
 

@@ -22,7 +22,7 @@ _HOLD = 3
 _FRAMES_A_SECOND = 2
 
 _PLACES = (
-  *((0.012, 0.12, 0.268, 0.76), (0.295, 0.12, 0.268, 0.76), (0.643, 0.17, 0.345, 0.71)),
+  *((0.012, 0.12, 0.268, 0.76), (0.295, 0.12, 0.268, 0.76), (0.66, 0.17, 0.328, 0.71)),
 )
 """Left, bottom, width and height of the axes: a layout computed for each frame is slow."""
 
@@ -118,6 +118,18 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   if look.beta is not None:
     bound = np.delete(probs + margin, best).max()
     axes.axhline(bound, color=figures.COLORS["both"], lw=0.9, ls=(0, (3, 2)))
+    # Away from the highest bar.
+    on_right = sum(each < best for each in shown) < len(shown) / 2
+    axes.annotate(
+      "bound of all others",
+      (on_right, bound),
+      (-2 if on_right else 2, 2),
+      xycoords=axes.get_yaxis_transform(),
+      textcoords="offset points",
+      ha="right" if on_right else "left",
+      fontsize=6.5,
+      color=figures.COLORS["both"],
+    )
     is_last = number == look.num_glimpses and look.stopped
     decided = "stops: " if is_last else "undecided: "
   confidence = looks.percent(looks.confidences(look, model)[number - 1])
@@ -125,4 +137,5 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   name = paths.short(model.class_names[best])
   title = f"{decided}{name}, {what} {confidence}"
   axes.set_title(title, fontsize=9, color=figures.INK)
-  axes.set_ylabel("p", fontsize=7.5, rotation=0, color=figures.INK)
+  what = "p ± u" if look.beta is None else f"p ± {look.beta:g} u"
+  axes.set_ylabel(what, fontsize=7.5, color=figures.INK)

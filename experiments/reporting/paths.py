@@ -40,11 +40,15 @@ def draw_path(
   colors = path_colors(num_colors or len(corners))[: len(corners)]
   dark = [patheffects.withStroke(linewidth=2.2, foreground=figures.INK, alpha=0.75)]
   centres = corners[:, ::-1] + side / 2 - 0.5
-  axes.plot(*centres.T, color="white", linewidth=0.8, alpha=0.8, path_effects=dark)
-  for (row, column), color in zip(corners, colors, strict=True):
+  many = len(corners) > _MOST_NUMBERS
+  thin = {"lw": 0.4, "alpha": 0.7}  # so that many do not hide the image
+  line = thin if many else {"lw": 0.8, "alpha": 0.8, "path_effects": dark}
+  axes.plot(*centres.T, color="white", **line)
+  for t, ((row, column), color) in enumerate(zip(corners, colors, strict=True)):
     square = (column - 0.5, row - 0.5)
-    box = Rectangle(square, side, side, fill=False, ec=color, lw=1.3, path_effects=dark)
-    axes.add_patch(box)
+    is_thin = many and t < len(corners) - 1
+    style = thin if is_thin else {"lw": 1.3, "path_effects": dark}
+    axes.add_patch(Rectangle(square, side, side, fill=False, ec=color, **style))
   every = -(-len(corners) // _MOST_NUMBERS)
   numbered = sorted({*range(0, len(corners), every), len(corners) - 1})
   limits = axes.get_xlim(), axes.get_ylim()

@@ -58,48 +58,82 @@ def read(
   resized folders get them resized and padded in the same way. Others get them as they
   are. Grey and colour are converted.
 
+  A file that cannot be shown is left out with a warning, unless there is no other.
+
   Args:
     files: image files, see `ramjax.data.image_files.read`.
     model: the model.
     as_is: whether pixels stay as they are in any case.
 
   Returns:
-    An image for each file, and a line that says how they were prepared.
+    An image for each file that can be shown, and a line that says how they were prepared.
 
   Raises:
-    DataError: if a file is no image, shows nothing, or is smaller than a patch.
+    DataError: if no file can be shown: it is no image, shows nothing, or is smaller than
+      a patch.
   """
   train = model.config.train
   like = None if as_is else like_of(model)
-  size = folders.size_of(train.resize) if train.resize and not as_is else None
-  channels, least = model.info.image_shape[-1], model.config.model.patch_size
-  shown, preparation, num_converted = [], "as they are", 0
+  channels = model.info.image_shape[-1]
+  preparation = "as they are"
   if like:
     preparation = (
       f"made like those of {train.dataset} (--as_is leaves them as they are)"
     )
-  elif size is not None:
+  elif train.resize and not as_is:
     preparation = f"resized to {train.resize}, as in training (--as_is leaves them)"
+  shown, num_converted, failures = [], 0, []
   for file in files:
-    (pixels,), _ = image_files.read(
-      [file], size=size, transparent_as=train.transparent_as
-    )
-    num_converted += pixels.shape[-1] != channels and like is None
     try:
-      image = prepare(pixels, model, as_is=as_is)
+      image, converted = _read_file(file, model, as_is=as_is)
     except DataError as error:
-      raise DataError(f"{file}: {error}") from error
-    if min(image.shape[:2]) < least:
-      raise DataError(
-        f"{file} has {image.shape[0]} x {image.shape[1]} pixels, less than a patch of"
-        f" the model, {least} x {least}; enlarge it"
-      )
+      failures.append(error)
+      continue
     shown.append(Shown(file, image))
+    num_converted += converted and like is None
+  if not shown:
+    raise failures[0]
+  for failure in failures:
+    logging.warning("%s; left out", failure)
   if num_converted:
     preparation += (
       f", {num_converted} converted to {'grey' if channels == 1 else 'colour'}"
     )
   return shown, preparation
+
+
+def _read_file(
+  file: pathlib.Path, model: ramjax.Predictor, *, as_is: bool
+) -> tuple[np.ndarray, bool]:
+  """The image of a file, and whether it had other channels than the model knows.
+
+  White ink on a transparent ground shows nothing on white, and is then seen on black.
+
+  Raises:
+    DataError: if it cannot be shown.
+  """
+  train, least = model.config.train, model.config.model.patch_size
+  size = folders.size_of(train.resize) if train.resize and not as_is else None
+
+  def pixels_on(ground: str) -> np.ndarray:
+    (pixels,), _ = image_files.read([file], size=size, transparent_as=ground)
+    return pixels
+
+  pixels = pixels_on(train.transparent_as)
+  try:
+    image = prepare(pixels, model, as_is=as_is)
+  except DataError as error:
+    other = {"white": "black", "black": "white"}[train.transparent_as]
+    try:
+      image = prepare(pixels_on(other), model, as_is=as_is)
+    except DataError:
+      raise DataError(f"{file}: {error}") from error
+  if min(image.shape[:2]) < least:
+    raise DataError(
+      f"{file} has {image.shape[0]} x {image.shape[1]} pixels, less than a patch of"
+      f" the model, {least} x {least}; enlarge it"
+    )
+  return image, pixels.shape[-1] != model.info.image_shape[-1]
 
 
 def warn_of_sizes(images: Sequence[Shown], model: ramjax.Predictor) -> None:

@@ -44,7 +44,8 @@ def check_tfds() -> None:
     import tensorflow_datasets  # noqa: F401
   except ImportError as error:
     raise DataError(
-      f"tensorflow-datasets cannot be imported ({error}); pip install 'ramjax[data]'"
+      f"tensorflow-datasets cannot be imported ({error}); pip install '.[data]' in a"
+      " checkout of ramjax"
     ) from error
 
 

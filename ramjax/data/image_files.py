@@ -58,7 +58,7 @@ def read(
   except ImportError as error:
     raise DataError(
       f"Pillow, which reads image files, cannot be imported ({error}); pip install"
-      " 'ramjax[data]'"
+      " '.[data]' in a checkout of ramjax"
     ) from error
   arrays: list[np.ndarray] = []
   num_turned = num_transparent = num_resized = 0

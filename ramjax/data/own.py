@@ -208,7 +208,7 @@ def _mat_split(path: pathlib.Path) -> Split:
   except ImportError as error:
     raise DataError(
       f"SciPy, which reads .mat files, cannot be imported ({error}); pip install"
-      " 'ramjax[experiments]'"
+      " '.[experiments]' in a checkout of ramjax"
     ) from error
   try:
     content = loadmat(path)

@@ -39,7 +39,7 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
   if importlib.util.find_spec("tensorflow") is None:
     raise DataError(
       f"{name} needs TensorFlow, with which TFDS prepares it;"
-      " pip install 'ramjax[tensorflow]'"
+      " pip install '.[tensorflow]' in a checkout of ramjax"
     )
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   downloads.check_tfds()
