@@ -26,6 +26,7 @@ from experiments.reporting import looks, scanpaths
 from experiments.reporting.looks import Look
 from experiments.runs import shown
 from ramjax.data.info import listed
+from ramjax.predictor import decided_t
 
 _MOST_PIXELS = 25_000_000
 """So many pixels are looked at together at most."""
@@ -47,11 +48,16 @@ def define_flags() -> None:
     "Exploration rate: the model stops by itself; a larger one takes more glimpses."
     " Without it, the number of glimpses is fixed.",
   )
+  absl_flags.DEFINE_float(
+    "confidence",
+    None,
+    "Confidence, such as 0.95, at which the model stops by itself, in place of --beta.",
+  )
   absl_flags.DEFINE_integer(
     "num_glimpses",
     None,
-    "Number of glimpses, with --beta at most; by default that of the training, with"
-    " --beta 50.",
+    "Number of glimpses, at most if the model stops by itself; by default that of the"
+    " training, or 50.",
   )
   absl_flags.DEFINE_integer("num_samples", 1, "Rollouts averaged for an answer, M.")
   flags.define_noise_flag()
@@ -89,7 +95,7 @@ def main(paths: Sequence[str]) -> None:
   flags.check_seed()
   devices.set_up_jax()
   model, source = flags.load_model()
-  model.number_of_glimpses(options.num_glimpses, beta=options.beta)  # checks them
+  model.number_of_glimpses(options.num_glimpses, **_rule())  # checks them
   found_files = shown.find_files(paths)
   if options.label_from_folder:
     _check_labels(found_files, model)
@@ -178,6 +184,11 @@ def _parts(images: Sequence[_Image]) -> Iterator[list[_Image]]:
   yield part
 
 
+def _rule() -> dict[str, float | None]:
+  """When the model stops by itself, as the flags say."""
+  return {"beta": flags.FLAGS.beta, "confidence": flags.FLAGS.confidence}
+
+
 def _given() -> dict[str, Any]:
   """Randomness and number of rollouts, as the flags say."""
   options = flags.FLAGS
@@ -194,8 +205,8 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
   answers = jax.device_get(
     model(
       np.stack([image for _, image in part]),
-      beta=options.beta,
       num_glimpses=options.num_glimpses,
+      **_rule(),
       **_given(),
     )
   )
@@ -209,8 +220,9 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
     )
     name = str(file).encode(errors="replace").decode()  # which may not be UTF-8
     label = _label(file) if options.label_from_folder else None
-    stopped = _has_decided(answer.probs, answer.predicted_error, options.beta)
-    found.append(Look(name, image, answer, options.beta, stopped, label))
+    rule_t = _decided_t(answer.probs_t, answer.predicted_error_t, model)
+    stopped = bool(rule_t[answer.num_glimpses - 1])
+    found.append(Look(name, image, answer, **_rule(), stopped=stopped, label=label))
   return found
 
 
@@ -218,7 +230,6 @@ def _scanpaths(
   part: Sequence[Look], model: ramjax.Predictor, source: str
 ) -> Iterator[scanpaths.Scanpath]:
   """The rollouts at images of one size, each until its own stop."""
-  config, beta = model.config.model, part[0].beta
   rollouts: Any = jax.device_get(
     model.scanpaths(
       np.stack([look.image for look in part]),
@@ -230,9 +241,8 @@ def _scanpaths(
     height, width, _ = look.image.shape
     for m in range(rollouts.probs_t.shape[1]):
       probs_t, error_t = rollouts.probs_t[:, m, i], rollouts.predicted_error_t[:, m, i]
-      taken = len(probs_t)
-      if beta is not None:
-        taken = int(ramjax.stopping_time(probs_t, error_t, beta=beta))
+      rule_t = _decided_t(probs_t, error_t, model)
+      taken = int(ramjax.first_decision(rule_t))
       yield scanpaths.Scanpath(
         image=look.file,
         label=look.label,
@@ -245,14 +255,19 @@ def _scanpaths(
         predicted_error_t=error_t,
         class_names=model.class_names,
         num_fixations=taken,
-        stopped=_has_decided(probs_t[taken - 1], error_t[taken - 1], beta),
-        patch_sides=config.patch_sides,
+        stopped=bool(rule_t[taken - 1]),
+        patch_sides=model.config.model.patch_sides,
       )
 
 
-def _has_decided(probs: Any, error: Any, beta: float | None) -> bool:
-  """Whether the stopping rule holds; without a rate there is none."""
-  return beta is not None and bool(ramjax.is_decided(probs, error, beta=beta))
+def _decided_t(probs_t: Any, error_t: Any, model: ramjax.Predictor) -> np.ndarray:
+  """Whether the stopping rule holds after each glimpse [T]; without one it never does."""
+  temperature_t = np.float32(model.temperature_t or (1.0,))
+  beta, confidence = _rule().values()
+  return np.asarray(_decided(probs_t, error_t, beta, confidence, temperature_t))
+
+
+_decided = jax.jit(decided_t)
 
 
 def _check_output(

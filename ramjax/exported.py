@@ -140,6 +140,7 @@ def as_function(
       params,
       shown,
       None if beta is None else jnp.float32(beta),
+      None,
       temperature_t,
       jnp.asarray(noise, jnp.float32),
       model=model,

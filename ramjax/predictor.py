@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 import pathlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -113,6 +114,7 @@ class Predictor:
     *,
     key: jax.Array | None = None,
     beta: float | None = None,
+    confidence: float | None = None,
     num_glimpses: int | None = None,
     num_samples: int = 1,
     location_noise: float | Sequence[float] = 1.0,
@@ -126,8 +128,10 @@ class Predictor:
       key: typed PRNG key of first locations and policy; None is key 0.
       beta: exploration rate: the model stops by itself, by the rule of the paper. None
         takes all glimpses.
-      num_glimpses: number of glimpses, with `beta` at most; None is as many as in
-        training, with `beta` 50.
+      confidence: the model stops by itself as soon as it is so sure, such as 0.95; in
+        the place of `beta`. See `Answer.confidence`.
+      num_glimpses: number of glimpses, at most if the model stops by itself; None is as
+        many as in training, or 50 if it stops by itself.
       num_samples: rollouts whose predictions are averaged, M.
       location_noise: factor on the noise of the policy, at least 0, or a factor for each
         glimpse, of which the last one serves all later glimpses. On clutter, half of the
@@ -140,7 +144,9 @@ class Predictor:
     Raises:
       ConfigError: if the images do not fit the model, or a number is out of range.
     """
-    num_glimpses = self.number_of_glimpses(num_glimpses, beta=beta)
+    num_glimpses = self.number_of_glimpses(
+      num_glimpses, beta=beta, confidence=confidence
+    )
     check_count(num_samples=num_samples)
     noise = EvaluationConfig(location_noise=location_noise).location_noise
     shown, single = self.prepare(images)
@@ -149,6 +155,7 @@ class Predictor:
       self.params,
       shown,
       None if beta is None else jnp.float32(beta),
+      None if confidence is None else jnp.float32(confidence),
       jnp.asarray(self.temperature_t or (1.0,), jnp.float32),
       jnp.asarray(noise, jnp.float32),
       model=as_model(self.config.model),
@@ -228,15 +235,24 @@ class Predictor:
       raise ConfigError(f"dtype must be one of {', '.join(_STORED)}, not {kind.name}")
     model_file.write(path, content, dtype=kind)
 
-  def number_of_glimpses(self, asked: int | None, *, beta: float | None) -> int:
-    """How many glimpses are taken, with `beta` at most; None is the default.
+  def number_of_glimpses(
+    self, asked: int | None, *, beta: float | None, confidence: float | None = None
+  ) -> int:
+    """How many glimpses are taken, at most if the model stops by itself.
+
+    Args:
+      asked: the number, or None for the default.
+      beta: see `__call__`.
+      confidence: see `__call__`.
 
     Raises:
-      ConfigError: if it is less than 1, or `beta` is out of range.
+      ConfigError: if it is less than 1, `beta` or `confidence` is out of range, or both
+        are given.
     """
     if asked is None:
       given = self.config.train.num_glimpses
-      asked = given if beta is None else max(given, _MOST_GLIMPSES)
+      stops = beta is not None or confidence is not None
+      asked = max(given, _MOST_GLIMPSES) if stops else given
     check_count(num_glimpses=asked)
     if asked > _LARGEST_COUNT:
       raise ConfigError(f"num_glimpses must be at most {_LARGEST_COUNT:,}, not {asked}")
@@ -247,6 +263,14 @@ class Predictor:
       sound = False
     if not sound:
       raise ConfigError(f"beta must be finite and at least 0, not {beta!r}")
+    if confidence is not None:
+      if beta is not None:
+        raise ConfigError("give either beta or confidence, not both")
+      is_number = isinstance(confidence, numbers.Real) and confidence is not True
+      if not is_number or not 0 < float(confidence) < 1:
+        raise ConfigError(
+          f"confidence must be greater than 0 and less than 1, not {confidence!r}"
+        )
     return asked
 
   def prepare(self, images: Any) -> tuple[jax.Array, bool]:
@@ -460,6 +484,7 @@ def answer(
   params: PyTree,
   images: jax.Array,
   beta: jax.Array | None,
+  least_confidence: jax.Array | None,
   temperature_t: jax.Array,
   location_noise: jax.Array,
   *,
@@ -473,11 +498,12 @@ def answer(
     key: typed PRNG key.
     params: parameters of the model.
     images: images, float32.
-    beta: exploration rate []; None takes all glimpses.
+    beta: exploration rate [] of the paper's rule; None has another rule, or none.
+    least_confidence: confidence [] at which the model stops; None as for `beta`.
     temperature_t: temperature of p after each glimpse; the last one serves all later.
     location_noise: factor on the noise of the policy [], or of each glimpse [N].
     model: the model.
-    num_glimpses: number of glimpses T, with `beta` at most.
+    num_glimpses: number of glimpses T, at most if the model stops by itself.
     num_samples: rollouts whose predictions are averaged.
 
   Returns:
@@ -490,10 +516,9 @@ def answer(
     rollouts.probs_t.mean(axis=1),
     rollouts.predicted_error_t.mean(axis=1),
   )
-  if beta is None:
-    taken = jnp.full(images.shape[0], num_glimpses, jnp.int32)
-  else:
-    taken = stopping.stopping_time(probs_t, error_t, beta=beta)
+  taken = stopping.first_decision(
+    decided_t(probs_t, error_t, beta, least_confidence, temperature_t)
+  )
   at_stop = jax.vmap(stopping.at_stop, (-1, None), -1)
   probs, error = at_stop(probs_t, taken), at_stop(error_t, taken)
   return Answer(
@@ -508,14 +533,40 @@ def answer(
   )
 
 
+def decided_t(
+  probs_t: jax.Array,
+  predicted_error_t: jax.Array,
+  beta: float | jax.Array | None,
+  least_confidence: float | jax.Array | None,
+  temperature_t: jax.Array,
+) -> jax.Array:
+  """Whether the rule of an answer holds after each of T glimpses [T, ...].
+
+  Arguments are those of `answer`, with p and u after each glimpse [T, ..., K]. Without a
+  rule it never holds.
+  """
+  if beta is not None:
+    return stopping.is_decided(probs_t, predicted_error_t, beta=beta)
+  if least_confidence is not None:
+    return confidence_t(probs_t, temperature_t) >= least_confidence
+  return jnp.zeros(probs_t.shape[:-1], bool)
+
+
+def confidence_t(probs_t: jax.Array, temperature_t: jax.Array) -> jax.Array:
+  """The confidence after each of T glimpses [T, ...], from p then [T, ..., K]."""
+  shape = probs_t.shape[:-1]
+  number_t = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + 1
+  return confidence(probs_t, number_t, temperature_t)
+
+
 def confidence(
   probs: jax.Array, num_glimpses: jax.Array, temperature_t: jax.Array
 ) -> jax.Array:
-  """The largest probability at the temperature of the last glimpse taken [I].
+  """The largest probability at the temperature of the last glimpse taken [...].
 
   Args:
-    probs: softmax outputs p [I, K] after that glimpse.
-    num_glimpses: its number [I], from 1.
+    probs: softmax outputs p [..., K] after that glimpse.
+    num_glimpses: its number [...], from 1.
     temperature_t: see `answer`.
   """
   temperature = temperature_t[jnp.minimum(num_glimpses, temperature_t.shape[0]) - 1]

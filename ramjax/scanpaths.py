@@ -101,7 +101,8 @@ def entropy(probs: jax.Array) -> jax.Array:
   check_type(float, probs=probs)
   check_shape((..., None), probs=probs)
   check_distribution("probs", probs, hint="of logits take jax.nn.softmax")
-  log_probs = jnp.log2(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
+  absent = probs <= jnp.finfo(probs.dtype).tiny  # not so a NaN
+  log_probs = jnp.log2(jnp.where(absent, 1.0, probs))
   return jnp.sum(probs * -log_probs, axis=-1)
 
 

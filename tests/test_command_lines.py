@@ -199,6 +199,16 @@ SCRIPTS = {
       2,
     ),
     (["x.png", "--model=mnist", "--beta=-1"], "beta must be finite and at least 0", 2),
+    (
+      ["x.png", "--model=mnist", "--confidence=1"],
+      "confidence must be greater than 0 and less than 1, not 1.0",
+      2,
+    ),
+    (
+      ["x.png", "--model=mnist", "--confidence=0.9", "--beta=0.2"],
+      "give either beta or confidence, not both",
+      2,
+    ),
     (["/nowhere.png", "--model=mnist"], "/nowhere.png does not exist", 1),
     ([__file__, "--model=mnist"], "cannot be read as an image; convert it to PNG", 1),
   ],

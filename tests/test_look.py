@@ -162,6 +162,25 @@ def test_names_cannot_break_out_of_the_page(model):
   assert data_of(page)["looks"][0]["file"] == names[0]
 
 
+def test_it_looks_until_it_is_sure(folder, tmp_path, model):
+  """Answers, scanpaths and page end where the confidence is reached."""
+  arguments = ("--model=mnist", "--confidence=0.9", f"--output={tmp_path / 'out'}")
+  ended = forked.run("look", str(folder), *arguments, "--nofigures")
+  assert ended.returncode == 0, ended.stderr
+  entries = json.loads((tmp_path / "out" / "look.json").read_text())
+  with (tmp_path / "out" / "scanpaths.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  on_page = data_of((tmp_path / "out" / "look.html").read_text())
+  assert on_page["beta"] is None
+  for entry, shown_look in zip(entries, on_page["looks"], strict=True):
+    taken = entry["num_glimpses"]
+    assert entry["stopped"] and 1 < taken < 50
+    assert entry["confidence"] >= 0.9
+    assert sum(row["image"] == entry["file"] for row in rows) == taken
+    assert len(shown_look["p"]) == len(shown_look["corners"]) == taken
+    assert max(shown_look["confidence"][:-1]) < 0.9
+
+
 def test_a_folder_that_is_no_class_is_refused(folder, tmp_path):
   """Else all of its images would count as errors."""
   shutil.copytree(folder / "7", tmp_path / "photos of 7")

@@ -89,6 +89,24 @@ def test_it_stops_by_itself(predictor, dataset):
   assert predictor(dataset.test.images[:2], beta=0.2).probs_t.shape[0] == 50
 
 
+def test_it_stops_when_it_is_sure(predictor, dataset):
+  """At the first glimpse after which the confidence is as high, computed by hand."""
+  images, least = dataset.test.images[:40], 0.5
+  every = predictor(images, num_glimpses=8)
+  temperature_t = [predictor.temperature_t[min(t, 2)] for t in range(8)]
+  sure_t = [
+    np.asarray(ramjax.temper(probs, jnp.float32(temperature)).max(-1)) >= least
+    for probs, temperature in zip(every.probs_t, temperature_t, strict=True)
+  ]
+  first = np.argmax(sure_t, axis=0)
+  expected = np.where(np.any(sure_t, axis=0), first + 1, 8)
+  found = predictor(images, confidence=least, num_glimpses=8)
+  np.testing.assert_array_equal(found.num_glimpses, expected)
+  assert len(set(expected.tolist())) > 2
+  stopped = np.asarray(found.num_glimpses) < 8
+  assert (np.asarray(found.confidence)[stopped] >= least).all()
+
+
 def test_one_image_and_many_in_bytes_and_floats_are_the_same(predictor, dataset):
   image = dataset.test.images[0]  # [H, W, 1]
   many = predictor(dataset.test.images[:2])

@@ -115,6 +115,9 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   axes.tick_params(labelsize=7.5)
   figures.tidy(axes)
   decided = ""
+  if look.has_rule:
+    is_last = number == look.num_glimpses and look.stopped
+    decided = "stops: " if is_last else "undecided: "
   if look.beta is not None:
     bound = np.delete(probs + margin, best).max()
     axes.axhline(bound, color=figures.COLORS["both"], lw=0.9, ls=(0, (3, 2)))
@@ -130,8 +133,6 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
       fontsize=6.5,
       color=figures.COLORS["both"],
     )
-    is_last = number == look.num_glimpses and look.stopped
-    decided = "stops: " if is_last else "undecided: "
   confidence = looks.percent(looks.confidences(look, model)[number - 1])
   what = "confidence" if model.is_calibrated else "p"
   name = paths.short(model.class_names[best])

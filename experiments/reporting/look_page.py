@@ -81,7 +81,9 @@ def _content(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
   """What the page knows of an answer, as JSON. Images are PNG, in frames below another."""
   config, answer = model.config.model, look.answer
   height, width, _ = look.image.shape
-  locations = np.asarray(answer.location_t)
+  # The page knows the paper's rule alone: what stops otherwise ends where it stopped.
+  end = None if look.confidence is None else look.num_glimpses
+  locations = np.asarray(answer.location_t)[:end]
   corners = seen.corners(locations, (height, width), config.patch_size)
   limits = (-0.5, width - 0.5), (height - 0.5, -0.5)
   places = seen.number_places(corners, config.patch_size, limits)
@@ -100,9 +102,9 @@ def _content(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
     "corners": corners.tolist(),
     "numbers": [[round(float(c), 2) for c in place] for place in places],
     "shown": list(looks.most_probable(look)),
-    "p": _numbers(answer.probs_t),
-    "u": _numbers(answer.predicted_error_t),
-    "confidence": _numbers(looks.confidences(look, model)),
+    "p": _numbers(answer.probs_t[:end]),
+    "u": _numbers(answer.predicted_error_t[:end]),
+    "confidence": _numbers(looks.confidences(look, model)[:end]),
     "taken": look.num_glimpses,
   }
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ramjax
-from ramjax.predictor import confidence
+from ramjax.predictor import confidence_t
 
 
 class Look(NamedTuple):
@@ -21,8 +21,9 @@ class Look(NamedTuple):
     file: the file of the image.
     image: [H, W, C], uint8, as the model looked at it.
     answer: the answer, of NumPy arrays for a single image.
-    beta: exploration rate of the stopping rule; None if the number of glimpses was
-      fixed.
+    beta: exploration rate of the paper's stopping rule; None if another rule or none
+      stopped the model.
+    confidence: confidence at which the model stops; None as for `beta`.
     stopped: whether the rule stopped the model, and not the limit.
     label: name of the true class; None if it is unknown.
   """
@@ -31,8 +32,14 @@ class Look(NamedTuple):
   image: np.ndarray
   answer: ramjax.Answer
   beta: float | None = None
+  confidence: float | None = None
   stopped: bool = False
   label: str | None = None
+
+  @property
+  def has_rule(self) -> bool:
+    """Whether the model stops by itself."""
+    return self.beta is not None or self.confidence is not None
 
   @property
   def num_glimpses(self) -> int:
@@ -53,7 +60,7 @@ def line(look: Look, model: ramjax.Predictor) -> str:
     f"{'confidence' if model.is_calibrated else 'p'} {percent(look.answer.confidence)}",
     f"{number} glimpse{'s' * (number > 1)}",
   ]
-  if look.beta is not None and not look.stopped:
+  if look.has_rule and not look.stopped:
     words.append("still undecided")
   if look.label is not None and look.label != class_of(look, model):
     words.append(f"wrong, it is {look.label}")
@@ -78,7 +85,7 @@ def entry(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
     "confidence": _rounded(answer.confidence),
     "is_calibrated": model.is_calibrated,
     "num_glimpses": taken,
-    "stopped": look.stopped if look.beta is not None else None,
+    "stopped": look.stopped if look.has_rule else None,
     "label": look.label,
     "height": height,
     "width": width,
@@ -93,12 +100,11 @@ def entry(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
 def confidences(look: Look, model: ramjax.Predictor) -> np.ndarray:
   """The confidence after each glimpse, also those after the last one taken [T]."""
   probs_t = jnp.asarray(look.answer.probs_t)
-  number_t = jnp.arange(1, len(probs_t) + 1)
   temperature_t = jnp.asarray(model.temperature_t or (1.0,), jnp.float32)
-  return np.asarray(_confidence(probs_t, number_t, temperature_t))
+  return np.asarray(_confidence_t(probs_t, temperature_t))
 
 
-_confidence = jax.jit(confidence)
+_confidence_t = jax.jit(confidence_t)
 
 
 def most_probable(look: Look, limit: int = 10) -> Sequence[int]:
