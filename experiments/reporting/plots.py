@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -158,18 +159,23 @@ def records(results: Results) -> Figure:
   """What recipes reach: error against time, glimpses and mean number of glimpses.
 
   A line is the mean over the seeds of a recipe; its band reaches from the lowest to the
-  highest of them.
+  highest of them. A small recipe has a thin line in the colour of its task.
   """
   drawn = figures.figure(13.0, 4.2)
   time, fixed, dynamic = drawn.subplots(1, 3)
   colors = itertools.cycle(figures.MORE_COLORS)
-  for group, color in zip(group_runs(results["runs"]), colors, strict=False):
+  color_of: dict[str, str] = collections.defaultdict(lambda: next(colors))
+  for group in group_runs(results["runs"]):
     first = group.runs[0]
     where = machine(first.get("device") or results["device"])
     label = f"{first['recipe']} (n = {len(group.runs)}, {where})"
+    color = color_of[first["recipe"].removesuffix("_small")]
+    is_small = first["recipe"].endswith("_small")
+    width, size = (0.8, 2.5) if is_small else (1.6, 4.5)
     curves = [run["validation"] for run in group.runs]
     minutes = _points(curves, "seconds").mean(axis=0) / 60
-    _range(time, minutes, _points(curves, "error"), color=color, label=label)
+    errors = _points(curves, "error")
+    _range(time, minutes, errors, color=color, lw=width, label=label)
     for kind, dashes in _DASHES.items():
       scored = [
         score["fixed"]
@@ -180,12 +186,12 @@ def records(results: Results) -> Figure:
       if scored:
         error = 100 * (1 - _points(scored, "accuracy"))
         numbers = _points(scored, "num_glimpses")[0]
-        _range(fixed, numbers, error, color=color, ls=dashes)
+        _range(fixed, numbers, error, color=color, lw=width, ls=dashes)
     for run in group.runs:
       stops = [run["scores"][0]["dynamic"]]
       x, y = _points(stops, "mean_glimpses")[0], _points(stops, "accuracy")[0]
-      line = {"color": color, "lw": 0.8}
-      dynamic.plot(x, 100 * (1 - y), marker="o", mec="white", mew=0.5, ms=4.5, **line)
+      line = {"color": color, "lw": width / 2, "marker": "o", "ms": size}
+      dynamic.plot(x, 100 * (1 - y), mec="white", mew=0.5, **line)
   titles = {
     time: ("validation, M = 1", "minutes of training, all seeds together"),
     fixed: ("test, M = 1 and, dashed, M = 10", "glimpses"),
