@@ -246,7 +246,7 @@ class ObjectiveConfig(fields.Checked):
 class TrainConfig(fields.Checked):
   """How it is minimised."""
 
-  removed: ClassVar = {"average_decay": 0.0}
+  removed: ClassVar = {"weight_decay": 0.0, "average_decay": 0.0}
 
   dataset: str = fields.word(
     "mnist",
@@ -329,12 +329,6 @@ class TrainConfig(fields.Checked):
     "adam",
     ("adam", "muon"),
     "Adam (as released), or Muon for the matrices between wide layers.",
-  )
-  weight_decay: float = fields.number(
-    0.0,
-    "Rate at which matrices decay, in units of the learning rate (AdamW).",
-    low=0.0,
-    reach="rare",
   )
   learning_rate: float = fields.number(3e-4, "Learning rate at the start.", above=0.0)
   learning_rate_schedule: str = fields.choice(

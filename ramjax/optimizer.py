@@ -35,23 +35,17 @@ def make_optimizer(
   Adam's (https://arxiv.org/abs/2502.16982), so that a learning rate means the same for
   both. Adam updates biases, the location network and the readouts.
 
-  Matrices decay in proportion to the learning rate, apart from the moments of the
-  optimiser (AdamW, https://arxiv.org/abs/1711.05101).
-
   Args:
-    config: optimiser, learning rate, limit of the gradient, decay of the weights.
+    config: optimiser, learning rate, limit of the gradient.
     steps_per_epoch: number of steps in an epoch.
 
   Returns:
     The optimiser.
   """
   rate = make_schedule(config, steps_per_epoch=steps_per_epoch)
-  decay = config.weight_decay
   optimizer = optax.adam(rate)
-  if decay:
-    optimizer = optax.adamw(rate, weight_decay=decay, mask=_is_matrix)
   if config.optimizer == "muon":
-    muon = contrib.muon(rate, weight_decay=decay, consistent_rms=_ADAM_RMS)
+    muon = contrib.muon(rate, consistent_rms=_ADAM_RMS)
     optimizer = optax.partition({"muon": muon, "adam": optimizer}, _muon_or_adam)
   if config.max_gradient_norm is None:
     return optimizer
@@ -119,11 +113,6 @@ def make_noise_schedule(config: TrainConfig, *, steps_per_epoch: int) -> optax.S
   """
   num_steps = max(config.num_epochs * steps_per_epoch, 1)
   return optax.linear_schedule(config.initial_location_noise, 1.0, num_steps)
-
-
-def _is_matrix(params: optax.Params) -> optax.Params:
-  """Which parameters decay."""
-  return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
 
 def _muon_or_adam(params: optax.Params) -> optax.Params:

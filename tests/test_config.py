@@ -176,6 +176,7 @@ def test_a_field_that_a_file_lacks_is_what_earlier_releases_did():
 @pytest.mark.parametrize(
   ("part", "field", "value"),
   [
+    ("train", "weight_decay", 0.1),
     ("train", "average_decay", 0.999),
     ("objective", "reinforce_weight", 0.5),
     ("objective", "reinforce_weight", "\n"),

@@ -52,7 +52,6 @@ OTHER_VALUES = {
   "train.warmup_epochs": 0.75,
   "train.initial_location_noise": 2.5,
   "train.max_shift": 3,
-  "train.weight_decay": 0.01,
   "train.max_gradient_norm": 3.0,
   "train.seed": 11,
 }

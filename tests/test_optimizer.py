@@ -161,24 +161,3 @@ def test_what_muon_does_not_take_is_left_to_adam_to_the_bit():
     np.testing.assert_array_equal(ours["kernel"], adams["kernel"])
     np.testing.assert_array_equal(ours["bias"], adams["bias"])
     assert np.abs(ours["wide"] - adams["wide"]).min() > 1e-4
-
-
-def test_matrices_decay_and_biases_do_not():
-  """As in AdamW: by rate times decay times themselves, apart from Adam's moments."""
-  decay = 10.0
-  plain = steps(optimizer_of())[0][0]
-  found = steps(optimizer_of(weight_decay=decay))[0][0]
-  decayed = plain["kernel"] - 3e-4 * decay * np.asarray(PARAMS["kernel"])
-  np.testing.assert_allclose(found["kernel"], decayed, rtol=1e-5)
-  np.testing.assert_array_equal(found["bias"], plain["bias"])
-
-
-def test_matrices_of_muon_decay():
-  params = {"wide": jax.random.normal(jax.random.key(0), (32, 40)), "bias": jnp.ones(3)}
-  gradients = [jax.tree.map(jnp.ones_like, params)]
-  of = {"optimizer": "muon", "learning_rate": 0.01}
-  plain = steps(optimizer_of(**of), gradients, params)[0][0]
-  found = steps(optimizer_of(**of, weight_decay=2.0), gradients, params)[0][0]
-  decayed = plain["wide"] - 0.02 * np.asarray(params["wide"])
-  np.testing.assert_allclose(found["wide"], decayed, rtol=1e-4, atol=1e-6)
-  np.testing.assert_array_equal(found["bias"], plain["bias"])
