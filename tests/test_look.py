@@ -174,7 +174,8 @@ def test_it_looks_until_it_is_sure(folder, tmp_path, model):
   assert on_page["beta"] is None
   for entry, shown_look in zip(entries, on_page["looks"], strict=True):
     taken = entry["num_glimpses"]
-    assert entry["stopped"] and 1 < taken < 50
+    assert entry["stopped"]
+    assert 1 < taken < 50
     assert entry["confidence"] >= 0.9
     assert sum(row["image"] == entry["file"] for row in rows) == taken
     assert len(shown_look["p"]) == len(shown_look["corners"]) == taken
