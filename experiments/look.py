@@ -118,7 +118,7 @@ def main(paths: Sequence[str]) -> None:
     print(f"accuracy {right:.4f} ({len(found)} images)")
   _write(folder, found, [named[each.file] for each in images], model, source)
   if left_out := len(found_files) - len(found):
-    raise RunError(f"{left_out} of {len(found_files)} files were left out, see above")
+    raise RunError(f"{left_out} of {len(found_files)} files left out, see above")
 
 
 def _write(
@@ -263,8 +263,10 @@ def _scanpaths(
 def _decided_t(probs_t: Any, error_t: Any, model: ramjax.Predictor) -> np.ndarray:
   """Whether the stopping rule holds after each glimpse [T]; without one it never does."""
   temperature_t = np.float32(model.temperature_t or (1.0,))
-  beta, confidence = _rule().values()
-  return np.asarray(_decided(probs_t, error_t, beta, confidence, temperature_t))
+  rule = _rule()
+  return np.asarray(
+    _decided(probs_t, error_t, rule["beta"], rule["confidence"], temperature_t)
+  )
 
 
 _decided = jax.jit(decided_t)

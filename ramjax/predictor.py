@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import numbers
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -129,7 +129,8 @@ class Predictor:
       beta: exploration rate: the model stops by itself, by the rule of the paper. None
         takes all glimpses.
       confidence: the model stops by itself as soon as it is so sure, such as 0.95; in
-        the place of `beta`. See `Answer.confidence`.
+        the place of `beta`. It stops at a lucky moment, so that fewer answers are right
+        than `Answer.confidence` then says; about this share of them is.
       num_glimpses: number of glimpses, at most if the model stops by itself; None is as
         many as in training, or 50 if it stops by itself.
       num_samples: rollouts whose predictions are averaged, M.
@@ -246,8 +247,8 @@ class Predictor:
       confidence: see `__call__`.
 
     Raises:
-      ConfigError: if it is less than 1, `beta` or `confidence` is out of range, or both
-        are given.
+      ConfigError: if it is less than 1, `beta` or `confidence` is out of range, both are
+        given, or confidence is not calibrated.
     """
     if asked is None:
       given = self.config.train.num_glimpses
@@ -256,20 +257,19 @@ class Predictor:
     check_count(num_glimpses=asked)
     if asked > _LARGEST_COUNT:
       raise ConfigError(f"num_glimpses must be at most {_LARGEST_COUNT:,}, not {asked}")
-    try:
-      is_number = not isinstance(beta, str | bool)
-      sound = beta is None or (is_number and 0 <= float(beta) < float("inf"))
-    except (TypeError, ValueError):
-      sound = False
-    if not sound:
+    if beta is not None and not 0 <= _number(beta) < math.inf:
       raise ConfigError(f"beta must be finite and at least 0, not {beta!r}")
     if confidence is not None:
       if beta is not None:
         raise ConfigError("give either beta or confidence, not both")
-      is_number = isinstance(confidence, numbers.Real) and confidence is not True
-      if not is_number or not 0 < float(confidence) < 1:
+      if not 0 < _number(confidence) < 1:
         raise ConfigError(
           f"confidence must be greater than 0 and less than 1, not {confidence!r}"
+        )
+      if not self.is_calibrated:
+        raise ConfigError(
+          "confidence needs the temperatures of a training that has ended; this run has"
+          " none, so give beta"
         )
     return asked
 
@@ -434,6 +434,14 @@ def _as_pixels(images: Any) -> np.ndarray:
 
 as_seen = jax.jit(normalize, static_argnames=("mean", "std"))
 """Images of bytes as the model sees them, see `ramjax.data.normalize`."""
+
+
+def _number(value: Any) -> float:
+  """A number of any library as a float; NaN for what is none."""
+  try:
+    return math.nan if isinstance(value, str | bool) else float(value)
+  except (TypeError, ValueError):
+    return math.nan
 
 
 def _key(key: jax.Array | None) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from optax.microbatching import AccumulationType, microbatch
 
-from ramjax.checks import check_shape
+from ramjax.checks import check_positive, check_shape
 from ramjax.config import Config, ConfigError
 from ramjax.data.batches import Preprocess, preprocess_batch, take_images
 from ramjax.keys import image_keys
@@ -106,7 +106,8 @@ def train_step(
     config: the run: its model, its objective, its number of glimpses.
     model: the model; None for that of `config.model`.
     optimizer: the optimiser that the state was made for.
-    location_noise: factor [] on the deviation of the policy in this step, see
+    location_noise: factor [] on the deviation of the policy in this step, above 0, in the
+      place of `config.train.initial_location_noise`, which a single step cannot obey; see
       `ramjax.make_noise_schedule`. The metric `loss/reinforce` is then that of a
       log-density which is right up to a constant.
     term_weights: weights of the uncertainty and the intrinsic term; None for those of
@@ -169,7 +170,8 @@ def train_chunk(
     model: its model; None for that of `config.model`.
     optimizer: the optimiser that the state was made for.
     preprocess: from a stored image to a model's input, see
-      `ramjax.data.batches.Preprocess`.
+      `ramjax.data.batches.Preprocess`; it has to obey `config.train.max_shift`, as
+      `Dataset.train_preprocess` does.
     max_steps: the length of the longest chunk.
     term_weights: weights of the uncertainty and the intrinsic term; None for those of
       `config.objective`.
@@ -245,9 +247,11 @@ def _gradient_step(
     raise ConfigError(
       f"accumulation_steps must divide the batch of {batch_size}, not {num_parts}"
     )
-  is_whole = isinstance(location_noise, float | int) and location_noise == 1
+  if isinstance(location_noise, float | int):
+    check_positive("location_noise", location_noise)
+  is_plain = isinstance(location_noise, float | int) and location_noise == 1
   settings = config.model
-  if not is_whole and model.policy is not gaussian_policy(
+  if not is_plain and model.policy is not gaussian_policy(
     settings.location_std, density=settings.location_density
   ):
     raise ConfigError(
@@ -275,7 +279,7 @@ def _gradient_step(
       location_noise=location_noise,
       location_gradient=location_gradient_of(config.objective, term_weights),
     )
-    if not is_whole:  # the score of a Gaussian with f times the deviation
+    if not is_plain:  # the score of a Gaussian with f times the deviation
       log_prob_t = unrolled.log_prob_t / location_noise**2
       unrolled = unrolled._replace(log_prob_t=log_prob_t)
     return objective(

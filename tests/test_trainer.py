@@ -294,3 +294,19 @@ def test_it_learns(tmp_path):
   dataset = synthetic.make(1600, 160, 500)
   [accuracy] = train(dataset, tmp_path, [config], steps_per_call=50)
   assert accuracy > 0.9
+
+
+def test_images_are_moved_in_training_and_nowhere_else(dataset):
+  """The first step has another loss; validation of the same parameters has the same."""
+  mesh = parallel.make_mesh(num_devices=1)
+  moved = RUNS[0].replace(train={"max_shift": 4})
+  found = []
+  for config in (RUNS[0], moved):
+    program = trainings.program([config], dataset, mesh, steps_per_call=1)
+    state = program.place(program.init())
+    (validated,) = program.validate(state.params)
+    _, history = program.train_chunk(state, program.epoch_order(1), 0, 1)
+    found.append((validated["loss"], float(history["loss"][0])))
+  (left, loss), (right, moved_loss) = found
+  assert left == right
+  assert abs(loss - moved_loss) > 1e-3

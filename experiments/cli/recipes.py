@@ -33,9 +33,9 @@ _LOOKING: Mapping[str, str | int | float] = {
   "warmup_epochs": 0.5,
 }
 
-# On 28x28 pixels long trainings overfit, and fifty glimpses look at few places; chosen on
-# validation images.
-_ON_28: Mapping[str, str | int | float] = {
+# On 28x28 pixels long trainings overfit, and in fifty glimpses they look at the same few
+# places again; chosen on validation images.
+_FULL_28x28: Mapping[str, str | int | float] = {
   "max_shift": 1,
   "initial_location_noise": 2.0,
 }
@@ -51,7 +51,7 @@ _SMALL: Mapping[str, str | int | float] = {
 # So short a training on 28x28 pixels wants more images, not more rollouts of each (chosen on
 # MNIST). The work of Muon does not grow with the batch, so a large batch is cheaper for each
 # rollout.
-_SMALL_ON_28: Mapping[str, str | int | float] = {
+_SMALL_28x28: Mapping[str, str | int | float] = {
   "batch_size": 512,
   "rollouts_per_image": 1,
   "baseline": "network",
@@ -113,7 +113,7 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
   },
   # One for each task, on an accelerator, and one for two cores.
   **{
-    name: {**_LOOKING, **task, **(_ON_28 if name in _28x28 else {})}
+    name: {**_LOOKING, **task, **(_FULL_28x28 if name in _28x28 else {})}
     for name, task in _TASKS.items()
   },
   **{
@@ -121,7 +121,7 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
       **_LOOKING,
       **task,
       **_SMALL,
-      **(_SMALL_ON_28 if name in _28x28 else {}),
+      **(_SMALL_28x28 if name in _28x28 else {}),
       # Of twelve glimpses at three scales, which cost as much as 40 epochs of MNIST's.
       **({"num_epochs": 16} if name == "fashion_mnist" else {}),
     }

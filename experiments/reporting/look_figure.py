@@ -118,6 +118,8 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   if look.has_rule:
     is_last = number == look.num_glimpses and look.stopped
     decided = "stops: " if is_last else "undecided: "
+    if look.confidence is not None and is_last:
+      decided = f"stops at {looks.percent(look.confidence)}: "
   if look.beta is not None:
     bound = np.delete(probs + margin, best).max()
     axes.axhline(bound, color=figures.COLORS["both"], lw=0.9, ls=(0, (3, 2)))
@@ -138,5 +140,5 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   name = paths.short(model.class_names[best])
   title = f"{decided}{name}, {what} {confidence}"
   axes.set_title(title, fontsize=9, color=figures.INK)
-  what = "p ± u" if look.beta is None else f"p ± {look.beta:g} u"
-  axes.set_ylabel(what, fontsize=7.5, color=figures.INK)
+  label = "p ± u" if look.beta is None else f"p ± {look.beta:g} u"
+  axes.set_ylabel(label, fontsize=7.5, color=figures.INK)

@@ -42,7 +42,8 @@ def page(
 
   It shows the path over each image, the pixels seen so far, the patches of the sensor,
   and the probabilities p with the self-uncertainties u. Its controls choose the glimpse
-  and the exploration rate of the stopping rule, which the page computes itself.
+  and the exploration rate of the stopping rule, which the page computes itself. If the
+  model stops at a confidence, that takes the place of the rate.
 
   Args:
     found: the answers, at least one.
@@ -68,6 +69,7 @@ def page(
     data={
       "playsAtOnce": embedded,
       "beta": beta,
+      "leastConfidence": found[0].confidence,
       "rates": rates,
       "confidenceName": "confidence" if model.is_calibrated else "p",
       "palette": [colors.to_hex(c) for c in path_colors(_NUM_COLORS)],
@@ -81,9 +83,7 @@ def _content(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
   """What the page knows of an answer, as JSON. Images are PNG, in frames below another."""
   config, answer = model.config.model, look.answer
   height, width, _ = look.image.shape
-  # The page knows the paper's rule alone: what stops otherwise ends where it stopped.
-  end = None if look.confidence is None else look.num_glimpses
-  locations = np.asarray(answer.location_t)[:end]
+  locations = np.asarray(answer.location_t)
   corners = seen.corners(locations, (height, width), config.patch_size)
   limits = (-0.5, width - 0.5), (height - 0.5, -0.5)
   places = seen.number_places(corners, config.patch_size, limits)
@@ -102,9 +102,9 @@ def _content(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
     "corners": corners.tolist(),
     "numbers": [[round(float(c), 2) for c in place] for place in places],
     "shown": list(looks.most_probable(look)),
-    "p": _numbers(answer.probs_t[:end]),
-    "u": _numbers(answer.predicted_error_t[:end]),
-    "confidence": _numbers(looks.confidences(look, model)[:end]),
+    "p": _numbers(answer.probs_t),
+    "u": _numbers(answer.predicted_error_t),
+    "confidence": _numbers(looks.confidences(look, model)),
     "taken": look.num_glimpses,
   }
 

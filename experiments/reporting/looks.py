@@ -85,6 +85,8 @@ def entry(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
     "confidence": _rounded(answer.confidence),
     "is_calibrated": model.is_calibrated,
     "num_glimpses": taken,
+    "beta": look.beta,
+    "least_confidence": look.confidence,
     "stopped": look.stopped if look.has_rule else None,
     "label": look.label,
     "height": height,

@@ -46,7 +46,7 @@ def find_files(names: Sequence[str]) -> list[pathlib.Path]:
     if not found:
       raise DataError(f"{path} holds no image")
     files += found
-  return files
+  return list(dict.fromkeys(files))  # each once
 
 
 def read(
@@ -91,10 +91,10 @@ def read(
       continue
     shown.append(Shown(file, image))
     num_converted += converted and like is None
+  for failure in failures if shown else failures[1:]:
+    logging.warning("%s; left out", failure)
   if not shown:
     raise failures[0]
-  for failure in failures:
-    logging.warning("%s; left out", failure)
   if num_converted:
     preparation += (
       f", {num_converted} converted to {'grey' if channels == 1 else 'colour'}"
@@ -120,14 +120,12 @@ def _read_file(
     return pixels
 
   pixels = pixels_on(train.transparent_as)
+  if not np.ptp(pixels):
+    pixels = pixels_on("black" if train.transparent_as == "white" else "white")
   try:
     image = prepare(pixels, model, as_is=as_is)
   except DataError as error:
-    other = {"white": "black", "black": "white"}[train.transparent_as]
-    try:
-      image = prepare(pixels_on(other), model, as_is=as_is)
-    except DataError:
-      raise DataError(f"{file}: {error}") from error
+    raise DataError(f"{file}: {error}") from error
   if min(image.shape[:2]) < least:
     raise DataError(
       f"{file} has {image.shape[0]} x {image.shape[1]} pixels, less than a patch of"
