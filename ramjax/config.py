@@ -153,7 +153,7 @@ def _check_share(name: str, value: Any) -> float | str:
     return PER_GLIMPSE
   try:
     share = math.nan if isinstance(value, bool) else float(value)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     share = math.nan
   if not 0 <= share <= 1:
     raise ConfigError(

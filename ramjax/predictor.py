@@ -440,7 +440,7 @@ def _number(value: Any) -> float:
   """A number of any library as a float; NaN for what is none."""
   try:
     return math.nan if isinstance(value, str | bool) else float(value)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     return math.nan
 
 

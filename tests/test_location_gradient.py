@@ -114,7 +114,7 @@ def test_one_over_n_is_a_number_of_the_configuration():
   assert ObjectiveConfig(location_gradient="0.25").location_gradient == 0.25
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5, "2/N", True, None])
+@pytest.mark.parametrize("share", [-0.1, 1.5, "2/N", True, None, 10**400])
 def test_impossible_shares_are_refused(share):
   with pytest.raises(ConfigError, match="location_gradient must be a number from 0 to"):
     ObjectiveConfig(location_gradient=share)

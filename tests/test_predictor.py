@@ -162,6 +162,13 @@ def test_confidence_is_calibrated(predictor, dataset):
     (np.zeros((28, 28), np.uint8), {"beta": np.ones(2)}, "beta must be finite and at"),
     (np.zeros((28, 28), np.uint8), {"beta": "0.2"}, "beta must be finite and at"),
     (np.zeros((28, 28), np.uint8), {"beta": True}, "beta must be finite and at"),
+    (np.zeros((28, 28), np.uint8), {"beta": 10**400}, "beta must be finite and at"),
+    (np.zeros((28, 28), np.uint8), {"confidence": 1}, "confidence must be greater"),
+    (
+      np.zeros((28, 28), np.uint8),
+      {"confidence": 0.5, "beta": 0.2},
+      "give either beta or confidence, not both",
+    ),
     (
       np.zeros((28, 28), np.uint8),
       {"num_glimpses": 2**31},
