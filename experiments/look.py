@@ -184,7 +184,7 @@ def _parts(images: Sequence[_Image]) -> Iterator[list[_Image]]:
   yield part
 
 
-def _rule() -> dict[str, float | None]:
+def _rule() -> dict[str, Any]:
   """When the model stops by itself, as the flags say."""
   return {"beta": flags.FLAGS.beta, "confidence": flags.FLAGS.confidence}
 
@@ -260,9 +260,9 @@ def _scanpaths(
       )
 
 
-def _decided_t(probs_t: Any, error_t: Any, model: ramjax.Predictor) -> np.ndarray:
+def _decided_t(probs_t: Any, error_t: Any, model: ramjax.Predictor) -> Any:
   """Whether the stopping rule holds after each glimpse [T]; without one it never does."""
-  temperature_t = np.float32(model.temperature_t or (1.0,))
+  temperature_t = np.asarray(model.temperature_t or (1.0,), np.float32)
   rule = _rule()
   return np.asarray(
     _decided(probs_t, error_t, rule["beta"], rule["confidence"], temperature_t)
