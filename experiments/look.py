@@ -26,7 +26,6 @@ from experiments.reporting import looks, scanpaths
 from experiments.reporting.looks import Look
 from experiments.runs import shown
 from ramjax.data.info import listed
-from ramjax.predictor import decided_t
 
 _MOST_PIXELS = 25_000_000
 """So many pixels are looked at together at most."""
@@ -220,8 +219,8 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
     )
     name = str(file).encode(errors="replace").decode()  # which may not be UTF-8
     label = _label(file) if options.label_from_folder else None
-    rule_t = _decided_t(answer.probs_t, answer.predicted_error_t, model)
-    stopped = bool(rule_t[answer.num_glimpses - 1])
+    decided_t = model.decided_t(answer.probs_t, answer.predicted_error_t, **_rule())
+    stopped = bool(decided_t[answer.num_glimpses - 1])
     found.append(Look(name, image, answer, **_rule(), stopped=stopped, label=label))
   return found
 
@@ -241,8 +240,8 @@ def _scanpaths(
     height, width, _ = look.image.shape
     for m in range(rollouts.probs_t.shape[1]):
       probs_t, error_t = rollouts.probs_t[:, m, i], rollouts.predicted_error_t[:, m, i]
-      rule_t = _decided_t(probs_t, error_t, model)
-      taken = int(ramjax.first_decision(rule_t))
+      decided_t = model.decided_t(probs_t, error_t, **_rule())
+      taken = int(ramjax.first_decision(decided_t))
       yield scanpaths.Scanpath(
         image=look.file,
         label=look.label,
@@ -255,21 +254,9 @@ def _scanpaths(
         predicted_error_t=error_t,
         class_names=model.class_names,
         num_fixations=taken,
-        stopped=bool(rule_t[taken - 1]),
+        stopped=bool(decided_t[taken - 1]),
         patch_sides=model.config.model.patch_sides,
       )
-
-
-def _decided_t(probs_t: Any, error_t: Any, model: ramjax.Predictor) -> Any:
-  """Whether the stopping rule holds after each glimpse [T]; without one it never does."""
-  temperature_t = np.asarray(model.temperature_t or (1.0,), np.float32)
-  rule = _rule()
-  return np.asarray(
-    _decided(probs_t, error_t, rule["beta"], rule["confidence"], temperature_t)
-  )
-
-
-_decided = jax.jit(decided_t)
 
 
 def _check_output(

@@ -129,8 +129,8 @@ class Predictor:
       beta: exploration rate: the model stops by itself, by the rule of the paper. None
         takes all glimpses.
       confidence: the model stops by itself as soon as it is so sure, such as 0.95; in
-        the place of `beta`. It stops at a lucky moment, so that fewer answers are right
-        than `Answer.confidence` then says; about this share of them is.
+        the place of `beta`. It stops at a lucky moment: fewer answers are right than
+        `Answer.confidence` then says, and about as many as were asked for.
       num_glimpses: number of glimpses, at most if the model stops by itself; None is as
         many as in training, or 50 if it stops by itself.
       num_samples: rollouts whose predictions are averaged, M.
@@ -157,7 +157,7 @@ class Predictor:
       shown,
       None if beta is None else jnp.float32(beta),
       None if confidence is None else jnp.float32(confidence),
-      jnp.asarray(self.temperature_t or (1.0,), jnp.float32),
+      self._temperatures(),
       jnp.asarray(noise, jnp.float32),
       model=as_model(self.config.model),
       num_glimpses=num_glimpses,
@@ -212,6 +212,37 @@ class Predictor:
       num_samples=num_samples,
     )
     return Scanpaths(*(values[:, :, 0] for values in found)) if single else found
+
+  def confidence_t(self, probs_t: Any) -> jax.Array:
+    """The confidence after each of T glimpses [T, ...], from p then [T, ..., K]."""
+    return _confidence_t(jnp.asarray(probs_t), self._temperatures())
+
+  def decided_t(
+    self,
+    probs_t: Any,
+    predicted_error_t: Any,
+    *,
+    beta: float | None = None,
+    confidence: float | None = None,
+  ) -> jax.Array:
+    """Whether the model would stop after each of T glimpses [T, ...].
+
+    Args:
+      probs_t: softmax outputs p after each glimpse [T, ..., K].
+      predicted_error_t: self-uncertainties u after each glimpse [T, ..., K].
+      beta: see `__call__`.
+      confidence: see `__call__`.
+
+    Returns:
+      Booleans; False everywhere without a rule.
+    """
+    return _decided_t(
+      probs_t, predicted_error_t, beta, confidence, self._temperatures()
+    )
+
+  def _temperatures(self) -> jax.Array:
+    """The temperatures [N]; one where there are none."""
+    return jnp.asarray(self.temperature_t or (1.0,), jnp.float32)
 
   def save(self, path: str | pathlib.Path, *, dtype: Any = np.float32) -> None:
     """Writes the model into one file, which `ramjax.load` reads.
@@ -525,7 +556,7 @@ def answer(
     rollouts.predicted_error_t.mean(axis=1),
   )
   taken = stopping.first_decision(
-    decided_t(probs_t, error_t, beta, least_confidence, temperature_t)
+    _decided_t(probs_t, error_t, beta, least_confidence, temperature_t)
   )
   at_stop = jax.vmap(stopping.at_stop, (-1, None), -1)
   probs, error = at_stop(probs_t, taken), at_stop(error_t, taken)
@@ -541,7 +572,8 @@ def answer(
   )
 
 
-def decided_t(
+@jax.jit
+def _decided_t(
   probs_t: jax.Array,
   predicted_error_t: jax.Array,
   beta: float | jax.Array | None,
@@ -556,12 +588,13 @@ def decided_t(
   if beta is not None:
     return stopping.is_decided(probs_t, predicted_error_t, beta=beta)
   if least_confidence is not None:
-    return confidence_t(probs_t, temperature_t) >= least_confidence
+    return _confidence_t(probs_t, temperature_t) >= least_confidence
   return jnp.zeros(probs_t.shape[:-1], bool)
 
 
-def confidence_t(probs_t: jax.Array, temperature_t: jax.Array) -> jax.Array:
-  """The confidence after each of T glimpses [T, ...], from p then [T, ..., K]."""
+@jax.jit
+def _confidence_t(probs_t: jax.Array, temperature_t: jax.Array) -> jax.Array:
+  """See `Predictor.confidence_t`."""
   shape = probs_t.shape[:-1]
   number_t = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + 1
   return confidence(probs_t, number_t, temperature_t)

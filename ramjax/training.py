@@ -247,8 +247,7 @@ def _gradient_step(
     raise ConfigError(
       f"accumulation_steps must divide the batch of {batch_size}, not {num_parts}"
     )
-  if isinstance(location_noise, float | int):
-    check_positive("location_noise", location_noise)
+  check_positive("location_noise", location_noise)
   is_plain = isinstance(location_noise, float | int) and location_noise == 1
   settings = config.model
   if not is_plain and model.policy is not gaussian_policy(

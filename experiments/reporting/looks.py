@@ -6,12 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import ramjax
-from ramjax.predictor import confidence_t
 
 
 class Look(NamedTuple):
@@ -101,12 +98,7 @@ def entry(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
 
 def confidences(look: Look, model: ramjax.Predictor) -> np.ndarray:
   """The confidence after each glimpse, also those after the last one taken [T]."""
-  probs_t = jnp.asarray(look.answer.probs_t)
-  temperature_t = jnp.asarray(model.temperature_t or (1.0,), jnp.float32)
-  return np.asarray(_confidence_t(probs_t, temperature_t))
-
-
-_confidence_t = jax.jit(confidence_t)
+  return np.asarray(model.confidence_t(look.answer.probs_t))
 
 
 def most_probable(look: Look, limit: int = 10) -> Sequence[int]:
