@@ -314,6 +314,11 @@ class TrainConfig(fields.Checked):
     high=1024,
     reach="rare",
   )
+  mirror: bool = fields.boolean(
+    False,
+    "Whether half of the training images are mirrored, left and right.",
+    reach="rare",
+  )
   num_epochs: int = fields.integer(10, "Passes over the training images.", low=0)
   batch_size: int = fields.integer(32, "Images in a step.", low=1)
   rollouts_per_image: int = fields.integer(

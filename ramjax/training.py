@@ -170,8 +170,8 @@ def train_chunk(
     model: its model; None for that of `config.model`.
     optimizer: the optimiser that the state was made for.
     preprocess: from a stored image to a model's input, see
-      `ramjax.data.batches.Preprocess`; it has to obey `config.train.max_shift`, as
-      `Dataset.train_preprocess` does.
+      `ramjax.data.batches.Preprocess`; it has to obey `config.train.max_shift` and
+      `mirror`, as `Dataset.train_preprocess` does.
     max_steps: the length of the longest chunk.
     term_weights: weights of the uncertainty and the intrinsic term; None for those of
       `config.objective`.

@@ -52,6 +52,7 @@ OTHER_VALUES = {
   "train.warmup_epochs": 0.75,
   "train.initial_location_noise": 2.5,
   "train.max_shift": 3,
+  "train.mirror": True,
   "train.max_gradient_norm": 3.0,
   "train.seed": 11,
 }

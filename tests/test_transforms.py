@@ -345,16 +345,41 @@ def test_a_shift_moves_an_image_and_repeats_its_border():
   assert found == allowed
 
 
+def test_half_of_the_images_are_mirrored_in_training_alone(npz_file):
+  """Left and right, on top of the transform of the dataset; shifts do not change."""
+  dataset = data.load_dataset(f"npz:{npz_file}")
+  image = jnp.asarray(dataset.train.images[0])
+  keys = jax.random.split(jax.random.key(0), 200)
+
+  def shown(**how):
+    preprocess = dataset.train_preprocess(**how)
+    return np.asarray(jax.vmap(lambda key: preprocess(key, image, image[None]))(keys))
+
+  plain = shown()
+  mirrored = np.array(
+    [
+      not np.array_equal(one, each)
+      for one, each in zip(shown(mirror=True), plain, strict=True)
+    ]
+  )
+  assert 70 < mirrored.sum() < 130
+  np.testing.assert_array_equal(shown(mirror=True)[mirrored], plain[mirrored, :, ::-1])
+  both, moved = shown(max_shift=2, mirror=True), shown(max_shift=2)
+  np.testing.assert_array_equal(both[~mirrored], moved[~mirrored])
+  np.testing.assert_array_equal(both[mirrored], moved[mirrored, :, ::-1])
+
+
 def test_images_are_moved_in_training_alone(npz_file):
   """On top of the transform of the dataset, before which nothing is lost."""
   dataset = data.load_dataset(f"npz:{npz_file}", canvas_size=32, background="0")
   image = jnp.asarray(dataset.train.images[0])
   key = jax.random.key(0)
-  assert dataset.train_preprocess(0) == dataset.preprocess
-  found = jax.vmap(lambda key: dataset.train_preprocess(3)(key, image, image[None]))(
+  assert dataset.train_preprocess() == dataset.preprocess
+  moved = dataset.train_preprocess(max_shift=3)
+  found = jax.vmap(lambda key: moved(key, image, image[None]))(
     jax.random.split(key, 50)
   )
   assert found.shape == (50, 32, 32, 1)
   assert len({each.tobytes() for each in np.asarray(found)}) > 40
   with pytest.raises(ramjax.ConfigError, match="max_shift must be less than 32"):
-    dataset.train_preprocess(32)
+    dataset.train_preprocess(max_shift=32)

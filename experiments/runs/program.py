@@ -112,7 +112,9 @@ class Program:
       compiler_options=_RUNS_ONCE if jax.default_backend() == "cpu" else None,
     )
     self._epoch_order = ramjax.epoch_order if one else ramjax.epoch_orders
-    bound["preprocess"] = dataset.train_preprocess(config.train.max_shift)
+    bound["preprocess"] = dataset.train_preprocess(
+      max_shift=config.train.max_shift, mirror=config.train.mirror
+    )
     bound["max_steps"] = self.steps_per_call
     validate: Any = functools.partial(
       ramjax.validate, config=config, preprocess=dataset.preprocess

@@ -5,7 +5,7 @@ from ramjax.data.idx import DataError
 from ramjax.data.info import DatasetInfo
 from ramjax.data.splits import Split, check_split
 from ramjax.data.transfer import as_seen_by
-from ramjax.data.transforms import clutter, normalize, shift, translate
+from ramjax.data.transforms import clutter, mirror_half, normalize, shift, translate
 
 __all__ = [
   "DATASETS",
@@ -18,6 +18,7 @@ __all__ = [
   "clutter",
   "dataset_of",
   "load_dataset",
+  "mirror_half",
   "normalize",
   "shift",
   "translate",

@@ -25,6 +25,7 @@ from ramjax.data.transforms import (
   Transform,
   clutter,
   keep,
+  mirror_half,
   normalize,
   shift,
   translate,
@@ -195,12 +196,14 @@ class Dataset(NamedTuple):
     pool = image[None] if pool is None else pool
     return normalize(self.transform(key, image, pool), mean=self.mean, std=self.std)
 
-  def train_preprocess(self, max_shift: int) -> Preprocess:
+  def train_preprocess(self, *, max_shift: int = 0, mirror: bool = False) -> Preprocess:
     """What stands in the place of `preprocess` in training, and there alone.
 
     Args:
       max_shift: by how many pixels the transformed image is moved at most, see
-        `ramjax.data.shift`; with 0 this is `preprocess` itself.
+        `ramjax.data.shift`.
+      mirror: whether half of the transformed images are mirrored, left and right. With
+        neither of the two this is `preprocess` itself.
 
     Returns:
       From a key [], a stored image [H, W, C] and the images of its split to the input of
@@ -209,7 +212,7 @@ class Dataset(NamedTuple):
     Raises:
       ConfigError: if nothing of an image could be left.
     """
-    if max_shift == 0:
+    if not (max_shift or mirror):
       return self.preprocess
     if max_shift >= (side := min(self.image_shape[:2])):
       raise ConfigError(
@@ -218,9 +221,11 @@ class Dataset(NamedTuple):
       )
 
     def preprocess(key: jax.Array, image: jax.Array, pool: jax.Array) -> jax.Array:
-      transform_key, shift_key = jax.random.split(key)
+      transform_key, shift_key, mirror_key = jax.random.split(key, 3)
       shown = self.preprocess(transform_key, image, pool)
-      return shift(shift_key, shown, max_shift=max_shift)
+      if max_shift:
+        shown = shift(shift_key, shown, max_shift=max_shift)
+      return mirror_half(mirror_key, shown) if mirror else shown
 
     return preprocess
 

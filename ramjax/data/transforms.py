@@ -109,6 +109,30 @@ def shift(key: jax.Array, image: jax.Array, *, max_shift: int) -> jax.Array:
   return jax.lax.dynamic_slice(framed, (row, column, 0), image.shape)
 
 
+def mirror_half(key: jax.Array, image: jax.Array) -> jax.Array:
+  """An image mirrored, left and right, with probability one half, to train on.
+
+  Args:
+    key: typed PRNG key [].
+    image: one image [H, W, C], of any dtype.
+
+  Returns:
+    Image [H, W, C], in the dtype of `image`.
+
+  Raises:
+    AssertionError: if the image has the wrong rank.
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> image = jnp.zeros((1, 3, 1)).at[0, 0].set(1)
+  >>> shown = mirror_half(jax.random.key(1), image)
+  >>> shown.ravel().tolist()
+  [0.0, 0.0, 1.0]
+  """
+  check_shape((None, None, None), image=image)
+  return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
 def clutter(
   key: jax.Array,
   image: jax.Array,
