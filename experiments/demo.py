@@ -33,6 +33,9 @@ from ramjax.data import DataError
 _MODEL = "mnist"
 """The model that is taken if none is named."""
 
+_BETA = 0.2
+"""The exploration rate if no stopping rule is named."""
+
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 """Hosts that only this machine reaches."""
 
@@ -43,9 +46,7 @@ _MOST_WAITING = 16
 def define_flags() -> None:
   """Defines the flags of the script."""
   flags.define_model_flags()
-  absl_flags.DEFINE_float(
-    "beta", 0.2, "Exploration rate: a larger one takes more glimpses."
-  )
+  flags.define_rule_flags("Without a rule, it is 0.2.")
   flags.define_noise_flag()
   absl_flags.DEFINE_integer("port", 7860, "Port of the page.", 1, 65535)
   absl_flags.DEFINE_string(
@@ -59,18 +60,20 @@ def define_flags() -> None:
 def main() -> None:
   """Serves the page until a signal ends it."""
   options = flags.FLAGS
-  if not 0 <= options.beta < float("inf"):
-    raise UsageError(f"beta must be finite and at least 0, not {options.beta}")
+  rule = flags.stopping_rule()
+  if rule == {"beta": None, "confidence": None}:
+    rule["beta"] = _BETA
   noise = flags.location_noise()
   if not options.model and not options.workdir:
     options["model"].value = _MODEL
   devices.set_up_jax()
   model, source = flags.load_model()
+  model.number_of_glimpses(None, **rule)  # checks the rule
   check_address(options.host, options.port)
   with tempfile.TemporaryDirectory(prefix="ramjax-demo-") as folder:
     gradio = _import_gradio(folder)
     print("getting ready, some seconds", flush=True)
-    answer = answerer(model, source, beta=options.beta, location_noise=noise)
+    answer = answerer(model, source, location_noise=noise, **rule)
     answer(drawings.address(_first_drawing()))  # compiles
     page = _page(gradio, model, answer)
     _serve(gradio, page, options.host, options.port)
@@ -91,7 +94,8 @@ def answerer(
   model: ramjax.Predictor,
   source: str,
   *,
-  beta: float,
+  beta: float | None = None,
+  confidence: float | None = None,
   location_noise: float | Sequence[float] = 1.0,
 ) -> Callable[[object], str]:
   """What the page shows for a drawing, as HTML.
@@ -99,7 +103,8 @@ def answerer(
   Args:
     model: the model.
     source: its name or folder.
-    beta: exploration rate of the stopping rule.
+    beta: exploration rate of the paper's stopping rule.
+    confidence: confidence at which the model stops, in the place of `beta`.
     location_noise: factor on the noise of the policy, see `ramjax.Predictor`.
 
   Returns:
@@ -116,8 +121,9 @@ def answerer(
     except DataError as error:
       return demo_page.message(error)
     key = jax.random.key(next(number))
-    found = model(image, beta=beta, key=key, location_noise=location_noise)
-    look = Look("Your drawing", image, jax.device_get(found), beta)
+    rule: dict[str, Any] = {"beta": beta, "confidence": confidence}
+    found = model(image, key=key, location_noise=location_noise, **rule)
+    look = Look("Your drawing", image, jax.device_get(found), **rule)
     return demo_page.answer(look, model, source)
 
   return answer

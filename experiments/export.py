@@ -27,17 +27,15 @@ def define_flags() -> None:
   absl_flags.DEFINE_integer(
     "num_glimpses",
     None,
-    "Number of glimpses N, with --beta at most; by default as many as in training, with"
-    " --beta 50.",
+    "Number of glimpses N, at most if the model stops by itself; by default as many as in"
+    " training, or 50.",
   )
-  absl_flags.DEFINE_float(
-    "beta", None, "Exploration rate: the model stops by itself. By default it does not."
-  )
+  flags.define_rule_flags("Without a rule, it takes all glimpses.")
   absl_flags.DEFINE_boolean(
     "end_early",
     True,
-    "With --beta, end when all images are decided; else all glimpses are taken, and the"
-    " rule is applied afterwards.",
+    "End when all images are decided; else all glimpses are taken, and the rule is applied"
+    " afterwards.",
   )
   flags.define_noise_flag()
   absl_flags.DEFINE_string(
@@ -54,15 +52,18 @@ def main() -> None:
   image_size = _image_size(options.image_size)
   if not options.output:
     raise UsageError("output must name the file of the program")
-  if options.beta is None and not options.end_early:
-    raise UsageError("noend_early needs beta: without it no image is decided")
+  rule = flags.stopping_rule()
+  if rule == {"beta": None, "confidence": None} and not options.end_early:
+    raise UsageError(
+      "noend_early needs beta or confidence: without a rule no image is decided"
+    )
   noise = flags.location_noise()
   devices.set_up_jax()
   predictor, _ = flags.load_model()
   program = ramjax.export(
     predictor,
     num_glimpses=options.num_glimpses,
-    beta=options.beta,
+    **rule,
     ends_early=options.end_early,
     location_noise=noise,
     image_size=image_size,

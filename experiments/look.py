@@ -41,17 +41,7 @@ def define_flags() -> None:
   """Defines the flags of the script."""
   flags.define_model_flags()
   absl_flags.DEFINE_string("output", "look", "Folder of what is written.")
-  absl_flags.DEFINE_float(
-    "beta",
-    None,
-    "Exploration rate: the model stops by itself; a larger one takes more glimpses."
-    " Without it, the number of glimpses is fixed.",
-  )
-  absl_flags.DEFINE_float(
-    "confidence",
-    None,
-    "Confidence, such as 0.95, at which the model stops by itself, in place of --beta.",
-  )
+  flags.define_rule_flags("Without a rule, the number of glimpses is fixed.")
   absl_flags.DEFINE_integer(
     "num_glimpses",
     None,
@@ -94,7 +84,7 @@ def main(paths: Sequence[str]) -> None:
   flags.check_seed()
   devices.set_up_jax()
   model, source = flags.load_model()
-  model.number_of_glimpses(options.num_glimpses, **_rule())  # checks them
+  model.number_of_glimpses(options.num_glimpses, **flags.stopping_rule())  # checks them
   found_files = shown.find_files(paths)
   if options.label_from_folder:
     _check_labels(found_files, model)
@@ -183,11 +173,6 @@ def _parts(images: Sequence[_Image]) -> Iterator[list[_Image]]:
   yield part
 
 
-def _rule() -> dict[str, Any]:
-  """When the model stops by itself, as the flags say."""
-  return {"beta": flags.FLAGS.beta, "confidence": flags.FLAGS.confidence}
-
-
 def _given() -> dict[str, Any]:
   """Randomness and number of rollouts, as the flags say."""
   options = flags.FLAGS
@@ -205,7 +190,7 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
     model(
       np.stack([image for _, image in part]),
       num_glimpses=options.num_glimpses,
-      **_rule(),
+      **flags.stopping_rule(),
       **_given(),
     )
   )
@@ -219,9 +204,13 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
     )
     name = str(file).encode(errors="replace").decode()  # which may not be UTF-8
     label = _label(file) if options.label_from_folder else None
-    decided_t = model.decided_t(answer.probs_t, answer.predicted_error_t, **_rule())
+    decided_t = model.decided_t(
+      answer.probs_t, answer.predicted_error_t, **flags.stopping_rule()
+    )
     stopped = bool(decided_t[answer.num_glimpses - 1])
-    found.append(Look(name, image, answer, **_rule(), stopped=stopped, label=label))
+    found.append(
+      Look(name, image, answer, **flags.stopping_rule(), stopped=stopped, label=label)
+    )
   return found
 
 
@@ -240,7 +229,7 @@ def _scanpaths(
     height, width, _ = look.image.shape
     for m in range(rollouts.probs_t.shape[1]):
       probs_t, error_t = rollouts.probs_t[:, m, i], rollouts.predicted_error_t[:, m, i]
-      decided_t = model.decided_t(probs_t, error_t, **_rule())
+      decided_t = model.decided_t(probs_t, error_t, **flags.stopping_rule())
       taken = int(ramjax.first_decision(decided_t))
       yield scanpaths.Scanpath(
         image=look.file,

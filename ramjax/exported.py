@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ from jax.export import export as jax_export
 from jax.extend.core import InconclusiveDimensionOperation
 
 from ramjax import dynamic
+from ramjax import predictor as predictor_lib
 from ramjax.config import ConfigError, EvaluationConfig
-from ramjax.predictor import Predictor, answer, as_seen, confidence
+from ramjax.predictor import Predictor, answer, as_seen
 from ramjax.ram import as_model
 
 _LARGEST_SIDE = 2**15
@@ -35,6 +36,7 @@ def export(
   *,
   num_glimpses: int | None = None,
   beta: float | None = None,
+  confidence: float | None = None,
   ends_early: bool = True,
   location_noise: float | Sequence[float] = 1.0,
   image_size: tuple[int, int] | Literal["any"] | None = None,
@@ -50,11 +52,14 @@ def export(
 
   Args:
     predictor: the model.
-    num_glimpses: number of glimpses, with `beta` at most; None is as many as in training,
-      with `beta` 50.
-    beta: exploration rate: the model stops by itself. None takes all glimpses.
-    ends_early: whether the program with `beta` ends when all images are decided. If not,
-      it takes all glimpses, and the rule is applied afterwards.
+    num_glimpses: number of glimpses, at most if the model stops by itself; None is as many
+      as in training, or 50 if it stops by itself.
+    beta: exploration rate: the model stops by itself. Without it and `confidence` it takes
+      all glimpses.
+    confidence: confidence at which the model stops by itself, in the place of `beta`; see
+      `Predictor`.
+    ends_early: whether the program of a model that stops by itself ends when all images
+      are decided. If not, it takes all glimpses, and the rule is applied afterwards.
     location_noise: factor on the noise of the policy, see `Predictor`.
     image_size: height and width of the images; None is the size in the training, and
       `any` makes a program for every size.
@@ -64,7 +69,7 @@ def export(
     The program. It takes images [b, H, W, C] of any number b from 1 on, uint8, and a seed [],
     uint32, and returns a dictionary, see `Answer`: `label` [b] (int32), `probs` [b, K],
     `predicted_error` [b, K], `confidence` [b], `num_glimpses` [b] (int32), and
-    `location_t` [T, b, 2], which with `beta` is NaN after the last glimpse taken.
+    `location_t` [T, b, 2], which is NaN after the glimpse at which the model stopped.
 
   Raises:
     ConfigError: if images are smaller than a patch, a number or a platform is not one of
@@ -81,6 +86,7 @@ def export(
     predictor,
     num_glimpses=num_glimpses,
     beta=beta,
+    confidence=confidence,
     ends_early=ends_early,
     location_noise=location_noise,
   )
@@ -110,6 +116,7 @@ def as_function(
   *,
   num_glimpses: int | None = None,
   beta: float | None = None,
+  confidence: float | None = None,
   ends_early: bool = True,
   location_noise: float | Sequence[float] = 1.0,
 ) -> Program:
@@ -117,9 +124,10 @@ def as_function(
 
   Args:
     predictor: the model.
-    num_glimpses: number of glimpses, with `beta` at most.
-    beta: exploration rate; None takes all glimpses.
-    ends_early: whether the program with `beta` ends when all images are decided.
+    num_glimpses: number of glimpses, at most if the model stops by itself.
+    beta: exploration rate.
+    confidence: confidence at which it stops, in the place of `beta`.
+    ends_early: whether the program ends when all images are decided.
     location_noise: factor on the noise of the policy, see `Predictor`.
 
   Returns:
@@ -128,7 +136,9 @@ def as_function(
   Raises:
     ConfigError: if a number is out of range.
   """
-  most = predictor.number_of_glimpses(num_glimpses, beta=beta)
+  rule: dict[str, Any] = {"beta": beta, "confidence": confidence}
+  stops = any(given is not None for given in rule.values())
+  most = predictor.number_of_glimpses(num_glimpses, **rule)
   noise = EvaluationConfig(location_noise=location_noise).location_noise
   model, params = as_model(predictor.config.model), predictor.params
   temperature_t = jnp.asarray(predictor.temperature_t or (1.0,), jnp.float32)
@@ -139,8 +149,7 @@ def as_function(
       jax.random.key(seed),
       params,
       shown,
-      None if beta is None else jnp.float32(beta),
-      None,
+      *(None if given is None else jnp.float32(given) for given in rule.values()),
       temperature_t,
       jnp.asarray(noise, jnp.float32),
       model=model,
@@ -148,7 +157,7 @@ def as_function(
       num_samples=1,
     )
     location_t = found.location_t
-    if beta is not None:
+    if stops:
       taken = jnp.arange(most)[:, None] < found.num_glimpses[None]
       location_t = jnp.where(taken[..., None], location_t, jnp.nan)
     return {
@@ -160,12 +169,17 @@ def as_function(
       "location_t": location_t,
     }
 
+  def is_sure(probs: jax.Array, _: jax.Array) -> jax.Array:
+    return probs.max(axis=-1) >= jnp.float32(confidence)
+
   def look_until_decided(images: jax.Array, seed: jax.Array) -> dict[str, jax.Array]:
     decision = dynamic.look_until_decided(
       jax.random.fold_in(jax.random.key(seed), 0),  # of the first rollout, see `answer`
       params,
       as_seen(images, mean=predictor.info.mean, std=predictor.info.std),
       beta=beta,
+      rule=None if confidence is None else is_sure,
+      temperature_t=None if confidence is None else temperature_t,
       model=model,
       max_glimpses=most,
       location_noise=noise,
@@ -173,11 +187,11 @@ def as_function(
     probs, taken = decision.probs, decision.num_glimpses
     return {
       "label": jnp.argmax(probs, axis=-1).astype(jnp.int32),
-      "confidence": confidence(probs, taken, temperature_t),
+      "confidence": predictor_lib.confidence(probs, taken, temperature_t),
       **decision._asdict(),
     }
 
-  return look_until_decided if ends_early and beta is not None else look
+  return look_until_decided if ends_early and stops else look
 
 
 def _image_size(

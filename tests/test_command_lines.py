@@ -108,8 +108,13 @@ SCRIPTS = {
     ),
     (["--output=/nowhere/x"], "give --model (", 2),
     (
+      ["--output=/nowhere/x", "--model=mnist", "--beta=1", "--confidence=0.9"],
+      "give either beta or confidence, not both",
+      2,
+    ),
+    (
       ["--output=/nowhere/x", "--model=mnist", "--noend_early"],
-      "noend_early needs beta: without it no image is decided",
+      "noend_early needs beta or confidence: without a rule no image is decided",
       2,
     ),
     (
@@ -219,6 +224,7 @@ SCRIPTS = {
     (["--workdir=/nowhere"], "/nowhere holds no run", 1),
     (["--beta=-1"], "beta must be finite and at least 0", 2),
     (["--beta=nan"], "beta must be finite and at least 0", 2),
+    (["--confidence=2"], "confidence must be greater than 0 and less than 1", 2),
     (["--port=65536"], "--port=65536: 65536 is not an integer in the range", 2),
     (["--host=203.0.113.1"], "host 203.0.113.1 is no address of this machine", 2),
   ],

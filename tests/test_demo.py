@@ -183,6 +183,15 @@ def test_an_answer_is_a_page_that_plays_at_once(model):
   assert first != second
 
 
+def test_the_model_stops_at_a_confidence(model):
+  answer = demo.answerer(model, "mnist", confidence=0.9)
+  _, found = data_of(answer(drawings.address(drawn())))
+  assert (found["beta"], found["leastConfidence"]) == (None, 0.9)
+  [look] = found["looks"]
+  sure = [each >= 0.9 for each in look["confidence"][: look["taken"]]]
+  assert sure == [False] * (look["taken"] - 1) + [True]
+
+
 def test_nothing_is_compiled_after_the_first_drawing(model, caplog):
   answer = demo.answerer(model, "mnist", beta=0.2)
   with jax.log_compiles():

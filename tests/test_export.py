@@ -33,6 +33,7 @@ INFO = data.DatasetInfo(
   **{f"{split}_counts": (5, 5, 5) for split in ("train", "validation", "test")},
 )
 BETA = 0.1
+CONFIDENCE = 0.381
 SEED = 7
 NAMES = {
   *("label", "probs", "predicted_error", "confidence", "num_glimpses", "location_t")
@@ -79,7 +80,7 @@ def expect(predictor, images, **options):
   """The answer of the model; with a stopping rule, locations not taken are NaN."""
   found = predictor(images, key=jax.random.key(SEED), **options)._asdict()
   taken = np.arange(len(found["location_t"]))[:, None] < found["num_glimpses"][None]
-  if "beta" in options:
+  if "beta" in options or "confidence" in options:
     found["location_t"] = np.where(taken[..., None], found["location_t"], np.nan)
   return found
 
@@ -92,10 +93,13 @@ def assert_same(found, expected, **tolerance):
     np.testing.assert_allclose(values, other, **tolerance, err_msg=name)
 
 
+@pytest.mark.parametrize("rule", [{"beta": BETA}, {"confidence": CONFIDENCE}])
 @pytest.mark.parametrize("ends_early", [True, False])
-def test_a_program_that_stops_by_itself_answers_as_the_model(predictor, ends_early):
+def test_a_program_that_stops_by_itself_answers_as_the_model(
+  predictor, ends_early, rule
+):
   """More images than a block has, of which some are decided early and some never."""
-  options = {"num_glimpses": 6, "beta": BETA, "location_noise": [0.5, 2.0]}
+  options = {"num_glimpses": 6, "location_noise": [0.5, 2.0], **rule}
   exported = ramjax.export(predictor, ends_early=ends_early, **options)
   program = deserialize(bytearray(exported.serialize()))
   images = make_images(45)

@@ -228,6 +228,30 @@ def define_rollout_flags() -> None:
   define_noise_flag()
 
 
+def define_rule_flags(default: str) -> None:
+  """Defines the flags that say when a model stops by itself.
+
+  Args:
+    default: what happens without them, as a sentence.
+  """
+  flags.DEFINE_float(
+    "beta",
+    None,
+    "Exploration rate: the model stops by itself; a larger one takes more glimpses."
+    f" {default}",
+  )
+  flags.DEFINE_float(
+    "confidence",
+    None,
+    "Confidence, such as 0.95, at which the model stops by itself, in place of --beta.",
+  )
+
+
+def stopping_rule() -> dict[str, float | None]:
+  """When the model stops by itself, as `ramjax.Predictor` takes it; not checked."""
+  return {"beta": FLAGS.beta, "confidence": FLAGS.confidence}
+
+
 def define_noise_flag() -> None:
   """Defines the flag that says how much noise the policy has."""
   flags.DEFINE_list(
