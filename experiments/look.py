@@ -188,14 +188,14 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
   options = flags.FLAGS
   answers = jax.device_get(
     model(
-      np.stack([image for _, image in part]),
+      np.stack([each.image for each in part]),
       num_glimpses=options.num_glimpses,
       **flags.stopping_rule(),
       **_given(),
     )
   )
   found = []
-  for i, (file, image) in enumerate(part):
+  for i, (file, image, grid) in enumerate(part):
     answer = ramjax.Answer(
       **{
         name: values[:, i] if name.endswith("_t") else values[i]
@@ -209,7 +209,15 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
     )
     stopped = bool(decided_t[answer.num_glimpses - 1])
     found.append(
-      Look(name, image, answer, **flags.stopping_rule(), stopped=stopped, label=label)
+      Look(
+        name,
+        image,
+        answer,
+        **flags.stopping_rule(),
+        stopped=stopped,
+        label=label,
+        grid=grid,
+      )
     )
   return found
 
@@ -238,6 +246,7 @@ def _scanpaths(
         rollout=m + 1,
         height=height,
         width=width,
+        grid=look.grid,
         location_t=rollouts.location_t[:, m, i],
         probs_t=probs_t,
         predicted_error_t=error_t,

@@ -71,7 +71,7 @@ def test_each_image_has_a_line_and_an_entry(looked, folder, model):
   entries = json.loads((output / "look.json").read_text())
   assert [entry["label"] for entry in entries] == ["1", "7"]
   images, _ = shown.read(shown.find_files([str(folder)]), model)
-  answers = jax.device_get(model(np.stack([image for _, image in images]), beta=0.2))
+  answers = jax.device_get(model(np.stack([image for _, image, _ in images]), beta=0.2))
   for i, entry in enumerate(entries):
     assert entry["file"] == str(folder / entry["label"] / "photo.png")
     assert entry["class"] == str(answers.label[i])
@@ -221,7 +221,7 @@ def test_the_page_stops_where_the_library_does(beta, looked, folder, model, chro
   assert 'data-ready="true"' in page
   states = re.findall(r'<p class="state[^>]*>([^<]*)', page)
   images, _ = shown.read(shown.find_files([str(folder)]), model)
-  answers = model(np.stack([image for _, image in images]), num_glimpses=50)
+  answers = model(np.stack([image for _, image, _ in images]), num_glimpses=50)
   expected = []
   for i in range(len(images)):
     if beta == "off":
@@ -319,11 +319,18 @@ def test_images_are_resized_as_those_of_the_training(tmp_path):
   resized = ramjax.Predictor(
     model.config.replace(train=train), model.params, model.info
   )
-  ((_, image),), done = shown.read([tmp_path / "wide.png"], resized)
+  ((_, image, grid),), done = shown.read([tmp_path / "wide.png"], resized)
   assert "resized to 16x16, as in training" in done
   assert image[:, 0, 0].tolist() == [7] * 4 + [200] * 8 + [7] * 4
-  ((_, image),), _ = shown.read([tmp_path / "wide.png"], resized, as_is=True)
+  assert grid == ((-10, 0), (2.5, 2.5))
+  ((_, image, grid),), _ = shown.read([tmp_path / "wide.png"], resized, as_is=True)
   assert image.shape == (20, 40, 1)
+  assert grid == ((0, 0), (1, 1))
+  exif = Image.Exif()
+  exif[0x0112] = 6  # the camera was turned
+  Image.new("L", (400, 200), 200).save(tmp_path / "tall.jpg", exif=exif)
+  ((_, _, grid),), _ = shown.read([tmp_path / "tall.jpg"], resized)
+  assert grid == ((0, -100), (25, 25))
 
 
 def test_what_cannot_be_shown_is_named(tmp_path, model, monkeypatch):
@@ -349,7 +356,7 @@ def test_what_cannot_be_shown_does_not_stop_the_others(tmp_path, model, caplog):
   ImageDraw.Draw(digit := Image.new("L", (40, 40), 255)).line([(20, 5), (20, 35)], 0, 4)
   digit.save(tmp_path / "one.png")
   (tmp_path / "words.png").write_text("no image")
-  ((file, _),), _ = shown.read(sorted(tmp_path.iterdir()), model)
+  ((file, _, _),), _ = shown.read(sorted(tmp_path.iterdir()), model)
   assert file.name == "one.png"
   blank, words = (record.getMessage() for record in caplog.records)
   assert "blank.png: nothing can be seen on it" in blank
@@ -374,7 +381,7 @@ def test_ink_of_any_colour_is_seen_on_a_transparent_ground(tmp_path, model):
     drawing = Image.new("LA", (40, 40), (ink, 0))
     ImageDraw.Draw(drawing).line([(20, 5), (20, 35)], (ink, 255), 4)
     drawing.save(tmp_path / "ink.png")
-    ((_, image),), _ = shown.read([tmp_path / "ink.png"], model)
+    ((_, image, _),), _ = shown.read([tmp_path / "ink.png"], model)
     found.append(image)
   np.testing.assert_array_equal(*found)
 

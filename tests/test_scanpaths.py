@@ -17,6 +17,7 @@ import scipy.stats
 import ramjax
 from experiments.reporting import scanpaths
 from experiments.reporting.scanpaths import Scanpath
+from ramjax.data.scans import Grid
 
 SIZE = (9, 14)  # height and width
 
@@ -236,7 +237,8 @@ BY_HAND = Scanpath(
 
 HEAD = (
   "image,label,run,rollout,fixation,x_px,y_px,x,y,scale,p_true,"
-  "entropy_before,entropy_after,information_gain_bits,self_uncertainty,stopped\n"
+  "entropy_before,entropy_after,information_gain_bits,self_uncertainty,stopped,"
+  "x_file,y_file\n"
 )
 """H(3/4) = 2 - 3/4 log2 3 = 0.811278 bits."""
 
@@ -248,10 +250,19 @@ def read(text):
 def test_csv_by_hand():
   """The third place is on the lower border, which belongs to the last of four rows."""
   assert scanpaths.csv_text([BY_HAND]) == (
-    HEAD + "rex.png,dog,both_seed0,1,1,4,2,0,0,4,0.5,1,1,0,0.5,0\n"
-    "rex.png,dog,both_seed0,1,2,0,0,-1,-1,4,0.25,1,0.811278,0.188722,0.125,0\n"
-    "rex.png,dog,both_seed0,1,3,6,3,0.5,1,4,1,0.811278,0,0.811278,0.0625,1\n"
+    HEAD + "rex.png,dog,both_seed0,1,1,4,2,0,0,4,0.5,1,1,0,0.5,0,4,2\n"
+    "rex.png,dog,both_seed0,1,2,0,0,-1,-1,4,0.25,1,0.811278,0.188722,0.125,0,0,0\n"
+    "rex.png,dog,both_seed0,1,3,6,3,0.5,1,4,1,0.811278,0,0.811278,0.0625,1,6,3\n"
   )
+
+
+def test_places_in_the_file_are_those_of_its_own_pixels():
+  """Of a part that begins 10 rows below and 20 columns beside, in steps of 2.5 and 3."""
+  made = BY_HAND._replace(grid=Grid((10.0, -20.0), (2.5, 3.0)))
+  assert scanpaths.pixels_of_file(made) == [(-8, 15), (-20, 10), (-2, 19)]
+  assert scanpaths.pixels(made) == scanpaths.pixels(BY_HAND)
+  [trial] = scanpaths.coco_search18([made])
+  assert (trial["X"], trial["Y"]) == ([-8, -20, -2], [15, 10, 19])
 
 
 def test_csv_without_scanpaths_has_a_head():
@@ -262,7 +273,7 @@ def test_what_is_unknown_is_empty():
   """The label, or the probability of a class that the model does not have."""
   unknown, strange = (BY_HAND._replace(label=label) for label in (None, "owl"))
   text = scanpaths.csv_text([unknown, strange])
-  assert text.startswith(HEAD + "rex.png,,both_seed0,1,1,4,2,0,0,4,,1,1,0,0.5,0\n")
+  assert text.startswith(HEAD + "rex.png,,both_seed0,1,1,4,2,0,0,4,,1,1,0,0.5,0,4,2\n")
   found = [(row["label"], row["p_true"]) for row in read(text)]
   assert found == [("", "")] * 3 + [("owl", "")] * 3
 
@@ -328,7 +339,7 @@ def test_numbers_that_are_none_are_written_so():
     probs_t=np.full((4, 2), np.nan), location_t=np.full((4, 2), np.nan), num_fixations=1
   )
   assert scanpaths.csv_text([broken]) == (
-    HEAD + "rex.png,dog,both_seed0,1,1,nan,nan,nan,nan,4,nan,1,nan,nan,nan,1\n"
+    HEAD + "rex.png,dog,both_seed0,1,1,nan,nan,nan,nan,4,nan,1,nan,nan,nan,1,nan,nan\n"
   )
   assert scanpaths.coco_search18([broken])[0]["correct"] == 0
 

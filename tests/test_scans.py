@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from ramjax.data import DataError
-from ramjax.data.scans import like_fashion_mnist, like_mnist
+from ramjax.data.scans import LIKE, like_fashion_mnist, like_mnist
 
 
 def drawing(*, ink=0, paper=255, width=14, size=200, shift=(0, 0)):
@@ -38,23 +38,41 @@ def test_a_digit_is_white_of_20_pixels_with_its_mass_in_the_middle():
   np.testing.assert_allclose(centre, (14, 14), atol=0.6)  # as in MNIST
 
 
-@pytest.mark.parametrize(
-  "image",
+SHEETS = pytest.mark.parametrize(
+  ("image", "ink"),
   [
-    drawing(ink=255, paper=0),  # a blackboard
-    drawing(ink=60, paper=180),  # pale
-    drawing(shift=(30, 20)),
-    drawing(size=800, width=56),
-    drawing(size=2000, width=140),
-    drawing().repeat(3, -1),
+    (drawing(ink=255, paper=0), 255),  # a blackboard
+    (drawing(ink=60, paper=180), 60),  # pale
+    (drawing(shift=(30, 20)), 0),
+    (drawing(size=800, width=56), 0),
+    (drawing(size=2000, width=140), 0),
+    (drawing().repeat(3, -1), 0),
     *(
-      framed(drawing(), margin, level) for margin in (10, 80) for level in (0, 128, 230)
+      (framed(drawing(), margin, level), 0)
+      for margin in (10, 80)
+      for level in (0, 128, 230)
     ),
-    framed(framed(drawing(), 20, 90), 30, 200),  # a sheet on a table on a floor
+    (framed(framed(drawing(), 20, 90), 30, 200), 0),  # a sheet on a table on a floor
   ],
 )
-def test_paper_frame_size_and_place_make_no_difference(image):
+
+
+@SHEETS
+def test_paper_frame_size_and_place_make_no_difference(image, ink):
+  del ink
   assert_alike(like_mnist(image), like_mnist(drawing()))
+
+
+@SHEETS
+@pytest.mark.parametrize("like", LIKE.values())
+def test_the_grid_leads_from_the_ink_that_was_made_to_that_of_the_sheet(
+  like, image, ink
+):
+  made, grid = like(image)
+  rows, columns = np.nonzero(made[..., 0] > 0.85 * made.max())
+  assert rows.size > 20
+  places = [grid.place(*each) for each in zip(rows + 0.5, columns + 0.5, strict=True)]
+  assert {image[int(y), int(x), 0] for y, x in places} == {ink}
 
 
 def test_specks_and_shadows_at_the_border_are_left_out():

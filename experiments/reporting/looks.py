@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ramjax
+from ramjax.data.scans import Grid
 
 
 class Look(NamedTuple):
@@ -23,6 +24,7 @@ class Look(NamedTuple):
     confidence: confidence at which the model stops; None as for `beta`.
     stopped: whether the rule stopped the model, and not the limit.
     label: name of the true class; None if it is unknown.
+    grid: where the pixels of `image` lie in the image of the file.
   """
 
   file: str
@@ -32,6 +34,7 @@ class Look(NamedTuple):
   confidence: float | None = None
   stopped: bool = False
   label: str | None = None
+  grid: Grid = Grid()
 
   @property
   def has_rule(self) -> bool:

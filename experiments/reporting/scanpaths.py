@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ramjax.data.scans import Grid
+
 COLUMNS = (
   *("image", "label", "run", "rollout", "fixation", "x_px", "y_px", "x", "y", "scale"),
   *("p_true", "entropy_before", "entropy_after", "information_gain_bits"),
-  *("self_uncertainty", "stopped"),
+  *("self_uncertainty", "stopped", "x_file", "y_file"),
 )
 """The columns of the CSV, see `rows`."""
 
@@ -39,6 +41,7 @@ class Scanpath(NamedTuple):
     num_fixations: number of glimpses taken, at most T.
     stopped: whether the stopping rule ended the rollout; False if the limit did.
     patch_sides: sides of the patches of a glimpse, in pixels.
+    grid: where the pixels of the image that the model saw lie in the image of the file.
   """
 
   image: str
@@ -54,6 +57,7 @@ class Scanpath(NamedTuple):
   num_fixations: int
   stopped: bool
   patch_sides: tuple[int, ...]
+  grid: Grid = Grid()
 
 
 def rows(scanpath: Scanpath) -> list[dict[str, Any]]:
@@ -76,6 +80,8 @@ def rows(scanpath: Scanpath) -> list[dict[str, Any]]:
       information_gain_bits: the first less the second.
       self_uncertainty: u of the class that is most probable after the glimpse.
       stopped: 1 if the stopping rule ended the rollout here, else 0.
+      x_file, y_file: column and row of the same place in the file, which had another size
+        if the image was made of it. They are outside it where the model looked beside it.
   """
   true_class = _true_class(scanpath)
   probs_t = np.asarray(scanpath.probs_t, np.float64)
@@ -100,8 +106,12 @@ def rows(scanpath: Scanpath) -> list[dict[str, Any]]:
       "information_gain_bits": float(before[t] - after[t]),
       "self_uncertainty": _error_of_best(probs_t[t], scanpath.predicted_error_t[t]),
       "stopped": int(scanpath.stopped and t + 1 == scanpath.num_fixations),
+      "x_file": x_file,
+      "y_file": y_file,
     }
-    for t, (x_px, y_px) in enumerate(pixels(scanpath))
+    for t, ((x_px, y_px), (x_file, y_file)) in enumerate(
+      zip(pixels(scanpath), pixels_of_file(scanpath), strict=True)
+    )
   ]
 
 
@@ -136,7 +146,7 @@ def coco_search18(scanpaths: Iterable[Scanpath]) -> list[dict[str, Any]]:
   Returns:
     Records for `json.dump`: `name` (image), `subject` (rollout), `task` (label, or empty
     if it is unknown), `X` and `Y` (columns and rows of the fixations, in pixels of the
-    image), `length` (number of fixations) and `correct` (1 if the class that is most
+    file), `length` (number of fixations) and `correct` (1 if the class that is most
     probable after the last fixation is the true one, else 0; None if the label is
     unknown or no class of the model).
   """
@@ -145,8 +155,8 @@ def coco_search18(scanpaths: Iterable[Scanpath]) -> list[dict[str, Any]]:
       "name": scanpath.image,
       "subject": scanpath.rollout,
       "task": "" if scanpath.label is None else scanpath.label,
-      "X": [x for x, _ in pixels(scanpath)],
-      "Y": [y for _, y in pixels(scanpath)],
+      "X": [x for x, _ in pixels_of_file(scanpath)],
+      "Y": [y for _, y in pixels_of_file(scanpath)],
       "length": scanpath.num_fixations,
       "correct": _is_correct(scanpath),
     }
@@ -161,15 +171,25 @@ def pixels(scanpath: Scanpath) -> list[tuple[int | float, int | float]]:
   a location on the right or lower border: the sensor's centre is just outside the image,
   and this is the last pixel. A location that is not a number has pixels that are none.
   """
+  return [(_whole(x), _whole(y)) for x, y in _places(scanpath).tolist()]
+
+
+def pixels_of_file(scanpath: Scanpath) -> list[tuple[int | float, int | float]]:
+  """Column and row of the pixel of the file there, see `rows`."""
+  places = [scanpath.grid.place(y, x) for x, y in _places(scanpath).tolist()]
+  return [(_whole(x), _whole(y)) for y, x in places]
+
+
+def _places(scanpath: Scanpath) -> np.ndarray:
+  """Columns and rows of the centres, with fractions, less than width and height [T, 2]."""
   sizes = np.array([scanpath.width, scanpath.height], np.float32)
   location_t = np.asarray(scanpath.location_t, np.float32)[: scanpath.num_fixations]
   exact = np.float32(0.5) * ((location_t + np.float32(1)) * sizes)
-  inside = np.clip(np.floor(exact), 0, sizes - 1).tolist()
-  return [(_whole(x), _whole(y)) for x, y in inside]
+  return np.clip(exact, 0, np.nextafter(sizes, np.float32(0)))
 
 
 def _whole(value: float) -> int | float:
-  return int(value) if math.isfinite(value) else value
+  return math.floor(value) if math.isfinite(value) else value
 
 
 def _true_class(scanpath: Scanpath) -> int | None:

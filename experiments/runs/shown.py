@@ -11,7 +11,7 @@ from absl import logging
 
 import ramjax
 from ramjax.data import DataError, folders, image_files
-from ramjax.data.scans import LIKE
+from ramjax.data.scans import LIKE, Grid, Made
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """How bright red, green and blue are (ITU-R BT.601), as Pillow converts them."""
@@ -27,10 +27,12 @@ class Shown(NamedTuple):
   Attributes:
     file: where it comes from.
     image: [H, W, C], uint8, of as many channels as the model knows.
+    grid: where its pixels lie in the image of the file, upright as a viewer shows it.
   """
 
   file: pathlib.Path
   image: np.ndarray
+  grid: Grid = Grid()
 
 
 def find_files(names: Sequence[str]) -> list[pathlib.Path]:
@@ -85,11 +87,11 @@ def read(
   shown, num_converted, failures = [], 0, []
   for file in files:
     try:
-      image, converted = _read_file(file, model, as_is=as_is)
+      made, converted = _read_file(file, model, as_is=as_is)
     except DataError as error:
       failures.append(error)
       continue
-    shown.append(Shown(file, image))
+    shown.append(Shown(file, *made))
     num_converted += converted and like is None
   for failure in failures if shown else failures[1:]:
     logging.warning("%s; left out", failure)
@@ -104,7 +106,7 @@ def read(
 
 def _read_file(
   file: pathlib.Path, model: ramjax.Predictor, *, as_is: bool
-) -> tuple[np.ndarray, bool]:
+) -> tuple[Made, bool]:
   """The image of a file, and whether it had other channels than the model knows.
 
   White ink on a transparent ground shows nothing on white, and is then seen on black.
@@ -115,29 +117,30 @@ def _read_file(
   train, least = model.config.train, model.config.model.patch_size
   size = folders.size_of(train.resize) if train.resize and not as_is else None
 
-  def pixels_on(ground: str) -> np.ndarray:
-    (pixels,), _ = image_files.read([file], size=size, transparent_as=ground)
-    return pixels
+  def read_on(ground: str) -> tuple[np.ndarray, Grid]:
+    (pixels,), _, (whole,) = image_files.read([file], size=size, transparent_as=ground)
+    return pixels, Grid().resized(whole, pixels.shape)
 
-  pixels = pixels_on(train.transparent_as)
+  pixels, grid = read_on(train.transparent_as)
   if not np.ptp(pixels):
-    pixels = pixels_on("black" if train.transparent_as == "white" else "white")
+    pixels, grid = read_on("black" if train.transparent_as == "white" else "white")
   try:
-    image = prepare(pixels, model, as_is=as_is)
+    made = prepare(pixels, model, as_is=as_is, grid=grid)
   except DataError as error:
     raise DataError(f"{file}: {error}") from error
-  if min(image.shape[:2]) < least:
+  height, width, _ = made.image.shape
+  if min(height, width) < least:
     raise DataError(
-      f"{file} has {image.shape[0]} x {image.shape[1]} pixels, less than a patch of"
+      f"{file} has {height} x {width} pixels, less than a patch of"
       f" the model, {least} x {least}; enlarge it"
     )
-  return image, pixels.shape[-1] != model.info.image_shape[-1]
+  return made, pixels.shape[-1] != model.info.image_shape[-1]
 
 
 def warn_of_sizes(images: Sequence[Shown], model: ramjax.Predictor) -> None:
   """Warns of each image that has another size than those of the training."""
   trained = model.config.model.image_shape[:2]
-  for file, image in images:
+  for file, image, _ in images:
     ratio = max(image.shape[:2]) / max(trained)
     if not 0.5 < ratio < 2:
       sizes = [" x ".join(map(str, each[:2])) for each in (image.shape, trained)]
@@ -152,7 +155,7 @@ def warn_of_ground(images: Sequence[Shown], model: ramjax.Predictor) -> None:
   """Warns of each image with a light ground, if those of the training had a dark one."""
   if max(model.info.mean) > _DARK:
     return
-  for file, image in images:
+  for file, image, _ in images:
     border = np.concatenate([*image[[0, -1]], *image[:, [0, -1]].swapaxes(0, 1)])
     if np.median(border) > 255 / 2:
       logging.warning(
@@ -162,7 +165,7 @@ def warn_of_ground(images: Sequence[Shown], model: ramjax.Predictor) -> None:
       )
 
 
-def like_of(model: ramjax.Predictor) -> Callable[[np.ndarray], np.ndarray] | None:
+def like_of(model: ramjax.Predictor) -> Callable[[np.ndarray], Made] | None:
   """What makes images like those of the model's training; None if nothing does."""
   if model.info.canvas_size is not None:
     return None
@@ -170,30 +173,39 @@ def like_of(model: ramjax.Predictor) -> Callable[[np.ndarray], np.ndarray] | Non
 
 
 def prepare(
-  pixels: np.ndarray, model: ramjax.Predictor, *, as_is: bool = False
-) -> np.ndarray:
+  pixels: np.ndarray,
+  model: ramjax.Predictor,
+  *,
+  as_is: bool = False,
+  grid: Grid | None = None,
+) -> Made:
   """The pixels of an image, made like those of a model's training, see `read`.
 
   Args:
     pixels: [H, W, C], uint8; for models of resized folders they fit into that size.
     model: the model.
     as_is: whether pixels stay as they are, but for their channels.
+    grid: where these pixels lie in the image of the file; None if they are it.
 
   Returns:
-    [H, W, C], uint8, of as many channels as the model knows.
+    An image [H, W, C], uint8, of as many channels as the model knows, and where its pixels
+    lie in the image of the file.
 
   Raises:
     DataError: if the image shows nothing, or has channels that cannot be converted.
   """
   train = model.config.train
-  like = like_of(model)
+  like, grid = like_of(model), grid or Grid()
   if like and not as_is:
-    pixels = like(pixels)
+    pixels, inner = like(pixels)
+    grid = Grid(grid.place(*inner.origin), inner.step)
   elif train.resize and not as_is:
     size = folders.size_of(train.resize)
     if pixels.shape[:2] != size:
+      row, column = folders.padding(pixels, size)
       pixels = folders.pad(pixels, size, train.background)
-  return _converted(pixels, model.info.image_shape[-1])
+      grid = grid.part(-row, -column)
+  return Made(_converted(pixels, model.info.image_shape[-1]), grid)
 
 
 def _converted(pixels: np.ndarray, channels: int) -> np.ndarray:

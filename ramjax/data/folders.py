@@ -83,7 +83,7 @@ def read_folder(
   _check_classes(path, parts)
   files = [file for part in parts.values() for name in part for file in part[name]]
   size = None if resize is None else size_of(resize)
-  pixels, notes = image_files.read(files, size=size, transparent_as=transparent_as)
+  pixels, notes, _ = image_files.read(files, size=size, transparent_as=transparent_as)
   num_train = sum(map(len, parts["train"].values()))
   filled = None
   if size is None:
@@ -226,9 +226,15 @@ def pad(
     padded[:] = pixels.min()
   else:
     padded[:] = colours.colour_of(background, channels=channels)
-  row, column = (size[0] - height) // 2, (size[1] - width) // 2
+  row, column = padding(pixels, size)
   padded[row : row + height, column : column + width] = pixels
   return padded
+
+
+def padding(pixels: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
+  """Row and column at which `pad` sets an image [h, w, C] into one of a size."""
+  height, width, _ = pixels.shape
+  return (size[0] - height) // 2, (size[1] - width) // 2
 
 
 def _entries(

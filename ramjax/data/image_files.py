@@ -23,10 +23,12 @@ class Pixels(NamedTuple):
   Attributes:
     arrays: one array [h, w, C] a file, uint8, all with the same C, 1 or 3.
     notes: what was done to them, for the user.
+    sizes: height and width of each file's image, upright and not resized.
   """
 
   arrays: list[np.ndarray]
   notes: tuple[str, ...]
+  sizes: list[tuple[int, int]]
 
 
 def read(
@@ -61,6 +63,7 @@ def read(
       " '.[data]' in a checkout of ramjax"
     ) from error
   arrays: list[np.ndarray] = []
+  sizes: list[tuple[int, int]] = []
   num_turned = num_transparent = num_resized = 0
   for file in files:
     try:
@@ -70,7 +73,7 @@ def read(
             f"{file} has pixels of the mode {opened.mode}; convert it to 8-bit grey"
             " or colour"
           )
-        turned, image = _upright(opened, size)
+        whole, turned, image = _upright(opened, size)
         transparent, image = _opaque(image, transparent_as)
         resized, image = _resized(image, size)
         pixels = np.asarray(image)
@@ -92,6 +95,7 @@ def read(
     num_turned += turned
     num_transparent += transparent
     num_resized += resized
+    sizes.append(whole)
     arrays.append(pixels if pixels.ndim == 3 else pixels[..., None])
   channels = max(array.shape[-1] for array in arrays)
   other = "black" if transparent_as == "white" else "white"
@@ -104,6 +108,7 @@ def read(
   return Pixels(
     [np.broadcast_to(a, (*a.shape[:2], channels)) for a in arrays],
     tuple(note for note, count in notes.items() if count),
+    sizes,
   )
 
 
@@ -116,15 +121,18 @@ def _open(file: pathlib.Path) -> Any:
     return Image.open(file)
 
 
-def _upright(image: Any, size: tuple[int, int] | None) -> tuple[bool, Any]:
-  """Whether EXIF says that an image is to be turned, and the image turned."""
+def _upright(
+  image: Any, size: tuple[int, int] | None
+) -> tuple[tuple[int, int], bool, Any]:
+  """Height and width upright, whether EXIF says so, and the image, perhaps smaller."""
   from PIL import ImageOps
 
-  turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+  orientation = image.getexif().get(_ORIENTATION, 1)
+  whole = image.size if orientation in range(5, 9) else image.size[::-1]
   if size is not None:
     # A JPEG is decoded at a fraction of its size, but at twice the size that is needed.
     image.draft(None, (2 * max(size), 2 * max(size)))
-  return turned, ImageOps.exif_transpose(image)
+  return whole, orientation in range(2, 9), ImageOps.exif_transpose(image)
 
 
 def _opaque(image: Any, ground: str) -> tuple[bool, Any]:

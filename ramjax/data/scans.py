@@ -9,6 +9,7 @@ section 2, https://arxiv.org/abs/1708.07747). They need Pillow and SciPy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,44 @@ _STROKE = 2.0
 """Strokes in MNIST are at least so wide, in pixels of the box."""
 
 
+class Grid(NamedTuple):
+  """Where the pixels of an image lie in another one, of which it was made.
+
+  Attributes:
+    origin: row and column of its upper left corner, in pixels of the other.
+    step: height and width of one of its pixels, in pixels of the other.
+  """
+
+  origin: tuple[float, float] = (0.0, 0.0)
+  step: tuple[float, float] = (1.0, 1.0)
+
+  def place(self, row: float, column: float) -> tuple[float, float]:
+    """Row and column in the other image; places inside a pixel are fractions."""
+    (top, left), (height, width) = self
+    return top + height * row, left + width * column
+
+  def part(self, row: int, column: int) -> Grid:
+    """The grid of an image that begins there; with numbers below 0, before this one."""
+    return Grid(self.place(row, column), self.step)
+
+  def resized(self, shape: tuple[int, ...], to: tuple[int, ...]) -> Grid:
+    """The grid of the same image with another number of rows and columns."""
+    height, width = self.step
+    return Grid(self.origin, (height * shape[0] / to[0], width * shape[1] / to[1]))
+
+
+class Made(NamedTuple):
+  """An image that was made of another one.
+
+  Attributes:
+    image: [H, W, C], uint8.
+    grid: where its pixels lie in the other one.
+  """
+
+  image: np.ndarray
+  grid: Grid
+
+
 def like_mnist(image: np.ndarray) -> np.ndarray:
   """An image of a digit, as MNIST has them.
 
@@ -51,18 +90,29 @@ def like_mnist(image: np.ndarray) -> np.ndarray:
   Raises:
     DataError: if all pixels are alike.
   """
+  return make_like_mnist(image).image
+
+
+def make_like_mnist(image: np.ndarray) -> Made:
+  """`like_mnist`, and where its pixels lie in the image.
+
+  Raises:
+    DataError: if all pixels are alike.
+  """
   from scipy import ndimage
 
-  ink = _ink(image)
+  ink, grid = _ink(image)
   mask = _main_parts(ink > _INK * ink.max())
   rows, columns = _box(mask)
   near = ndimage.binary_dilation(mask, iterations=max(1, max(mask.shape) // 100))
   ink = np.where(near, ink, 0.0)[rows, columns]
-  digit = _fitted(_widened(ink, mask[rows, columns]), _DIGIT)
+  ink, margin = _widened(ink, mask[rows, columns])
+  grid = grid.part(rows.start, columns.start).part(-margin, -margin)
+  digit = _fitted(ink, _DIGIT)
   digit *= 255 / digit.max()
   centre = np.array(ndimage.center_of_mass(digit))
   corner = np.round(_SIDE / 2 - centre).astype(int)  # as in MNIST: pixel 14
-  return _placed(digit, corner)
+  return _placed(digit, corner, grid.resized(ink.shape, digit.shape))
 
 
 def like_fashion_mnist(image: np.ndarray) -> np.ndarray:
@@ -81,54 +131,65 @@ def like_fashion_mnist(image: np.ndarray) -> np.ndarray:
   Raises:
     DataError: if all pixels are alike.
   """
-  shade = _ink(image)
+  return make_like_fashion_mnist(image).image
+
+
+def make_like_fashion_mnist(image: np.ndarray) -> Made:
+  """`like_fashion_mnist`, and where its pixels lie in the image.
+
+  Raises:
+    DataError: if all pixels are alike.
+  """
+  shade, grid = _ink(image)
   rows, columns = _box(shade > 0.1 * shade.max())
-  garment = _fitted(shade[rows, columns], _SIDE)
+  shade, grid = shade[rows, columns], grid.part(rows.start, columns.start)
+  garment = _fitted(shade, _SIDE)
   corner = (_SIDE - np.array(garment.shape)) // 2
-  return _placed(garment, corner)
+  return _placed(garment, corner, grid.resized(shade.shape, garment.shape))
 
 
-LIKE: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-  "mnist": like_mnist,
-  "fashion_mnist": like_fashion_mnist,
+LIKE: Mapping[str, Callable[[np.ndarray], Made]] = {
+  "mnist": make_like_mnist,
+  "fashion_mnist": make_like_fashion_mnist,
 }
 """From the name of a dataset to the function that makes images like its own."""
 
 
-def _ink(image: np.ndarray) -> np.ndarray:
+def _ink(image: np.ndarray) -> tuple[np.ndarray, Grid]:
   """How far each pixel of the sheet is from its ground [h, w], from 0 to 255."""
   from PIL import Image
 
   grey = Image.fromarray(np.round(image.mean(axis=-1)).astype(np.uint8))
   if max(grey.size) > _WORKED_ON:
     grey.thumbnail((_WORKED_ON, _WORKED_ON))
-  sheet = _sheet(np.asarray(grey, np.float32))
+  levels = np.asarray(grey, np.float32)
+  sheet, grid = _sheet(levels, Grid().resized(image.shape, levels.shape))
   ground = np.median(_border(sheet))
   sides = [np.maximum(side, 0) for side in (ground - sheet, sheet - ground)]
   ink = max(sides, key=lambda side: side[side > _CONTRAST].sum())
   if ink.max() <= _CONTRAST:
     raise DataError("nothing can be seen on it: its pixels are nearly all alike")
-  return ink
+  return ink, grid
 
 
-def _sheet(grey: np.ndarray) -> np.ndarray:
+def _sheet(grey: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
   """An image [h, w] without the frames around a sheet of paper."""
   while True:
     frame = np.median(_border(grey))
     other = np.abs(grey - frame) > _CONTRAST
     if not other.any():
-      return grey
+      return grey, grid
     rows, columns = _box(other)
     inner = grey[rows, columns][2:-2, 2:-2]  # its edge is blurred
     if min(inner.shape) < 0.35 * min(grey.shape):  # too small for a sheet: it is ink
-      return grey
+      return grey, grid
     edge = _border(inner)
     paper = np.median(edge)
     is_sheet = np.mean(np.abs(edge - paper) < _CONTRAST) > 0.95
     has_ink = np.mean(np.abs(inner - paper) > _CONTRAST) > 0.01
     if not (is_sheet and has_ink and abs(paper - frame) > _CONTRAST):
-      return grey
-    grey = inner
+      return grey, grid
+    grey, grid = inner, grid.part(rows.start + 2, columns.start + 2)
 
 
 def _border(grey: np.ndarray) -> np.ndarray:
@@ -156,18 +217,18 @@ def _main_parts(mask: np.ndarray) -> np.ndarray:
   return (sizes >= 0.03 * sizes.max())[parts] & mask
 
 
-def _widened(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """Ink with strokes of at least the width that MNIST has, at its scale."""
+def _widened(ink: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, int]:
+  """Ink with strokes of at least the width that MNIST has, and its new margin."""
   from scipy import ndimage
 
   edge = mask.sum() - ndimage.binary_erosion(mask).sum()
   width = 2 * mask.sum() / max(edge, 1)
   missing = _STROKE * max(mask.shape) / _DIGIT - width
   if missing < 1:
-    return ink
+    return ink, 0
   margin = int(np.ceil(missing / 2))
   ink = np.pad(ink, margin)
-  return ndimage.grey_dilation(ink, size=(2 * margin + 1, 2 * margin + 1))
+  return ndimage.grey_dilation(ink, size=(2 * margin + 1, 2 * margin + 1)), margin
 
 
 def _fitted(ink: np.ndarray, side: int) -> np.ndarray:
@@ -183,10 +244,10 @@ def _fitted(ink: np.ndarray, side: int) -> np.ndarray:
   return np.clip(np.asarray(resized, np.float32), 0, 255)
 
 
-def _placed(content: np.ndarray, corner: np.ndarray) -> np.ndarray:
+def _placed(content: np.ndarray, corner: np.ndarray, grid: Grid) -> Made:
   """An image of 28x28 pixels with a content whose first pixel is at a corner."""
   shape = np.array(content.shape)
-  row, column = np.clip(corner, 0, _SIDE - shape)
+  row, column = np.clip(corner, 0, _SIDE - shape).tolist()
   image = np.zeros((_SIDE, _SIDE, 1), np.uint8)
   image[row : row + shape[0], column : column + shape[1], 0] = np.round(content)
-  return image
+  return Made(image, grid.part(-row, -column))
