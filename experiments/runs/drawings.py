@@ -46,7 +46,7 @@ def read(address: object, model: ramjax.Predictor) -> np.ndarray:
   sheet = Image.alpha_composite(paper, drawing).convert("RGB")
   if np.ptp(np.asarray(sheet), axis=(0, 1)).max() < _CONTRAST:
     raise DataError("nothing can be seen on it: its pixels are nearly all alike")
-  if shown.like_of(model) is None:
+  if not shown.is_made_alike(model):
     return _like_own(
       shown.prepare(np.asarray(_fitted(sheet, model)), model).image, model
     )

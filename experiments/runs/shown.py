@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,16 +74,13 @@ def read(
     DataError: if no file can be shown: it is no image, shows nothing, or is smaller than
       a patch.
   """
-  train = model.config.train
-  like = None if as_is else like_of(model)
+  train, way = model.config.train, _way(model, as_is)
   channels = model.info.image_shape[-1]
-  preparation = "as they are"
-  if like:
-    preparation = (
-      f"made like those of {train.dataset} (--as_is leaves them as they are)"
-    )
-  elif train.resize and not as_is:
-    preparation = f"resized to {train.resize}, as in training (--as_is leaves them)"
+  preparation = {
+    "made alike": f"made like those of {train.dataset} (--as_is leaves them as they are)",
+    "resized": f"resized to {train.resize}, as in training (--as_is leaves them)",
+    "as is": "as they are",
+  }[way]
   shown, num_converted, failures = [], 0, []
   for file in files:
     try:
@@ -92,7 +89,7 @@ def read(
       failures.append(error)
       continue
     shown.append(Shown(file, *made))
-    num_converted += converted and like is None
+    num_converted += converted and way != "made alike"
   for failure in failures if shown else failures[1:]:
     logging.warning("%s; left out", failure)
   if not shown:
@@ -115,7 +112,7 @@ def _read_file(
     DataError: if it cannot be shown.
   """
   train, least = model.config.train, model.config.model.patch_size
-  size = folders.size_of(train.resize) if train.resize and not as_is else None
+  size = _size(model) if _way(model, as_is) == "resized" else None
 
   def read_on(ground: str) -> tuple[np.ndarray, Grid]:
     (pixels,), _, (whole,) = image_files.read([file], size=size, transparent_as=ground)
@@ -165,11 +162,24 @@ def warn_of_ground(images: Sequence[Shown], model: ramjax.Predictor) -> None:
       )
 
 
-def like_of(model: ramjax.Predictor) -> Callable[[np.ndarray], Made] | None:
-  """What makes images like those of the model's training; None if nothing does."""
-  if model.info.canvas_size is not None:
-    return None
-  return LIKE.get(model.config.train.dataset)
+def is_made_alike(model: ramjax.Predictor) -> bool:
+  """Whether `ramjax.data.scans` can make images like those of the model's training."""
+  return model.info.canvas_size is None and model.config.train.dataset in LIKE
+
+
+def _way(model: ramjax.Predictor, as_is: bool) -> str:
+  """How images are prepared: `made alike`, `resized` or `as is`."""
+  if as_is:
+    return "as is"
+  if is_made_alike(model):
+    return "made alike"
+  return "resized" if model.config.train.resize else "as is"
+
+
+def _size(model: ramjax.Predictor) -> tuple[int, int]:
+  """Height and width to which the images of a resized folder were resized."""
+  assert model.config.train.resize is not None
+  return folders.size_of(model.config.train.resize)
 
 
 def prepare(
@@ -194,17 +204,14 @@ def prepare(
   Raises:
     DataError: if the image shows nothing, or has channels that cannot be converted.
   """
-  train = model.config.train
-  like, grid = like_of(model), grid or Grid()
-  if like and not as_is:
-    pixels, inner = like(pixels)
+  way, grid = _way(model, as_is), grid or Grid()
+  if way == "made alike":
+    pixels, inner = LIKE[model.config.train.dataset](pixels)
     grid = Grid(grid.place(*inner.origin), inner.step)
-  elif train.resize and not as_is:
-    size = folders.size_of(train.resize)
-    if pixels.shape[:2] != size:
-      row, column = folders.padding(pixels, size)
-      pixels = folders.pad(pixels, size, train.background)
-      grid = grid.part(-row, -column)
+  elif way == "resized" and pixels.shape[:2] != (size := _size(model)):
+    row, column = folders.padding(pixels, size)
+    pixels = folders.pad(pixels, size, model.config.train.background)
+    grid = grid.part(-row, -column)
   return Made(_converted(pixels, model.info.image_shape[-1]), grid)
 
 
