@@ -13,7 +13,28 @@ from ramjax import data
 _FLAGS = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):  # later versions do not know the flag, and end
   _FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", _FLAGS)
+
+_ON_ANY_DEVICE = (
+  *("backprop", "calibration", "dynamic", "evaluation", "extra_terms", "glimpse"),
+  *("location_gradient", "losses", "many", "model", "networks", "objective"),
+  *("optimizer", "policy", "prediction", "predictor", "rollout", "scanpaths"),
+  *("stopping", "training", "transforms"),
+)
+"""Test modules of what is computed on an accelerator: `-m accelerator`."""
+
+
+def pytest_configure(config):
+  """XLA's flags are for tests on a CPU."""
+  if "accelerator" not in config.option.markexpr:
+    os.environ.setdefault("XLA_FLAGS", _FLAGS)
+
+
+def pytest_collection_modifyitems(items):
+  """Marks the tests of `_ON_ANY_DEVICE`."""
+  modules = {f"test_{name}.py" for name in _ON_ANY_DEVICE}
+  for item in items:
+    if item.path.name in modules:
+      item.add_marker("accelerator")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,6 +42,13 @@ def strict_jax():
   """Types and ranks are never promoted silently."""
   jax.config.update("jax_numpy_dtype_promotion", "strict")
   jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def exact_products():
+  """Products in float32 on every device; an accelerator rounds their factors else."""
+  with jax.default_matmul_precision("float32"):
+    yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,8 @@ import pytest
 import ramjax
 from ramjax.objectives import objective
 
+pytestmark = pytest.mark.usefixtures("exact_products")
+
 IMAGES = jax.random.normal(jax.random.key(1), (5, 20, 24, 1))
 LABELS = jnp.array([0, 1, 2, 3, 4])
 

@@ -12,6 +12,8 @@ import ramjax
 from ramjax import dynamic
 from ramjax.config import ConfigError, ModelConfig
 
+pytestmark = pytest.mark.usefixtures("exact_products")
+
 CONFIG = ModelConfig(image_shape=(20, 30, 1), hidden_size=32, branch_size=16)
 LSTM = dataclasses.replace(CONFIG, core="lstm")
 KEY = jax.random.key(3)

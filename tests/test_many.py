@@ -12,6 +12,8 @@ import synthetic
 import ramjax
 from ramjax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("exact_products")
+
 CONFIG = Config(
   model=ModelConfig(hidden_size=32, branch_size=16),
   train=TrainConfig(batch_size=16, num_glimpses=3, learning_rate=1e-3),
