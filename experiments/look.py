@@ -195,7 +195,7 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
     )
   )
   found = []
-  for i, (file, image, grid) in enumerate(part):
+  for i, (file, image, grid, photo) in enumerate(part):
     answer = ramjax.Answer(
       **{
         name: values[:, i] if name.endswith("_t") else values[i]
@@ -217,6 +217,8 @@ def _look(part: Sequence[shown.Shown], model: ramjax.Predictor) -> list[Look]:
         stopped=stopped,
         label=label,
         grid=grid,
+        photo=photo,
+        num_samples=options.num_samples,
       )
     )
   return found
@@ -273,12 +275,16 @@ def _check_output(
 
 
 def _unique_names(images: Sequence[pathlib.Path]) -> list[str]:
-  """A name for the figures of each image: that of its file, numbered if it is not alone."""
+  """A name for the figures of each image: that of its file.
+
+  If it is not alone, its folder stands before it, or a number behind it.
+  """
   stems = collections.Counter(image.stem for image in images)
   names: dict[str, None] = {}
   for image in images:
     numbered = (f"{image.stem}_{number}" for number in itertools.count(1))
-    free = (name for name in numbered if name not in names and name not in stems)
+    apart = itertools.chain([f"{image.resolve().parent.name}_{image.stem}"], numbered)
+    free = (name for name in apart if name not in names and name not in stems)
     names[image.stem if stems[image.stem] == 1 else next(free)] = None
   return list(names)
 

@@ -307,7 +307,7 @@ def spoil_by_a_flat_folder(folder):
       spoil_size,
       r"class 2/odd\.png is 12 x 5 pixels, .*000\.png is 12 x 9; give --res",
     ),
-    (spoil_depth, r"class 2/deep\.png has pixels of the mode I"),
+    (spoil_depth, r"class 2/deep\.png has pixels of more than 8 bits \(mode I"),
     (spoil_with_an_image, r"loose\.png is a file where a folder for each class is exp"),
     (spoil_with_an_empty_class, "no train images of the class class 3"),
     (spoil_classes, "at least two classes, not 1; expected are DIR/CLASS/IMAGE"),

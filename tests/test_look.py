@@ -1,7 +1,10 @@
 """`experiments.look`: image files to answers, a page, scanpaths and figures."""
 
+import base64
 import csv
+import io
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -71,7 +74,9 @@ def test_each_image_has_a_line_and_an_entry(looked, folder, model):
   entries = json.loads((output / "look.json").read_text())
   assert [entry["label"] for entry in entries] == ["1", "7"]
   images, _ = shown.read(shown.find_files([str(folder)]), model)
-  answers = jax.device_get(model(np.stack([image for _, image, _ in images]), beta=0.2))
+  answers = jax.device_get(
+    model(np.stack([image for _, image, *_ in images]), beta=0.2)
+  )
   for i, entry in enumerate(entries):
     assert entry["file"] == str(folder / entry["label"] / "photo.png")
     assert entry["class"] == str(answers.label[i])
@@ -96,16 +101,16 @@ def test_each_image_has_a_line_and_an_entry(looked, folder, model):
 def test_files_are_complete(looked):
   output, _ = looked
   assert sorted(path.name for path in output.iterdir()) == [
-    *("look.html", "look.json", "photo_1.gif", "photo_1.png", "photo_2.gif"),
-    *("photo_2.png", "scanpaths.csv"),
+    *("1_photo.gif", "1_photo.png", "7_photo.gif", "7_photo.png"),
+    *("look.html", "look.json", "scanpaths.csv"),
   ]
   entries = json.loads((output / "look.json").read_text())
   with (output / "scanpaths.csv").open() as file:
     rows = list(csv.DictReader(file))
   assert len(rows) == sum(entry["num_glimpses"] for entry in entries)
   assert [row["stopped"] for row in rows].count("1") == 2
-  for i, entry in enumerate(entries, start=1):
-    with Image.open(output / f"photo_{i}.gif") as moving:
+  for entry in entries:
+    with Image.open(output / f"{entry['label']}_photo.gif") as moving:
       # The last frames are alike, and Pillow may store them as one that lasts longer.
       assert entry["num_glimpses"] <= moving.n_frames <= entry["num_glimpses"] + 3
 
@@ -148,6 +153,48 @@ def own_model(shape, names, **sizes):
   )
   params = ramjax.recurrent_attention_model(config.model).init(jax.random.key(0))
   return ramjax.Predictor(config, params, info)
+
+
+def test_the_page_shows_the_file_beside_what_was_made_of_it(looked, folder):
+  """Boxes lie on the file at the same place: the widest box around all ink holds it."""
+  output, _ = looked
+  for look in data_of((output / "look.html").read_text())["looks"]:
+    photo = look["photo"]
+    with Image.open(
+      io.BytesIO(base64.b64decode(photo["image"].split(",")[1]))
+    ) as shown:
+      assert list(shown.size) == photo["shown"]
+      assert max(shown.size) <= 320
+    (top, left), (down, across) = photo["origin"], photo["step"]
+    assert down == pytest.approx(across, rel=0.05)
+    (row, column), (height, width) = photo["corner"], photo["size"]
+    assert row == max(0, round(top - 0.2 * 28 * down))
+    assert row + height == min(200, round(top + 1.2 * 28 * down))
+    assert 0 <= column < left + 14 * across < column + width <= 200
+
+
+def test_a_page_of_averages_says_so(model):
+  image = np.zeros((28, 28, 1), np.uint8)
+  one = look_page.page([look_at(image, model)], model, "x")
+  assert "rollouts" not in one
+  several = look_at(image, model, num_samples=3)._replace(num_samples=3)
+  assert "are means of 3\n  rollouts" in look_page.page([several], model, "x")
+
+
+@pytest.mark.parametrize(
+  ("share", "words"),
+  [
+    (0.2961, "30 %"),
+    (0.8994, "90 %"),
+    (0.94996, "94.9 %"),
+    (0.985514, "98.5 %"),
+    (0.99999, "99.9 %"),
+    (1.0, "100.0 %"),
+    (math.nan, "not finite"),
+  ],
+)
+def test_a_confidence_below_a_limit_never_reads_like_it(share, words):
+  assert looks.percent(share) == words
 
 
 def test_names_cannot_break_out_of_the_page(model):
@@ -221,7 +268,7 @@ def test_the_page_stops_where_the_library_does(beta, looked, folder, model, chro
   assert 'data-ready="true"' in page
   states = re.findall(r'<p class="state[^>]*>([^<]*)', page)
   images, _ = shown.read(shown.find_files([str(folder)]), model)
-  answers = model(np.stack([image for _, image, _ in images]), num_glimpses=50)
+  answers = model(np.stack([image for _, image, *_ in images]), num_glimpses=50)
   expected = []
   for i in range(len(images)):
     if beta == "off":
@@ -276,8 +323,8 @@ def test_beliefs_that_are_not_finite_are_drawn(tmp_path):
 
 
 def test_figures_of_different_images_have_different_names():
-  files = ("scan.001.png", "scan.002.png", "x/a.png", "y/a.png", "a_2.png")
-  names = ["scan.001", "scan.002", "a_1", "a_3", "a_2"]
+  files = ("scan.001.png", "scan.002.png", "x/a.png", "y/a.png", "z/x/a.png", "a_1.png")
+  names = ["scan.001", "scan.002", "x_a", "y_a", "a_2", "a_1"]
   assert look_script._unique_names(list(map(pathlib.Path, files))) == names
 
 
@@ -319,17 +366,17 @@ def test_images_are_resized_as_those_of_the_training(tmp_path):
   resized = ramjax.Predictor(
     model.config.replace(train=train), model.params, model.info
   )
-  ((_, image, grid),), done = shown.read([tmp_path / "wide.png"], resized)
+  ((_, image, grid, _),), done = shown.read([tmp_path / "wide.png"], resized)
   assert "resized to 16x16, as in training" in done
   assert image[:, 0, 0].tolist() == [7] * 4 + [200] * 8 + [7] * 4
   assert grid == ((-10, 0), (2.5, 2.5))
-  ((_, image, grid),), _ = shown.read([tmp_path / "wide.png"], resized, as_is=True)
+  ((_, image, grid, _),), _ = shown.read([tmp_path / "wide.png"], resized, as_is=True)
   assert image.shape == (20, 40, 1)
   assert grid == ((0, 0), (1, 1))
   exif = Image.Exif()
   exif[0x0112] = 6  # the camera was turned
   Image.new("L", (400, 200), 200).save(tmp_path / "tall.jpg", exif=exif)
-  ((_, _, grid),), _ = shown.read([tmp_path / "tall.jpg"], resized)
+  ((_, _, grid, _),), _ = shown.read([tmp_path / "tall.jpg"], resized)
   assert grid == ((0, -100), (25, 25))
 
 
@@ -356,7 +403,7 @@ def test_what_cannot_be_shown_does_not_stop_the_others(tmp_path, model, caplog):
   ImageDraw.Draw(digit := Image.new("L", (40, 40), 255)).line([(20, 5), (20, 35)], 0, 4)
   digit.save(tmp_path / "one.png")
   (tmp_path / "words.png").write_text("no image")
-  ((file, _, _),), _ = shown.read(sorted(tmp_path.iterdir()), model)
+  ((file, *_),), _ = shown.read(sorted(tmp_path.iterdir()), model)
   assert file.name == "one.png"
   blank, words = (record.getMessage() for record in caplog.records)
   assert "blank.png: nothing can be seen on it" in blank
@@ -381,7 +428,7 @@ def test_ink_of_any_colour_is_seen_on_a_transparent_ground(tmp_path, model):
     drawing = Image.new("LA", (40, 40), (ink, 0))
     ImageDraw.Draw(drawing).line([(20, 5), (20, 35)], (ink, 255), 4)
     drawing.save(tmp_path / "ink.png")
-    ((_, image, _),), _ = shown.read([tmp_path / "ink.png"], model)
+    ((_, image, *_),), _ = shown.read([tmp_path / "ink.png"], model)
     found.append(image)
   np.testing.assert_array_equal(*found)
 

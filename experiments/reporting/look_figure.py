@@ -101,6 +101,8 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
   )
   names = [paths.short(model.class_names[each]) for each in shown]
   wide = max(map(len, names)) > 2
+  if wide:  # room for slanted names
+    axes.set_position((0.66, 0.29, 0.328, 0.59))
   axes.set_xticks(
     range(len(shown)),
     names,
@@ -119,7 +121,7 @@ def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) ->
     is_last = number == look.num_glimpses and look.stopped
     decided = "stops: " if is_last else "undecided: "
     if look.confidence is not None and is_last:
-      decided = f"stops at {looks.percent(look.confidence)}: "
+      decided = f"stops at {100 * look.confidence:.6g} %: "
   if look.beta is not None:
     bound = np.delete(probs + margin, best).max()
     axes.axhline(bound, color=figures.COLORS["both"], lw=0.9, ls=(0, (3, 2)))

@@ -18,9 +18,10 @@ from PIL import Image
 
 import ramjax
 from experiments.reporting import looks, seen
-from experiments.reporting.looks import Look
+from experiments.reporting.looks import Look, Photo
 from experiments.reporting.paths import path_colors
 from ramjax.config import ModelConfig
+from ramjax.data.scans import Grid
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -71,6 +72,7 @@ def page(
       "beta": beta,
       "leastConfidence": found[0].confidence,
       "rates": rates,
+      "numSamples": found[0].num_samples,
       "confidenceName": "confidence" if model.is_calibrated else "p",
       "palette": [colors.to_hex(c) for c in path_colors(_NUM_COLORS)],
       "classNames": list(model.class_names),
@@ -106,6 +108,19 @@ def _content(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
     "u": _numbers(answer.predicted_error_t),
     "confidence": _numbers(looks.confidences(look, model)),
     "taken": look.num_glimpses,
+    "photo": None if look.photo is None else _photo(look.photo, look.grid),
+  }
+
+
+def _photo(photo: Photo, grid: Grid) -> dict[str, Any]:
+  """What the page knows of the part of a file of which an image was made."""
+  return {
+    "image": _png(photo.image),
+    "shown": [photo.image.shape[1], photo.image.shape[0]],
+    "corner": list(photo.corner),
+    "size": list(photo.size),
+    "origin": list(grid.origin),
+    "step": list(grid.step),
   }
 
 

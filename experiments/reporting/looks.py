@@ -12,6 +12,20 @@ import ramjax
 from ramjax.data.scans import Grid
 
 
+class Photo(NamedTuple):
+  """The part of a file of which the model's image was made.
+
+  Attributes:
+    image: [h, w, C], uint8, made smaller to be shown.
+    corner: row and column of its first pixel in the file.
+    size: its height and width in the file.
+  """
+
+  image: np.ndarray
+  corner: tuple[int, int]
+  size: tuple[int, int]
+
+
 class Look(NamedTuple):
   """An image, and the answer of a model for it.
 
@@ -25,6 +39,8 @@ class Look(NamedTuple):
     stopped: whether the rule stopped the model, and not the limit.
     label: name of the true class; None if it is unknown.
     grid: where the pixels of `image` lie in the image of the file.
+    photo: the part of the file of which `image` was made, if it is another image.
+    num_samples: rollouts that were averaged for the answer, M.
   """
 
   file: str
@@ -35,6 +51,8 @@ class Look(NamedTuple):
   stopped: bool = False
   label: str | None = None
   grid: Grid = Grid()
+  photo: Photo | None = None
+  num_samples: int = 1
 
   @property
   def has_rule(self) -> bool:
@@ -72,7 +90,7 @@ def percent(share: Any) -> str:
   value = 100 * float(share)
   if not math.isfinite(value):
     return "not finite"
-  return f"{value:.0f} %" if value <= 99 else f"{math.floor(value * 10) / 10:.1f} %"
+  return f"{value:.0f} %" if value < 90 else f"{math.floor(value * 10) / 10:.1f} %"
 
 
 def entry(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
@@ -85,6 +103,7 @@ def entry(look: Look, model: ramjax.Predictor) -> dict[str, Any]:
     "confidence": _rounded(answer.confidence),
     "is_calibrated": model.is_calibrated,
     "num_glimpses": taken,
+    "num_samples": look.num_samples,
     "beta": look.beta,
     "least_confidence": look.confidence,
     "stopped": look.stopped if look.has_rule else None,

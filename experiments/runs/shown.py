@@ -8,14 +8,22 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+from PIL import Image
 
 import ramjax
+from experiments.reporting.looks import Photo
 from ramjax.data import DataError, folders, image_files
 from ramjax.data.scans import LIKE, Grid, Made
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """How bright red, green and blue are (ITU-R BT.601), as Pillow converts them."""
 
+
+_PHOTO = 320
+"""So many pixels a side the part of a file has at most that is shown."""
+
+_AROUND = 0.2
+"""What is shown around the part of which an image was made, as a share of its side."""
 
 _DARK = 0.2
 """Images of digits have a lower mean, from 0 to 1, as most of their pixels are black."""
@@ -28,11 +36,13 @@ class Shown(NamedTuple):
     file: where it comes from.
     image: [H, W, C], uint8, of as many channels as the model knows.
     grid: where its pixels lie in the image of the file, upright as a viewer shows it.
+    photo: the part of the file of which it was made; None if that is the same.
   """
 
   file: pathlib.Path
   image: np.ndarray
   grid: Grid = Grid()
+  photo: Photo | None = None
 
 
 def find_files(names: Sequence[str]) -> list[pathlib.Path]:
@@ -84,11 +94,11 @@ def read(
   shown, num_converted, failures = [], 0, []
   for file in files:
     try:
-      made, converted = _read_file(file, model, as_is=as_is)
+      image, converted = _read_file(file, model, as_is=as_is)
     except DataError as error:
       failures.append(error)
       continue
-    shown.append(Shown(file, *made))
+    shown.append(image)
     num_converted += converted and way != "made alike"
   for failure in failures if shown else failures[1:]:
     logging.warning("%s; left out", failure)
@@ -103,7 +113,7 @@ def read(
 
 def _read_file(
   file: pathlib.Path, model: ramjax.Predictor, *, as_is: bool
-) -> tuple[Made, bool]:
+) -> tuple[Shown, bool]:
   """The image of a file, and whether it had other channels than the model knows.
 
   White ink on a transparent ground shows nothing on white, and is then seen on black.
@@ -131,13 +141,30 @@ def _read_file(
       f"{file} has {height} x {width} pixels, less than a patch of"
       f" the model, {least} x {least}; enlarge it"
     )
-  return made, pixels.shape[-1] != model.info.image_shape[-1]
+  photo = _photo(pixels, made) if _way(model, as_is) == "made alike" else None
+  return Shown(file, *made, photo), pixels.shape[-1] != model.info.image_shape[-1]
+
+
+def _photo(pixels: np.ndarray, made: Made) -> Photo:
+  """The part of a file [H, W, C] of which an image was made, and a little around it."""
+  shape = made.image.shape[:2]
+  edges = [
+    np.array(made.grid.place(*(share * side for side in shape)))
+    for share in (-_AROUND, 1 + _AROUND)
+  ]
+  (top, left), (bottom, right) = (
+    np.clip(np.round(edge), 0, pixels.shape[:2]).astype(int).tolist() for edge in edges
+  )
+  part = pixels[top:bottom, left:right]
+  image = Image.fromarray(part[..., 0] if part.shape[-1] == 1 else part)
+  image.thumbnail((_PHOTO, _PHOTO))
+  return Photo(np.atleast_3d(np.asarray(image)), (top, left), part.shape[:2])
 
 
 def warn_of_sizes(images: Sequence[Shown], model: ramjax.Predictor) -> None:
   """Warns of each image that has another size than those of the training."""
   trained = model.config.model.image_shape[:2]
-  for file, image, _ in images:
+  for file, image, *_ in images:
     ratio = max(image.shape[:2]) / max(trained)
     if not 0.5 < ratio < 2:
       sizes = [" x ".join(map(str, each[:2])) for each in (image.shape, trained)]
@@ -152,7 +179,7 @@ def warn_of_ground(images: Sequence[Shown], model: ramjax.Predictor) -> None:
   """Warns of each image with a light ground, if those of the training had a dark one."""
   if max(model.info.mean) > _DARK:
     return
-  for file, image, _ in images:
+  for file, image, *_ in images:
     border = np.concatenate([*image[[0, -1]], *image[:, [0, -1]].swapaxes(0, 1)])
     if np.median(border) > 255 / 2:
       logging.warning(

@@ -69,9 +69,12 @@ def read(
     try:
       with _open(file) as opened:
         if opened.mode not in _GREY + _COLOURED:
+          what = (
+            "more than 8 bits" if opened.mode[0] in "IF" else "another kind of colours"
+          )
           raise DataError(
-            f"{file} has pixels of the mode {opened.mode}; convert it to 8-bit grey"
-            " or colour"
+            f"{file} has pixels of {what} (mode {opened.mode}); convert it to 8-bit grey or"
+            " colour"
           )
         whole, turned, image = _upright(opened, size)
         transparent, image = _opaque(image, transparent_as)

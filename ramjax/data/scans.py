@@ -168,7 +168,9 @@ def _ink(image: np.ndarray) -> tuple[np.ndarray, Grid]:
   sides = [np.maximum(side, 0) for side in (ground - sheet, sheet - ground)]
   ink = max(sides, key=lambda side: side[side > _CONTRAST].sum())
   if ink.max() <= _CONTRAST:
-    raise DataError("nothing can be seen on it: its pixels are nearly all alike")
+    raise DataError(
+      "nothing can be seen on it: its pixels are nearly all alike in grey"
+    )
   return ink, grid
 
 
