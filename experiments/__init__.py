@@ -7,7 +7,7 @@ exit status 1.
 import importlib.util
 import sys
 
-_PACKAGES = ("matplotlib", "rich", "scipy", "tensorboardX")
+_PACKAGES = ("jinja2", "matplotlib", "rich", "scipy", "tensorboardX")
 
 _missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
 if _missing:

@@ -23,7 +23,7 @@ import optax
 from absl import flags as absl_flags
 
 import ramjax
-from experiments.cli import app, devices, errors, flags
+from experiments.cli import app, devices, errors, files, flags
 from experiments.reporting import study_tables
 from experiments.runs import output
 from experiments.runs import workdir as workdir_lib
@@ -124,6 +124,8 @@ def main() -> None:
   )
   label = workdir_lib.data_label(config)
   print(dataset.describe(), flush=True)
+  folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
+  files.make_folder(folder, flag="workdir")
   models = []
   for name in options.models:
     model = MODELS[name](dataset.num_classes)
@@ -146,8 +148,6 @@ def main() -> None:
     **provenance(),
     "models": models,
   }
-  folder = pathlib.Path(options.workdir or f"runs/baselines_{label}")
-  folder.mkdir(parents=True, exist_ok=True)
   print(study_tables.baselines(results))
   output.write(output.Target(folder / "baselines.json"), results)
 

@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 
 from experiments.benchmarks import cases as cases_lib
 from experiments.cli import app, devices, errors, files, flags
+from experiments.reporting import cells
 from experiments.runs import output
 from experiments.runs.provenance import provenance
 from ramjax import data, parallel
@@ -126,8 +127,8 @@ def table(results: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) 
   """A Markdown table of measurements; `earlier` ones add a column of ratios to them."""
   before = {m["name"]: m for m in earlier["measurements"]} if earlier else {}
   head = ["what", "minimum", "median", "spread", "share of the matrix rate"]
-  rows = [[*head, *(["against earlier"] if earlier else [])]]
-  rows.append(["---"] * len(rows[0]))
+  head += ["against earlier"] if earlier else []
+  rows = []
   for m in results["measurements"]:
     share = m.get("share_of_matrix_rate")
     row = [m["name"], *(_quantity(m[x], m["unit"]) for x in ("minimum", "median"))]
@@ -136,7 +137,7 @@ def table(results: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) 
       old = before.get(m["name"])
       row.append("" if old is None else f"{m['minimum'] / old['minimum']:.2f}")
     rows.append(row)
-  return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+  return cells.markdown(head, rows)
 
 
 def read_results(path: pathlib.Path) -> dict[str, Any]:

@@ -43,6 +43,12 @@ def main() -> None:
   recipe = flags.FLAGS.recipe
   if not flags.FLAGS["recipe"].present:
     raise UsageError("recipe must be given: the one that is trained and judged")
+  flags.check_at_least(1, "num_epochs")
+  if flags.FLAGS.coordinator_address is not None:
+    raise UsageError(
+      "coordinator_address must not be given: train by experiments.train, and judge by"
+      " experiments.error_rates"
+    )
   folder = pathlib.Path(flags.FLAGS.workdir or f"runs/records_{recipe}")
 
   def folders(configs: Sequence[Config]) -> list[pathlib.Path]:

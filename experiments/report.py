@@ -116,7 +116,7 @@ def with_tables(document: str) -> str:
     results = _merge_runs(mark["files"].split(" + "))
     try:
       return f"{mark[1]}\n{tables.TABLES[name](results)}\n\n{mark[4]}"
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
       raise errors.RunError(
         f"table {name} cannot be made of {mark['files']} ({error!r} in it)"
       ) from error

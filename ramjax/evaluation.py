@@ -212,7 +212,7 @@ def evaluate(
       every device then gets the result. None is for a single device.
 
   Returns:
-    The summaries, float32.
+    The summaries, float32 but for counts.
 
   Raises:
     ConfigError: if `batch_size` is less than 1.

@@ -95,7 +95,7 @@ def export(
   unknown = [each for each in platforms if each not in _PLATFORMS]
   if unknown or not platforms:
     raise ConfigError(
-      f"platforms must be some of {', '.join(_PLATFORMS)}, not {', '.join(unknown)}"
+      f"platforms must be some of {', '.join(_PLATFORMS)}, not {', '.join(unknown) or 'none'}"
     )
   least, channels = predictor.config.model.patch_size, predictor.info.image_shape[-1]
   symbolic = [f"{side} >= {least}" for side in (height, width) if side in ("H", "W")]
@@ -141,7 +141,7 @@ def as_function(
   most = predictor.number_of_glimpses(num_glimpses, **rule)
   noise = EvaluationConfig(location_noise=location_noise).location_noise
   model, params = as_model(predictor.config.model), predictor.params
-  temperature_t = jnp.asarray(predictor.temperature_t or (1.0,), jnp.float32)
+  temperature_t = predictor.temperatures
 
   def look(images: jax.Array, seed: jax.Array) -> dict[str, jax.Array]:
     shown = as_seen(images, mean=predictor.info.mean, std=predictor.info.std)

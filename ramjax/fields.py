@@ -250,5 +250,5 @@ def refuse_unknown(
 
 
 def one_line(error: BaseException) -> str:
-  """What an error says, in one line of at most 200 characters."""
-  return " ".join(str(error).split())[:200]
+  """What an error says, or else its type, in one line of at most 200 characters."""
+  return (" ".join(str(error).split()) or type(error).__name__)[:200]

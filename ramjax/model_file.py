@@ -62,7 +62,7 @@ def write(path: pathlib.Path, model: ModelFile, *, dtype: np.dtype) -> None:
     OSError: if the file cannot be written.
   """
   if not path.parent.is_dir():
-    raise NotADirectoryError(errno.ENOTDIR, "its folder does not exist", str(path))
+    raise FileNotFoundError(errno.ENOENT, "its folder does not exist", str(path))
   with np.errstate(over="ignore"):
     arrays = {
       name: np.asarray(leaf).astype(dtype)

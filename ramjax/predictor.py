@@ -157,7 +157,7 @@ class Predictor:
       shown,
       None if beta is None else jnp.float32(beta),
       None if confidence is None else jnp.float32(confidence),
-      self._temperatures(),
+      self.temperatures,
       jnp.asarray(noise, jnp.float32),
       model=as_model(self.config.model),
       num_glimpses=num_glimpses,
@@ -197,9 +197,8 @@ class Predictor:
     Raises:
       ConfigError: as `__call__`.
     """
-    if num_glimpses is None:
-      num_glimpses = self.config.train.num_glimpses
-    check_count(num_glimpses=num_glimpses, num_samples=num_samples)
+    num_glimpses = self.number_of_glimpses(num_glimpses, beta=None)
+    check_count(num_samples=num_samples)
     noise = EvaluationConfig(location_noise=location_noise).location_noise
     shown, single = self.prepare(images)
     found = _scanpaths(
@@ -215,7 +214,7 @@ class Predictor:
 
   def confidence_t(self, probs_t: Any) -> jax.Array:
     """The confidence after each of T glimpses [T, ...], from p then [T, ..., K]."""
-    return _confidence_t(jnp.asarray(probs_t), self._temperatures())
+    return _confidence_t(jnp.asarray(probs_t), self.temperatures)
 
   def decided_t(
     self,
@@ -236,12 +235,11 @@ class Predictor:
     Returns:
       Booleans; False everywhere without a rule.
     """
-    return _decided_t(
-      probs_t, predicted_error_t, beta, confidence, self._temperatures()
-    )
+    return _decided_t(probs_t, predicted_error_t, beta, confidence, self.temperatures)
 
-  def _temperatures(self) -> jax.Array:
-    """The temperatures [N]; one where there are none."""
+  @property
+  def temperatures(self) -> jax.Array:
+    """The temperatures of p after each glimpse [N]; one of 1 where none were fitted."""
     return jnp.asarray(self.temperature_t or (1.0,), jnp.float32)
 
   def save(self, path: str | pathlib.Path, *, dtype: Any = np.float32) -> None:
@@ -278,7 +276,7 @@ class Predictor:
       confidence: see `__call__`.
 
     Raises:
-      ConfigError: if it is less than 1, `beta` or `confidence` is out of range, both are
+      ConfigError: if it is no number from 1 to 1,000,000, `beta` or `confidence` is out of range, both are
         given, or confidence is not calibrated.
     """
     if asked is None:

@@ -56,6 +56,12 @@ SCRIPTS = {
     # In conflict with the data.
     (["--canvas_size=20"], "canvas_size must be at least 28", 2),
     (["--num_seeds=3", "--num_devices=2"], "num_devices must divide the number of", 2),
+    (["--num_seeds=2", "--num_devices=0"], "num_devices must be at least 1, not 0", 2),
+    (
+      ["--num_seeds=2", "--num_devices=-2"],
+      "num_devices must be at least 1, not -2",
+      2,
+    ),
     (["--patch_size=29"], "patch_size must be at most 28, the smaller side of", 2),
     (["--batch_size=400"], "batch_size must be at most", 2),
     (["--num_train_examples=600"], "num_train_examples must be at most 293", 2),
@@ -182,6 +188,12 @@ SCRIPTS = {
   "records": [
     ([], "recipe must be given", 2),
     (["--recipe=mnist", "--dataset=fashion_mnist"], "recipe mnist is for", 2),
+    (["--recipe=mnist", "--num_epochs=0"], "num_epochs must be at least 1, not 0", 2),
+    (
+      ["--recipe=mnist", "--num_seeds=1", "--coordinator_address=localhost:1"],
+      "coordinator_address must not be given",
+      2,
+    ),
   ],
   "look": [
     ([], "no image is given; name files, or folders of images", 2),

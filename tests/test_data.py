@@ -67,6 +67,8 @@ def test_num_train_examples_keeps_the_first_images(npz_file):
   whole, few = data.load_dataset(name), data.load_dataset(name, num_train_examples=100)
   np.testing.assert_array_equal(few.train.images, whole.train.images[:100])
   np.testing.assert_array_equal(few.validation.labels, whole.validation.labels)
+  with pytest.raises(ConfigError, match="num_train_examples must be at least 1, not 0"):
+    data.load_dataset(f"npz:{npz_file}", num_train_examples=0)
   with pytest.raises(ConfigError, match="num_train_examples must be at most 293"):
     data.load_dataset(name, num_train_examples=294)
 

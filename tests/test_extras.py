@@ -145,7 +145,9 @@ def test_an_export_without_flatbuffers_ends_with_one_line(tmp_path):
   assert not output.exists()
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "rich", "scipy", "tensorboardX"])
+@pytest.mark.parametrize(
+  "package", ["jinja2", "matplotlib", "rich", "scipy", "tensorboardX"]
+)
 def test_a_script_without_its_packages_ends_with_one_line(package):
   ended = run_script_without((package,), "train")
   line = f"experiments: {package} cannot be imported; pip install '.[experiments]' in a checkout of ramjax\n"

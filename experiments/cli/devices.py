@@ -107,7 +107,8 @@ def start_for_runs() -> None:
   """Makes a device of each core of a CPU, or as the flags say; before JAX is used.
 
   Raises:
-    UsageError: if the flags of processes do not fit several runs.
+    UsageError: if the flags of processes do not fit several runs, or no device is asked
+      for.
   """
   if FLAGS.coordinator_address is not None:
     raise UsageError(
@@ -121,6 +122,8 @@ def start_for_runs() -> None:
       f"process_id must be at least 0 and less than num_processes, {FLAGS.num_processes},"
       f" not {FLAGS.process_id}"
     )
+  if FLAGS.num_devices is not None and FLAGS.num_devices < 1:
+    raise UsageError(f"num_devices must be at least 1, not {FLAGS.num_devices}")
   set_up_jax()
   parallel.start(num_devices=FLAGS.num_devices or num_cores())
 

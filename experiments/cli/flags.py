@@ -247,7 +247,7 @@ def define_rule_flags(default: str) -> None:
   )
 
 
-def stopping_rule() -> dict[str, float | None]:
+def stopping_rule() -> dict[str, Any]:
   """When the model stops by itself, as `ramjax.Predictor` takes it; not checked."""
   return {"beta": FLAGS.beta, "confidence": FLAGS.confidence}
 
@@ -278,8 +278,8 @@ def evaluation_config() -> EvaluationConfig:
   """How `--max_glimpses` and the flags of `define_rollout_flags` have runs evaluated.
 
   Raises:
-    UsageError: if there are no glimpses.
-    ConfigError: if there are no rollouts.
+    UsageError: if there are no glimpses, or a factor of the noise is no number.
+    ConfigError: if there are no rollouts, or the noise is out of range.
   """
   check_at_least(1, "max_glimpses")
   return EvaluationConfig(

@@ -105,11 +105,8 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
   # policy as wide as on small images, for a narrow one explores too little.
   "canvas": {
     **_TUNED,
+    **_ON_CANVAS,
     "num_epochs": 60,
-    "num_glimpses": 8,
-    "patch_size": 12,
-    "num_scales": 3,
-    "location_std": 0.1,
   },
   # One for each task, on an accelerator, and one for two cores.
   **{

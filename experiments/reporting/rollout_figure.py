@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from experiments.reporting import figures
 from experiments.reporting.paths import draw_path, short, show_image
 from experiments.reporting.seen import corners, seen_pixels
-from ramjax import is_decided
+from ramjax import first_decision, is_decided
 from ramjax.config import ModelConfig
 from ramjax.rollouts import Rollout
 
@@ -97,8 +97,7 @@ def _stops(probs_t: np.ndarray, error_t: np.ndarray) -> tuple[float, list[int | 
     return np.asarray(is_decided(jnp.asarray(probs_t), jnp.asarray(error_t), beta=beta))
 
   def mean_glimpses(beta: float) -> float:
-    decided = decided_t(beta)
-    return float(np.where(decided.any(0), decided.argmax(0) + 1, len(decided)).mean())
+    return float(first_decision(jnp.asarray(decided_t(beta))).mean())
 
   half = (1 + len(probs_t)) / 2
   beta = min(_RATES, key=lambda rate: abs(mean_glimpses(rate) - half))

@@ -88,7 +88,7 @@ def departures(results: Results) -> str:
         variant["name"],
         str(len(runs)),
         spread(fixed(runs, trained_with, "accuracy"), 3),
-        spread(fixed(runs, 50, "accuracy"), 3) if 50 in numbers_of(runs) else "",
+        spread(fixed(runs, 50, "accuracy"), 3),
         spread(at_mean(runs, _MEAN_GLIMPSES), 3) if runs[0]["dynamic"] else "",
         spread(fixed(runs, trained_with, "calibration_error"), 3),
         spread(fixed(runs, trained_with, "uncertainty_correlation"), 2),

@@ -178,8 +178,9 @@ class Datasets:
       try:
         own = self._load(train.dataset, data_dir=self._data_dir, **reading(train))
       except data.DataError as error:
+        flag = "--dataset" if "dataset" in flags.FLAGS else "--data_dir"
         raise data.DataError(
-          f"{error}; if the data of {workdir.path} have moved, give --dataset"
+          f"{error}; if the data of {workdir.path} have moved, give {flag}"
         ) from error
       check_dataset(own, config, info=info)
       return own, True

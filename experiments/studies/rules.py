@@ -48,8 +48,10 @@ SCORES: Mapping[str, Score] = {
 
 def temperatures(prediction: ramjax.Prediction, labels: jax.Array) -> jax.Array:
   """The temperature of p after each glimpse [T], fitted to validation images."""
-  fit = jax.jit(jax.vmap(ramjax.fit_temperature, (0, None)))
-  return fit(prediction.probs_t, labels)
+  return _fit_temperatures(prediction.probs_t, labels)
+
+
+_fit_temperatures = jax.jit(jax.vmap(ramjax.fit_temperature, (0, None)))
 
 
 def curves(

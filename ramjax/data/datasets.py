@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from ramjax.checks import check_count
 from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.data import background as colours
 from ramjax.data import folders, own, prepared, sources, summary
@@ -147,7 +148,8 @@ class Dataset(NamedTuple):
     return np.stack(counts)
 
   @property
-  def _names(self) -> tuple[str, ...]:
+  def labels(self) -> tuple[str, ...]:
+    """The names of the classes, or their numbers if they have no names."""
     return self.class_names or tuple(map(str, range(self.num_classes)))
 
   def describe(self) -> str:
@@ -159,7 +161,7 @@ class Dataset(NamedTuple):
       f"{self.name}{where}: {sum(sizes)} images"
       f" ({' + '.join(map(str, sizes))} for {', '.join(summary.SPLITS)}) of {height} x"
       f" {width} pixels and {channels} channel{'s' * (channels > 1)}",
-      summary.class_table(self.class_counts, self._names),
+      summary.class_table(self.class_counts, self.labels),
       *self.notes,
     ]
     if self.transform is not keep:
@@ -170,7 +172,7 @@ class Dataset(NamedTuple):
 
   def warnings(self) -> list[str]:
     """What is unusual about classes and channels, each in one line with a remedy."""
-    found = summary.class_warnings(self.class_counts, self._names)
+    found = summary.class_warnings(self.class_counts, self.labels)
     channels = self.test.images.shape[-1]
     if channels > 4:
       found.append(
@@ -300,11 +302,13 @@ def load_dataset(
   _check_canvas(canvas, stored.train.images.shape[1:3])
   parts = divide(stored, name=name)
   num_train = len(parts.train.labels)
-  if num_train_examples is not None and num_train_examples > num_train:
-    raise ConfigError(
-      f"num_train_examples must be at most {num_train}, the size of the training split"
-      f" of {name}, not {num_train_examples}"
-    )
+  if num_train_examples is not None:
+    check_count(num_train_examples=num_train_examples)
+    if num_train_examples > num_train:
+      raise ConfigError(
+        f"num_train_examples must be at most {num_train}, the size of the training split"
+        f" of {name}, not {num_train_examples}"
+      )
   for part, split in parts._asdict().items():
     check_split(split, name=f"{name} {part}", num_classes=stored.num_classes)
   try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ramjax.data import background as colours
 from ramjax.data import image_files
 from ramjax.data.idx import DataError
+from ramjax.data.info import listed
 from ramjax.data.own import make_split, make_stored
 from ramjax.data.splits import Stored
 
@@ -96,7 +97,7 @@ def read_folder(
     shown = "its darkest value" if filled is None else f"the colour {filled}"
     notes += (f"aspect kept, the rest filled with {shown}",)
   if left_out:
-    notes += (f"left out: {_few(sorted(file.name for file in left_out))}",)
+    notes += (f"left out: {listed(sorted(file.name for file in left_out), 5)}",)
   images, splits, begin = np.stack(pixels), {}, 0
   for part, of_class in parts.items():
     numbers = [classes.index(name) for name, group in of_class.items() for _ in group]
@@ -194,7 +195,7 @@ def _check_classes(path: pathlib.Path, parts: Mapping[str, _Files]) -> None:
     if unknown:
       raise DataError(
         f"{path} has {part} images of the class {unknown[0]}, but no train images of"
-        f" it; the classes to train on are {_few(train)}"
+        f" it; the classes to train on are {listed([*train], 5)}"
       )
 
 
@@ -263,10 +264,3 @@ def _natural(name: str) -> tuple[Any, ...]:
   """A key that sorts `2` before `10`."""
   words = re.split(r"([0-9]+)", name)  # every second one is a number
   return tuple(int(w) if i % 2 else w for i, w in enumerate(words)), name
-
-
-def _few(names: Iterable[str], limit: int = 5) -> str:
-  """Some names, and how many more there are."""
-  names = list(names)
-  more = f" and {len(names) - limit} more" if len(names) > limit else ""
-  return ", ".join(names[:limit]) + more

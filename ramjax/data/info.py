@@ -167,7 +167,7 @@ def _differences(before: dict[str, int], after: dict[str, int]) -> str:
   return ", ".join(changed[:_MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
 
 
-def listed(names: Sequence[str]) -> str:
-  """Names of classes for a message, of which it shows the first ones."""
-  more = len(names) - 10
-  return ", ".join(names[:10]) + (f" and {more} more" if more > 0 else "")
+def listed(names: Sequence[str], limit: int = 10) -> str:
+  """Names for a message, which shows the first of them."""
+  more = len(names) - limit
+  return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

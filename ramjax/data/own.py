@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ramjax import fields
 from ramjax.data.idx import DataError
 from ramjax.data.splits import Split, Stored, check_split, fingerprint
 
@@ -53,7 +54,7 @@ def read_npz(path: pathlib.Path) -> Stored:
     raise
   except Exception as error:  # zipfile, zlib and NumPy raise many types of errors
     raise DataError(
-      f"{path} cannot be read as an .npz file ({_one_line(error)})"
+      f"{path} cannot be read as an .npz file ({fields.one_line(error)})"
     ) from error
   needed = names if {"test_images", "test_labels"} & set(arrays) else names[:2]
   for name in needed:
@@ -155,7 +156,7 @@ def _csv_split(path: pathlib.Path) -> Split | None:
       )
   except Exception as error:  # Python and NumPy raise many types of errors
     raise DataError(
-      f"{path} cannot be read as a table of labels and pixels ({_one_line(error)})"
+      f"{path} cannot be read as a table of labels and pixels ({fields.one_line(error)})"
     ) from error
   labels = table[:, column or 0]
   pixels = np.delete(table, column or 0, axis=1)
@@ -208,7 +209,7 @@ def _mat_split(path: pathlib.Path) -> Split:
   except ImportError as error:
     raise DataError(
       f"SciPy, which reads .mat files, cannot be imported ({error}); pip install"
-      " '.[experiments]' in a checkout of ramjax"
+      " '.[data]' in a checkout of ramjax"
     ) from error
   try:
     content = loadmat(path)
@@ -220,7 +221,7 @@ def _mat_split(path: pathlib.Path) -> Split:
     ) from error
   except Exception as error:  # SciPy raises many types of errors
     raise DataError(
-      f"{path} cannot be read as a .mat file ({_one_line(error)})"
+      f"{path} cannot be read as a .mat file ({fields.one_line(error)})"
     ) from error
   found = {name: value for name, value in content.items() if name[:2] != "__"}
   if "X" not in found or "y" not in found or np.ndim(found["X"]) != 4:
@@ -348,7 +349,3 @@ def make_stored(
     test=test,
     **more,
   )
-
-
-def _one_line(error: BaseException) -> str:
-  return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ramjax import fields
 from ramjax.config import ConfigError
 from ramjax.data import downloads
 from ramjax.data.idx import DataError
@@ -66,8 +67,9 @@ def read_tfds(name: str, *, data_dir: str | None = None) -> Stored:
   except tfds.core.registered.DatasetNotFoundError as error:
     raise ConfigError(f"dataset {name!r} is not known to TFDS") from error
   except Exception as error:  # TFDS and TensorFlow raise many types of errors
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    raise DataError(f"{name} cannot be prepared by TFDS ({reason})") from error
+    raise DataError(
+      f"{name} cannot be prepared by TFDS ({fields.one_line(error)})"
+    ) from error
   if not splits:
     raise ConfigError(f"dataset {name!r} of TFDS has no training split")
   _, label = builder.info.supervised_keys

@@ -156,7 +156,7 @@ LIKE: Mapping[str, Callable[[np.ndarray], Made]] = {
 
 
 def _ink(image: np.ndarray) -> tuple[np.ndarray, Grid]:
-  """How far each pixel of the sheet is from its ground [h, w], from 0 to 255."""
+  """How far each pixel of the sheet is from its ground [h, w], from 0 to 255; its grid."""
   from PIL import Image
 
   grey = Image.fromarray(np.round(image.mean(axis=-1)).astype(np.uint8))
@@ -175,7 +175,7 @@ def _ink(image: np.ndarray) -> tuple[np.ndarray, Grid]:
 
 
 def _sheet(grey: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-  """An image [h, w] without the frames around a sheet of paper."""
+  """An image [h, w] without the frames around a sheet of paper, and its grid."""
   while True:
     frame = np.median(_border(grey))
     other = np.abs(grey - frame) > _CONTRAST

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ramjax.data.info import listed
 from ramjax.data.own import RENUMBER
 
 SPLITS = ("training", "validation", "test")
@@ -51,6 +52,10 @@ def class_warnings(counts: np.ndarray, names: Sequence[str]) -> list[str]:
   >>> class_warnings(np.array([[9, 9], [1, 1], [1, 0]]), ("cat", "dog"))
   ['the test split has no image of dog, so its accuracy says nothing about it']
   """
+
+  def named(classes: np.ndarray) -> str:
+    return listed([names[i] for i in classes])
+
   found = []
   absent = np.flatnonzero(counts.sum(0) == 0)
   if absent.tolist() == [0]:
@@ -60,7 +65,7 @@ def class_warnings(counts: np.ndarray, names: Sequence[str]) -> list[str]:
     )
   elif absent.size:
     found.append(
-      f"the labels leave gaps, as no image is of class {_few(absent, names)}; renumber"
+      f"the labels leave gaps, as no image is of class {named(absent)}; renumber"
       f" them: {RENUMBER}"
     )
   train, *others = counts
@@ -68,20 +73,13 @@ def class_warnings(counts: np.ndarray, names: Sequence[str]) -> list[str]:
     untrained = np.flatnonzero((train == 0) & (other > 0))
     if untrained.size:
       found.append(
-        f"the {part} split has images of {_few(untrained, names)}, which cannot be"
+        f"the {part} split has images of {named(untrained)}, which cannot be"
         " learned, as the training split has none"
       )
     missing = np.flatnonzero((train > 0) & (other == 0))
     if missing.size:
       found.append(
-        f"the {part} split has no image of {_few(missing, names)}, so its accuracy says"
+        f"the {part} split has no image of {named(missing)}, so its accuracy says"
         " nothing about it"
       )
   return found
-
-
-def _few(classes: np.ndarray, names: Sequence[str], limit: int = 10) -> str:
-  """The names of some classes, and how many more there are."""
-  shown = ", ".join(names[i] for i in classes[:limit])
-  more = len(classes) - limit
-  return f"{shown} and {more} more" if more > 0 else shown

@@ -66,13 +66,9 @@ def as_seen_by(dataset: Dataset, info: DatasetInfo) -> Dataset:
 
 def _only_numbered(dataset: Dataset, info: DatasetInfo) -> bool:
   """Whether the classes of a dataset are the numbers of those of a run."""
-  names = _names_of(dataset)
+  names = dataset.labels
   numbered = names == tuple(map(str, range(len(names))))
   return numbered and not any(name.isdecimal() for name in info.labels)
-
-
-def _names_of(dataset: Dataset) -> tuple[str, ...]:
-  return dataset.class_names or tuple(map(str, range(dataset.num_classes)))
 
 
 def _class_numbers(dataset: Dataset, info: DatasetInfo) -> np.ndarray:
@@ -81,7 +77,7 @@ def _class_numbers(dataset: Dataset, info: DatasetInfo) -> np.ndarray:
   Raises:
     DataError: if the run does not know a class of which there are images.
   """
-  names, known = _names_of(dataset), info.labels
+  names, known = dataset.labels, info.labels
   if _only_numbered(dataset, info):
     known = tuple(map(str, range(info.num_classes)))
   splits = (dataset.train, dataset.validation, dataset.test)

@@ -38,30 +38,28 @@ def translate(
 ) -> jax.Array:
   """An image at a random place on an empty canvas, as in Translated MNIST.
 
-    The place is uniform over all places where the whole image is on the canvas. Mnih et al.
-    (2014), section 4.1, https://arxiv.org/abs/1406.6247.
+  The place is uniform over all places where the whole image is on the canvas. Mnih et al.
+  (2014), section 4.1, https://arxiv.org/abs/1406.6247.
 
-    Args:
-      key: typed PRNG key [].
-      image: one image [H, W, C], of any dtype.
-      canvas_size: height and width of the canvas in pixels, at least H and W.
-      background: colour of the canvas, C numbers; None is the minimum of the image.
+  Args:
+    key: typed PRNG key [].
+    image: one image [H, W, C], of any dtype.
+    canvas_size: height and width of the canvas in pixels, at least H and W.
+    background: colour of the canvas, C numbers; None is the minimum of the image.
 
-    Returns:
-      Image [*canvas_size, C], in the dtype of `image`.
+  Returns:
+    Image [*canvas_size, C], in the dtype of `image`.
 
-    Raises:
-      ValueError: if the image does not fit on the canvas.
-      AssertionError: if the image has the wrong rank.
+  Raises:
+    ValueError: if the image does not fit on the canvas.
+    AssertionError: if the image has the wrong rank.
 
-    >>> import jax
-    >>> import jax.numpy as jnp
-
-  from ramjax.checks import check_shape
-    >>> image = jnp.full((2, 2, 1), 255, jnp.uint8).at[0, 0].set(0)
-    >>> canvas = translate(jax.random.key(0), image, canvas_size=(5, 5))
-    >>> canvas.shape, int((canvas == 255).sum())
-    ((5, 5, 1), 3)
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> image = jnp.full((2, 2, 1), 255, jnp.uint8).at[0, 0].set(0)
+  >>> canvas = translate(jax.random.key(0), image, canvas_size=(5, 5))
+  >>> canvas.shape, int((canvas == 255).sum())
+  ((5, 5, 1), 3)
   """
   check_shape((None, None, None), image=image)
   height, width, channels = image.shape
@@ -145,41 +143,39 @@ def clutter(
 ) -> jax.Array:
   """An image and crops of other images on a canvas, as in Cluttered Translated MNIST.
 
-    Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247. The details follow
-    their generator, https://github.com/google-deepmind/mnist-cluttered. For each crop,
-    three choices are uniform: the image from which it is cut (with replacement, possibly
-    `image` itself), the place in that image, and the place on the canvas. What differs from
-    the background is added: brightness on black, ink on white. It saturates at 0 and 255.
+  Mnih et al. (2014), section 4.1, https://arxiv.org/abs/1406.6247. The details follow
+  their generator, https://github.com/google-deepmind/mnist-cluttered. For each crop,
+  three choices are uniform: the image from which it is cut (with replacement, possibly
+  `image` itself), the place in that image, and the place on the canvas. What differs from
+  the background is added: brightness on black, ink on white. It saturates at 0 and 255.
 
-    The pool should be the split of the image. Then training images show nothing of the
-    test set, and the test set does not depend on training settings.
+  The pool should be the split of the image. Then training images show nothing of the
+  test set, and the test set does not depend on training settings.
 
-    Args:
-      key: typed PRNG key [].
-      image: one image [H, W, C], uint8.
-      pool: images [M, H', W', C] from which crops are cut, uint8; do not vmap over it.
-      canvas_size: height and width of the canvas in pixels, at least H and W.
-      num_crops: number of crops; Mnih et al. use 4 on 60x60 and 8 on 100x100 pixels.
-      crop_size: side of a crop in pixels.
-      background: colour of the canvas, C numbers; None is the minimum of the image, and
-        crops are added as on black.
+  Args:
+    key: typed PRNG key [].
+    image: one image [H, W, C], uint8.
+    pool: images [M, H', W', C] from which crops are cut, uint8; do not vmap over it.
+    canvas_size: height and width of the canvas in pixels, at least H and W.
+    num_crops: number of crops; Mnih et al. use 4 on 60x60 and 8 on 100x100 pixels.
+    crop_size: side of a crop in pixels.
+    background: colour of the canvas, C numbers; None is the minimum of the image, and
+      crops are added as on black.
 
-    Returns:
-      Image [*canvas_size, C], uint8.
+  Returns:
+    Image [*canvas_size, C], uint8.
 
-    Raises:
-      ValueError: if the image does not fit on the canvas, or a crop does not fit in an
-        image.
-      AssertionError: if an array has the wrong rank, shape or dtype.
+  Raises:
+    ValueError: if the image does not fit on the canvas, or a crop does not fit in an
+      image.
+    AssertionError: if an array has the wrong rank, shape or dtype.
 
-    >>> import jax
-    >>> import jax.numpy as jnp
-
-  from ramjax.checks import check_shape
-    >>> pool = jnp.full((9, 28, 28, 1), 100, jnp.uint8)  # crops may overlap and add up
-    >>> canvas = clutter(jax.random.key(0), pool[0], pool, canvas_size=(60, 60), num_crops=4)
-    >>> canvas.shape, set(canvas.ravel().tolist()) <= {0, 100, 200, 255}
-    ((60, 60, 1), True)
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> pool = jnp.full((9, 28, 28, 1), 100, jnp.uint8)  # crops may overlap and add up
+  >>> canvas = clutter(jax.random.key(0), pool[0], pool, canvas_size=(60, 60), num_crops=4)
+  >>> canvas.shape, set(canvas.ravel().tolist()) <= {0, 100, 200, 255}
+  ((60, 60, 1), True)
   """
   _check_stored(image=image, pool=pool)
   check_shape((None, None, None, image.shape[-1]), pool=pool)
