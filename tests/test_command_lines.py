@@ -188,9 +188,9 @@ SCRIPTS = {
   "records": [
     ([], "recipe must be given", 2),
     (["--recipe=mnist", "--dataset=fashion_mnist"], "recipe mnist is for", 2),
-    (["--recipe=mnist", "--num_epochs=0"], "num_epochs must be at least 1, not 0", 2),
+    (["--recipe=tuned", "--num_epochs=0"], "num_epochs must be at least 1, not 0", 2),
     (
-      ["--recipe=mnist", "--num_seeds=1", "--coordinator_address=localhost:1"],
+      ["--recipe=tuned", "--num_seeds=1", "--coordinator_address=localhost:1"],
       "coordinator_address must not be given",
       2,
     ),
