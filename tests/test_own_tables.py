@@ -163,6 +163,6 @@ def test_a_mat_file_that_cannot_be_read_is_refused(tmp_path):
 def test_missing_scipy_is_named_with_its_extra(monkeypatch, tmp_path):
   monkeypatch.setitem(sys.modules, "scipy.io", None)
   with pytest.raises(
-    data.DataError, match=r"pip install '\.\[experiments\]' in a checkout of ramjax"
+    data.DataError, match=r"pip install '\.\[data\]' in a checkout of ramjax"
   ):
     read_mat(tmp_path / "mine.mat")
