@@ -47,13 +47,11 @@ def read(address: object, model: ramjax.Predictor) -> np.ndarray:
   if np.ptp(np.asarray(sheet), axis=(0, 1)).max() < _CONTRAST:
     raise DataError("nothing can be seen on it: its pixels are nearly all alike")
   if not shown.is_made_alike(model):
-    return _like_own(
-      shown.prepare(np.asarray(_fitted(sheet, model)), model).image, model
-    )
+    return _like_own(shown.prepare(np.asarray(_fitted(sheet, model)), model)[0], model)
   if np.asarray(drawing)[..., 3].min() < 255:
     # It is no photo, on which ink that touches the border is not part of the digit.
     sheet = ImageOps.expand(sheet, max(sheet.size) // 10, "white")
-  return shown.prepare(np.asarray(sheet), model).image
+  return shown.prepare(np.asarray(sheet), model)[0]
 
 
 def _fitted(sheet: Image.Image, model: ramjax.Predictor) -> Image.Image:

@@ -132,24 +132,25 @@ def _read_file(
   if not np.ptp(pixels):
     pixels, grid = read_on("black" if train.transparent_as == "white" else "white")
   try:
-    made = prepare(pixels, model, as_is=as_is, grid=grid)
+    image, grid = prepare(pixels, model, as_is=as_is, grid=grid)
   except DataError as error:
     raise DataError(f"{file}: {error}") from error
-  height, width, _ = made.image.shape
+  height, width, _ = image.shape
   if min(height, width) < least:
     raise DataError(
       f"{file} has {height} x {width} pixels, less than a patch of"
       f" the model, {least} x {least}; enlarge it"
     )
-  photo = _photo(pixels, made) if _way(model, as_is) == "made alike" else None
-  return Shown(file, *made, photo), pixels.shape[-1] != model.info.image_shape[-1]
+  photo = None
+  if _way(model, as_is) == "made alike":
+    photo = _photo(pixels, image.shape[:2], grid)
+  return Shown(file, image, grid, photo), pixels.shape[-1] != model.info.image_shape[-1]
 
 
-def _photo(pixels: np.ndarray, made: Made) -> Photo:
+def _photo(pixels: np.ndarray, shape: tuple[int, ...], grid: Grid) -> Photo:
   """The part of a file [H, W, C] of which an image was made, and a little around it."""
-  shape = made.image.shape[:2]
   edges = [
-    np.array(made.grid.place(*(share * side for side in shape)))
+    np.array(grid.place(*(share * side for side in shape)))
     for share in (-_AROUND, 1 + _AROUND)
   ]
   (top, left), (bottom, right) = (
@@ -239,7 +240,7 @@ def prepare(
     row, column = folders.padding(pixels, size)
     pixels = folders.pad(pixels, size, model.config.train.background)
     grid = grid.part(-row, -column)
-  return Made(_converted(pixels, model.info.image_shape[-1]), grid)
+  return _converted(pixels, model.info.image_shape[-1]), grid
 
 
 def _converted(pixels: np.ndarray, channels: int) -> np.ndarray:

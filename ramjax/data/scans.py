@@ -60,16 +60,8 @@ class Grid(NamedTuple):
     return Grid(self.origin, (height * shape[0] / to[0], width * shape[1] / to[1]))
 
 
-class Made(NamedTuple):
-  """An image that was made of another one.
-
-  Attributes:
-    image: [H, W, C], uint8.
-    grid: where its pixels lie in the other one.
-  """
-
-  image: np.ndarray
-  grid: Grid
+Made = tuple[np.ndarray, Grid]
+"""An image [H, W, C], uint8, and where its pixels lie in that of which it was made."""
 
 
 def like_mnist(image: np.ndarray) -> np.ndarray:
@@ -90,7 +82,7 @@ def like_mnist(image: np.ndarray) -> np.ndarray:
   Raises:
     DataError: if all pixels are alike.
   """
-  return make_like_mnist(image).image
+  return make_like_mnist(image)[0]
 
 
 def make_like_mnist(image: np.ndarray) -> Made:
@@ -131,7 +123,7 @@ def like_fashion_mnist(image: np.ndarray) -> np.ndarray:
   Raises:
     DataError: if all pixels are alike.
   """
-  return make_like_fashion_mnist(image).image
+  return make_like_fashion_mnist(image)[0]
 
 
 def make_like_fashion_mnist(image: np.ndarray) -> Made:
@@ -252,4 +244,4 @@ def _placed(content: np.ndarray, corner: np.ndarray, grid: Grid) -> Made:
   row, column = np.clip(corner, 0, _SIDE - shape).tolist()
   image = np.zeros((_SIDE, _SIDE, 1), np.uint8)
   image[row : row + shape[0], column : column + shape[1], 0] = np.round(content)
-  return Made(image, grid.part(-row, -column))
+  return image, grid.part(-row, -column)
