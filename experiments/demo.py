@@ -46,7 +46,7 @@ _MOST_WAITING = 16
 def define_flags() -> None:
   """Defines the flags of the script."""
   flags.define_model_flags()
-  flags.define_rule_flags("Without a rule, it is 0.2.")
+  flags.define_rule_flags(f"Without a rule, it is {_BETA}.")
   flags.define_noise_flag()
   absl_flags.DEFINE_integer("port", 7860, "Port of the page.", 1, 65535)
   absl_flags.DEFINE_string(

@@ -215,14 +215,15 @@ def _fit_confidence(run: Run, dataset: data.Dataset, params: Params) -> None:
     evaluation_config=EvaluationConfig(num_glimpses=num_glimpses),
     preprocess=dataset.preprocess,
   )
-  found_t = _fit_temperatures(prediction.probs_t, jnp.asarray(labels))
+  found_t = fit_temperatures(prediction.probs_t, jnp.asarray(labels))
   if np.isfinite(found_t).all():  # some belief is not finite otherwise
     written = {"temperature_t": np.asarray(found_t).tolist()}
     written |= {"split": "validation", "num_images": len(labels)}
     files.write_json(run.workdir.confidence, written)
 
 
-_fit_temperatures = jax.jit(jax.vmap(ramjax.fit_temperature, (0, None)))
+fit_temperatures = jax.jit(jax.vmap(ramjax.fit_temperature, (0, None)))
+"""The temperature of p after each glimpse [T], from p [T, M, K] and classes [M]."""
 
 
 def _draw(run: Run, dataset: data.Dataset, params: Params, figure_format: str) -> None:

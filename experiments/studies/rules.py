@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ramjax
+from experiments.runs import trainer
 from experiments.studies.scores import rounded
 
 _NUM_THRESHOLDS = 100
@@ -48,10 +49,7 @@ SCORES: Mapping[str, Score] = {
 
 def temperatures(prediction: ramjax.Prediction, labels: jax.Array) -> jax.Array:
   """The temperature of p after each glimpse [T], fitted to validation images."""
-  return _fit_temperatures(prediction.probs_t, labels)
-
-
-_fit_temperatures = jax.jit(jax.vmap(ramjax.fit_temperature, (0, None)))
+  return trainer.fit_temperatures(prediction.probs_t, labels)
 
 
 def curves(
