@@ -27,7 +27,7 @@ from jax.custom_derivatives import SymbolicZero
 from ramjax import networks
 from ramjax.config import ModelConfig
 from ramjax.model import Model, PyTree
-from ramjax.unroll import Unrolled, unroll
+from ramjax.unroll import Unrolled, loop, unroll
 
 
 def unroll_by_hand(
@@ -204,7 +204,7 @@ def _rnn_gradient(
     return sums, sums
 
   start = jnp.zeros_like(hidden_t[0])
-  return jax.lax.scan(step, start, (hidden_t, gradient_t), reverse=True)[1]
+  return loop(step, start, (hidden_t, gradient_t), reverse=True)[1]
 
 
 def _lstm_gradient(
@@ -243,7 +243,7 @@ def _lstm_gradient(
 
   inputs_t = gates_t, cell_t, before_t, gradient_t
   carry = jnp.zeros_like(gates_t[0]), start
-  return jax.lax.scan(step, carry, inputs_t, reverse=True)[1]
+  return loop(step, carry, inputs_t, reverse=True)[1]
 
 
 def _product(inputs: jax.Array, kernel: jax.Array, *, dtype: str) -> jax.Array:

@@ -8,12 +8,16 @@ All of it is Optax, and `ramjax.train_step` takes any optimiser of Optax;
 
 from __future__ import annotations
 
+import collections
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
 
 from ramjax.config import TrainConfig
+from ramjax.model import PyTree
 
 _MUON_WIDTH = 32
 """Smallest width of both layers that a matrix of Muon connects."""
@@ -45,8 +49,7 @@ def make_optimizer(
   rate = make_schedule(config, steps_per_epoch=steps_per_epoch)
   optimizer = optax.adam(rate)
   if config.optimizer == "muon":
-    muon = contrib.muon(rate, consistent_rms=_ADAM_RMS)
-    optimizer = optax.partition({"muon": muon, "adam": optimizer}, _muon_or_adam)
+    optimizer = optax.partition({"muon": _muon(rate), "adam": optimizer}, _muon_or_adam)
   if config.max_gradient_norm is None:
     return optimizer
   return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optimizer)
@@ -123,3 +126,52 @@ def _muon_or_adam(params: optax.Params) -> optax.Params:
     ),
     params,
   )
+
+
+def _muon(rate: optax.Schedule) -> optax.GradientTransformation:
+  """Muon, computed for all matrices of one shape [n, m] at once.
+
+  One product of stacks [k, n, m] takes less time than k products, above all on an
+  accelerator. The state is that of Optax, with single matrices.
+  """
+  muon = functools.partial(contrib.muon, rate, consistent_rms=_ADAM_RMS)
+  axes = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+  of_stacks = muon(
+    muon_weight_dimension_numbers=lambda stacks: dict.fromkeys(stacks, axes)
+  )
+
+  def update(
+    updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, optax.OptState]:
+    shapes = collections.Counter(leaf.shape for leaf in jax.tree.leaves(updates))
+    stacks = {
+      str(shape): jax.ShapeDtypeStruct((count, *shape), jnp.float32)
+      for shape, count in shapes.items()
+    }
+    new_updates, new_state = of_stacks.update(
+      _regrouped(updates, stacks),
+      _regrouped(state, jax.eval_shape(of_stacks.init, stacks)),
+      None if params is None else _regrouped(params, stacks),
+    )
+    return _regrouped(new_updates, updates), _regrouped(new_state, state)
+
+  return optax.GradientTransformation(muon().init, update)
+
+
+def _regrouped(tree: PyTree, like: PyTree) -> PyTree:
+  """The leaves of a tree in the structure of another one.
+
+  Stacks [k, n, m] are taken apart to matrices [n, m], and matrices are stacked, as `like`
+  has them. Matrices of one shape, and all other leaves, keep their order.
+  """
+  leaves: dict[tuple[int, ...], list[jax.Array]] = collections.defaultdict(list)
+  for leaf in jax.tree.leaves(tree):
+    key, parts = (leaf.shape[1:], leaf) if leaf.ndim == 3 else (leaf.shape, [leaf])
+    leaves[key].extend(parts)
+
+  def take(leaf: jax.Array) -> jax.Array:
+    if leaf.ndim < 3:
+      return leaves[leaf.shape].pop(0)
+    return jnp.stack([leaves[leaf.shape[1:]].pop(0) for _ in range(leaf.shape[0])])
+
+  return jax.tree.map(take, like)

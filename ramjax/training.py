@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from optax.microbatching import AccumulationType, microbatch
 
 from ramjax.checks import check_positive, check_shape
@@ -210,20 +211,21 @@ def train_chunk(
       extra_terms=extra_terms,
     )
 
+  _, shapes = jax.eval_shape(gradient_step, state, order[0])
+  empty = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
+  row_of_zeros, unravel = ravel_pytree(empty)
+
   def body(
-    row: jax.Array, carry: tuple[TrainState, Metrics]
-  ) -> tuple[TrainState, Metrics]:
+    row: jax.Array, carry: tuple[TrainState, jax.Array]
+  ) -> tuple[TrainState, jax.Array]:
     state, history = carry
     state, metrics = gradient_step(state, order[row])
-    return state, {
-      name: history[name].at[row - start].set(value) for name, value in metrics.items()
-    }
+    return state, history.at[row - start].set(ravel_pytree(metrics)[0])
 
-  _, metrics = jax.eval_shape(gradient_step, state, order[0])
-  history = {
-    name: jnp.zeros((max_steps, *m.shape), m.dtype) for name, m in metrics.items()
-  }
-  return jax.lax.fori_loop(start, stop, body, (state, history))
+  # One array holds all metrics, and a step writes once.
+  history = jnp.zeros((max_steps, row_of_zeros.size), row_of_zeros.dtype)
+  state, history = jax.lax.fori_loop(start, stop, body, (state, history))
+  return state, jax.vmap(unravel)(history)
 
 
 def _gradient_step(
@@ -304,18 +306,17 @@ def _gradient_step(
     )
   grads, metrics = gradient(state.params, jnp.arange(batch_size), batch)
 
-  def update() -> tuple[PyTree, optax.OptState]:
-    # Optax mixes its integer step count with floats, which strict promotion forbids.
-    with jax.numpy_dtype_promotion("standard"):
-      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return optax.apply_updates(state.params, updates), opt_state
-
-  def skip() -> tuple[PyTree, optax.OptState]:
-    return state.params, state.opt_state
-
+  # Optax mixes its integer step count with floats, which strict promotion forbids.
+  with jax.numpy_dtype_promotion("standard"):
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
   # The norm is finite only if every entry is, and small enough for Adam to square it.
   finite = jnp.isfinite(metrics["loss"] + optax.global_norm(grads))
-  params, opt_state = jax.lax.cond(finite, update, skip)
+  params, opt_state = jax.tree.map(
+    functools.partial(jnp.where, finite),
+    (params, opt_state),
+    (state.params, state.opt_state),
+  )
   # A skipped step counts, too: the next one draws other random numbers.
   new_state = TrainState(state.step + 1, state.key, params, opt_state)
   return new_state, {**metrics, "skipped": 1.0 - finite.astype(jnp.float32)}

@@ -7,12 +7,16 @@ model of the paper, `ramjax.backprop` has a faster gradient, written by hand.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ramjax.model import Model, PyTree
+
+_LONGEST_WRITTEN_OUT = 16
+"""Glimpses of the longest loop that is written out on an accelerator."""
 
 
 class Unrolled(NamedTuple):
@@ -153,5 +157,22 @@ def unroll(
     return (state, locations(sample)), Unrolled(location, sample, output, hidden)
 
   start = initial_states(model, params, images.shape[0]), first_location
-  _, unrolled = jax.lax.scan(step, start, noise_t)
+  _, unrolled = loop(step, start, noise_t)
   return unrolled
+
+
+def loop(
+  step: Callable[[Any, Any], tuple[Any, Any]],
+  start: PyTree,
+  inputs: PyTree,
+  *,
+  reverse: bool = False,
+) -> tuple[PyTree, PyTree]:
+  """`jax.lax.scan`, written out on an accelerator if it is short.
+
+  There each operation of a glimpse is a kernel that takes a few microseconds, and a loop
+  adds one for each of its outputs.
+  """
+  length = jax.tree.leaves(inputs)[0].shape[0]
+  is_written_out = jax.default_backend() != "cpu" and length <= _LONGEST_WRITTEN_OUT
+  return jax.lax.scan(step, start, inputs, reverse=reverse, unroll=is_written_out)

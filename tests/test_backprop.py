@@ -1,6 +1,7 @@
 """The hand-written gradient equals autodiff of the plain scan."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -58,6 +59,27 @@ def test_parameter_gradient_equals_autodiff(num_glimpses, num_scales, core):
   found = jax.grad(by_hand)(params, IMAGES, first)
   chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=2e-6)
   assert jnp.abs(found.ram["glimpse"]["patch"]["kernel"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("autodiff", [False, True])
+@pytest.mark.parametrize("core", ["rnn", "lstm"])
+def test_a_loop_that_is_written_out_has_the_same_gradient(core, autodiff, monkeypatch):
+  """As on an accelerator; a longer one stays a loop."""
+
+  def loops_and_gradient(num_glimpses):
+    loss, params = make_loss(num_glimpses, core=core, autodiff=autodiff)
+    gradient = jax.value_and_grad(loss)
+    inputs = params, IMAGES, jnp.zeros((5, 2))
+    loops = re.findall(r"\bunroll=1\b", str(jax.make_jaxpr(gradient)(*inputs)))
+    return len(loops), jax.jit(gradient)(*inputs)
+
+  loops, expected = loops_and_gradient(6)
+  assert loops == 2
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  loops, found = loops_and_gradient(6)
+  assert loops == 0
+  chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
+  assert loops_and_gradient(20)[0] == 2
 
 
 @pytest.mark.parametrize("argument", [1, 2])
