@@ -211,21 +211,26 @@ def train_chunk(
       extra_terms=extra_terms,
     )
 
+  # One array holds all metrics, so that a step writes once.
+  def in_a_row(metrics: Metrics) -> tuple[jax.Array, Callable[[jax.Array], Metrics]]:
+    with jax.numpy_dtype_promotion("standard"):  # a term of one's own may be bfloat16
+      return ravel_pytree(metrics)
+
   _, shapes = jax.eval_shape(gradient_step, state, order[0])
-  empty = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
-  row_of_zeros, unravel = ravel_pytree(empty)
+  row_of_zeros, from_row = in_a_row(
+    jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
+  )
 
   def body(
     row: jax.Array, carry: tuple[TrainState, jax.Array]
   ) -> tuple[TrainState, jax.Array]:
     state, history = carry
     state, metrics = gradient_step(state, order[row])
-    return state, history.at[row - start].set(ravel_pytree(metrics)[0])
+    return state, history.at[row - start].set(in_a_row(metrics)[0])
 
-  # One array holds all metrics, and a step writes once.
   history = jnp.zeros((max_steps, row_of_zeros.size), row_of_zeros.dtype)
   state, history = jax.lax.fori_loop(start, stop, body, (state, history))
-  return state, jax.vmap(unravel)(history)
+  return state, jax.vmap(from_row)(history)
 
 
 def _gradient_step(

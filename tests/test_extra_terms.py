@@ -263,6 +263,32 @@ def test_runs_in_one_program_have_a_weight_each():
   assert metrics["loss"][0, 0] != metrics["loss"][1, 0]
 
 
+def test_metrics_of_a_chunk_keep_their_types(state):
+  """Those of a step: a term in bfloat16 beside others in float32; zeros after the last."""
+
+  def coarse(rollout, labels):
+    return confidence(rollout, labels).astype(jnp.bfloat16)
+
+  options = {"config": CONFIG, "optimizer": OPTIMIZER}
+  options["extra_terms"] = {"coarse": (coarse, 0.0)}
+  stored = jax.random.randint(jax.random.key(5), IMAGES.shape, 0, 256, jnp.uint8)
+  shown = stored.astype(jnp.float32) / 255.0
+  _, expected = ramjax.train_step(state, shown, LABELS, **options)
+  chunk = functools.partial(
+    ramjax.train_chunk,
+    **options,
+    preprocess=lambda key, image, pool: image.astype(jnp.float32) / 255.0,
+    max_steps=2,
+  )
+  _, found = jax.jit(chunk)(state, stored, LABELS, jnp.arange(BATCH)[None], 0, 1)
+  assert found["loss/coarse"].dtype == expected["loss/coarse"].dtype == jnp.bfloat16
+  assert set(found) == set(expected)
+  for name, values in found.items():
+    assert values.shape == (2,)
+    np.testing.assert_allclose(values[0], expected[name], rtol=1e-5)
+    assert values[1] == 0
+
+
 def test_validation_logs_the_terms_over_all_images(state):
   """In three batches, of which the last is not full; with soft labels."""
   terms = {"early": (lambda r, labels: (labels * r.probs_t[0]).sum(-1), 0.5)}
