@@ -96,6 +96,13 @@ _TASKS: Mapping[str, Mapping[str, str | int | float]] = {
 
 _28x28 = ("mnist", "fashion_mnist")
 
+_SMALL_TASKS: Mapping[str, Mapping[str, str | int | float]] = {
+  # The noise falls from .1 to .05; chosen on the validation images of seed 0.
+  "mnist": {"location_std": 0.05, "initial_location_noise": 2.0},
+  # Of twelve glimpses at three scales, which cost as much as 40 epochs of MNIST's.
+  "fashion_mnist": {"num_epochs": 16},
+}
+
 RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
   # The defaults are the paper's setting.
   "paper": {},
@@ -119,8 +126,7 @@ RECIPES: Mapping[str, Mapping[str, str | int | float]] = {
       **task,
       **_SMALL,
       **(_SMALL_28x28 if name in _28x28 else {}),
-      # Of twelve glimpses at three scales, which cost as much as 40 epochs of MNIST's.
-      **({"num_epochs": 16} if name == "fashion_mnist" else {}),
+      **_SMALL_TASKS.get(name, {}),
     }
     for name, task in _TASKS.items()
   },
