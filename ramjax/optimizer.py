@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,10 +130,10 @@ def _muon_or_adam(params: optax.Params) -> optax.Params:
 
 
 def _muon(rate: optax.Schedule) -> optax.GradientTransformation:
-  """Muon, computed for all matrices of one shape [n, m] at once.
+  """Muon, computed for all matrices of one shape [n, m] and type at once.
 
-  One product of stacks [k, n, m] takes less time than k products, above all on an
-  accelerator. The state is that of Optax, with single matrices.
+  One product of stacks [k, n, m] takes less time than k products. The state is that of
+  Optax, with single matrices.
   """
   muon = functools.partial(contrib.muon, rate, consistent_rms=_ADAM_RMS)
   axes = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
@@ -143,10 +144,10 @@ def _muon(rate: optax.Schedule) -> optax.GradientTransformation:
   def update(
     updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
   ) -> tuple[optax.Updates, optax.OptState]:
-    shapes = collections.Counter(leaf.shape for leaf in jax.tree.leaves(updates))
+    kinds = collections.Counter(_kind(leaf) for leaf in jax.tree.leaves(updates))
     stacks = {
-      str(shape): jax.ShapeDtypeStruct((count, *shape), jnp.float32)
-      for shape, count in shapes.items()
+      str(kind): jax.ShapeDtypeStruct((count, *kind[0]), kind[1])
+      for kind, count in kinds.items()
     }
     new_updates, new_state = of_stacks.update(
       _regrouped(updates, stacks),
@@ -162,16 +163,21 @@ def _regrouped(tree: PyTree, like: PyTree) -> PyTree:
   """The leaves of a tree in the structure of another one.
 
   Stacks [k, n, m] are taken apart to matrices [n, m], and matrices are stacked, as `like`
-  has them. Matrices of one shape, and all other leaves, keep their order.
+  has them. Matrices of one kind, and all other leaves, keep their order.
   """
-  leaves: dict[tuple[int, ...], list[jax.Array]] = collections.defaultdict(list)
+  leaves: dict[Any, list[jax.Array]] = collections.defaultdict(list)
   for leaf in jax.tree.leaves(tree):
-    key, parts = (leaf.shape[1:], leaf) if leaf.ndim == 3 else (leaf.shape, [leaf])
-    leaves[key].extend(parts)
+    leaves[_kind(leaf)].extend(leaf if leaf.ndim == 3 else [leaf])
 
-  def take(leaf: jax.Array) -> jax.Array:
+  def take(leaf: Any) -> jax.Array:
+    of_kind = leaves[_kind(leaf)]
     if leaf.ndim < 3:
-      return leaves[leaf.shape].pop(0)
-    return jnp.stack([leaves[leaf.shape[1:]].pop(0) for _ in range(leaf.shape[0])])
+      return of_kind.pop(0)
+    return jnp.stack([of_kind.pop(0) for _ in range(leaf.shape[0])])
 
   return jax.tree.map(take, like)
+
+
+def _kind(leaf: Any) -> tuple[tuple[int, ...], jnp.dtype]:
+  """Shape and type of a leaf, or of each matrix of a stack."""
+  return leaf.shape[1:] if leaf.ndim == 3 else leaf.shape, leaf.dtype

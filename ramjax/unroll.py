@@ -1,6 +1,6 @@
 """The recurrent loop of a model: each glimpse chooses the next location.
 
-`unroll` is a plain `lax.scan` over any `ramjax.Model`, which JAX differentiates. For the
+`unroll` is a loop over any `ramjax.Model`, which JAX differentiates. For the
 model of the paper, `ramjax.backprop` has a faster gradient, written by hand.
 """
 
@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from ramjax.model import Model, PyTree
 
 _LONGEST_WRITTEN_OUT = 16
-"""Glimpses of the longest loop that is written out on an accelerator."""
+"""Glimpses of the longest loop that is written out on an accelerator: those of trainings.
+
+Compiling takes longer for each glimpse that is written out."""
 
 
 class Unrolled(NamedTuple):

@@ -165,16 +165,17 @@ def test_what_muon_does_not_take_is_left_to_adam_to_the_bit():
 
 
 def test_muon_of_matrices_of_several_shapes_is_that_of_optax():
-  """What is stacked by shape goes back to its place, and the state keeps its layout."""
+  """What is stacked by shape and type goes back to its place; the layout is the same."""
   shapes = {"a": (32, 48), "b": (48, 32), "c": (32, 48), "d": {"e": (64, 64)}}
   start = jax.tree.map(jnp.zeros, shapes, is_leaf=lambda node: isinstance(node, tuple))
+  start["f"] = jnp.zeros((32, 48), jnp.bfloat16)
+  leaves, structure = jax.tree.flatten(start)
   gradients = [
-    jax.tree.map(lambda leaf, key=key: jax.random.normal(key, leaf.shape), start)
+    structure.unflatten(
+      jax.random.normal(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
+      for i, leaf in enumerate(leaves)
+    )
     for key in jax.random.split(jax.random.key(0), 3)
-  ]
-  gradients = [
-    jax.tree.map(jnp.multiply, gradient, {"a": 1.0, "b": 2.0, "c": 3.0, "d": {"e": 4}})
-    for gradient in gradients
   ]
   rate = ramjax.make_schedule(TrainConfig(), steps_per_epoch=2)
   theirs = optax.contrib.muon(rate, consistent_rms=0.2)
@@ -182,6 +183,8 @@ def test_muon_of_matrices_of_several_shapes_is_that_of_optax():
   ours = optimizer_of(optimizer="muon")
   found, state = steps(ours, gradients, start)
   for one, other in zip(found, expected, strict=True):
+    chex.assert_trees_all_equal_dtypes(one, other)
+    chex.assert_trees_all_close(one.pop("f"), other.pop("f"), rtol=2**-7)
     chex.assert_trees_all_close(one, other, rtol=1e-4, atol=1e-7)
   labels = jax.tree.map(lambda _: "muon", start)
   layout = optax.partition({"muon": theirs, "adam": optax.adam(rate)}, labels)

@@ -304,6 +304,24 @@ def test_a_loss_that_is_not_finite_is_enough_to_skip():
   jax.tree.map(np.testing.assert_array_equal, state.params, after.params)
 
 
+@pytest.mark.parametrize("change", [lambda n: n + 0.5, lambda n: jnp.stack([n, n])])
+def test_an_optimiser_that_changes_the_layout_of_its_state_is_refused(change):
+  """A type or a shape; the state could not be restored, nor a chunk be trained."""
+  with jax.numpy_dtype_promotion("standard"):
+    optimizer = optax.chain(
+      optax.sgd(0.1),
+      optax.GradientTransformation(
+        lambda params: jnp.int32(0), lambda updates, n, params: (updates, change(n))
+      ),
+    )
+    state = init(SMALL, optimizer)(jax.random.key(0))
+    images = jnp.zeros((16, 28, 28, 1))
+    with pytest.raises(TypeError):
+      ramjax.train_step(
+        state, images, jnp.arange(16) % 10, config=SMALL, optimizer=optimizer
+      )
+
+
 @pytest.mark.parametrize("density", ["clipped", "raw"])
 def test_noise_in_training_is_another_deviation(density):
   """A step with thrice the noise is that of a policy with thrice the deviation."""
