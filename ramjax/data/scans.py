@@ -61,7 +61,7 @@ class Grid(NamedTuple):
 
 
 Made = tuple[np.ndarray, Grid]
-"""An image [H, W, C], uint8, and where its pixels lie in that of which it was made."""
+"""An image [H, W, C], uint8, and where its pixels lie in the image it was made of."""
 
 
 def like_mnist(image: np.ndarray) -> np.ndarray:
