@@ -207,6 +207,13 @@ class ObjectiveConfig(fields.Checked):
     " the other rollouts of the same image (--rollouts_per_image).",
     reach="rare",
   )
+  reward_temperature: float = fields.number(
+    0.0,
+    "Temperature of the reward: 0 is 1 for a right prediction and 0 for a wrong one (as"
+    " released); above 0 it is smooth, sigmoid(margin of the right class / temperature).",
+    low=0.0,
+    reach="rare",
+  )
   intrinsic_steps: str = fields.choice(
     "last",
     ("last", "all"),

@@ -22,30 +22,43 @@ import optax
 from ramjax.checks import TIME_FIRST, check_distribution, check_shape, check_type
 
 
-def reward(logits: jax.Array, label: jax.Array) -> jax.Array:
+def reward(logits: jax.Array, label: jax.Array, temperature: float = 0.0) -> jax.Array:
   """The reward of a prediction: 1 if the most probable class is correct, else 0.
 
-  Paper, section 3: J_original is the expectation of this reward. A prediction that is not
-  finite is never correct.
+  Paper, section 3: J_original is the expectation of this reward. A temperature above 0
+  makes a smooth one of it, sigmoid(margin / temperature): the margin is the logit of the
+  correct class less the largest other one. So rollouts with the same answer still differ,
+  and the policy learns from them, too. A prediction that is not finite has reward 0.
 
   Args:
-    logits: unnormalised log-probabilities [..., K] of the prediction, or probabilities.
+    logits: unnormalised log-probabilities [..., K] of the prediction; without a
+      temperature also probabilities.
     label: true classes [...], integer in [0, K), or soft labels [..., K], of which the
       most probable class is the correct one (the first of several).
+    temperature: number from 0.
 
   Returns:
-    Rewards [...], 0 or 1, in the dtype of `logits`; their gradient is zero.
+    Rewards [...] from 0 to 1, in the dtype of `logits`; their gradient is zero.
 
   >>> import jax.numpy as jnp
-  >>> reward(jnp.array([[2.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1])).tolist()
+  >>> logits = jnp.array([[2.0, 1.0], [2.0, 1.0]])
+  >>> reward(logits, jnp.array([0, 1])).tolist()
   [1.0, 0.0]
+  >>> reward(logits, jnp.array([0, 1]), temperature=0.3).round(2).tolist()
+  [0.97, 0.03]
   """
   _check_classes(logits, label)
   if _is_soft(label):
     label = jnp.argmax(label, axis=-1)
   # Where a number is NaN, so is the largest, and `argmax` is its place.
   finite = jnp.isfinite(jnp.max(logits, axis=-1))
-  return (finite & (jnp.argmax(logits, axis=-1) == label)).astype(logits.dtype)
+  if temperature == 0:
+    return (finite & (jnp.argmax(logits, axis=-1) == label)).astype(logits.dtype)
+  correct = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)
+  margin = jnp.max(logits, axis=-1, where=correct, initial=-jnp.inf)
+  margin -= jnp.max(logits, axis=-1, where=~correct, initial=-jnp.inf)
+  smooth = jnp.where(finite, jax.nn.sigmoid(margin / temperature), 0)
+  return jax.lax.stop_gradient(smooth.astype(logits.dtype))
 
 
 def classification_loss(logits: jax.Array, label: jax.Array) -> jax.Array:

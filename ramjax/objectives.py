@@ -171,7 +171,8 @@ def loss_parts(
 
   `ramjax.objectives` has a table of the networks that each gradient reaches. The settings
   `credit_last_location` and `intrinsic_steps` select the locations that REINFORCE
-  credits and the predictions in the intrinsic term.
+  credits and the predictions in the intrinsic term; `reward_temperature` is that of
+  `ramjax.reward`.
 
   Args:
     params: parameters of the model, with which the rollout was made.
@@ -196,7 +197,7 @@ def loss_parts(
   logits = rollout.logits_t[-1]
   credited = slice(None if objective_config.credit_last_location else -1)
   probs_t = rollout.probs_t
-  reward = losses.reward(logits, label)
+  reward = losses.reward(logits, label, objective_config.reward_temperature)
   fitted_error_t = predict_errors(
     model,
     params,

@@ -1,5 +1,7 @@
 """Losses: values derived by hand, gradients, and stopped gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,29 @@ def test_reward_by_hand():
   logits = jnp.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]])
   rewards = ramjax.reward(logits, jnp.array([1, 2]))
   assert rewards.tolist() == [1.0, 0.0]
+
+
+def test_smooth_reward_by_hand():
+  # sigmoid((log 3 - log 1) / 0.5) = 9 / 10; against the strongest other class only
+  logits = jnp.array([[LOG(3.0), 0.0, -1.0], [0.0, -5.0, LOG(3.0)]])
+  rewards = ramjax.reward(logits, jnp.array([0, 0]), temperature=0.5)
+  np.testing.assert_allclose(rewards, [0.9, 0.1], rtol=1e-5)
+
+
+def test_smooth_rewards(arrays):
+  """They near the reward of 0 and 1, are constants, and are 0 for what is not finite."""
+  logits, label = arrays["logits"], arrays["label"]
+  cold = ramjax.reward(logits, label, temperature=1e-6)
+  np.testing.assert_array_equal(cold, ramjax.reward(logits, label))
+  warm = functools.partial(ramjax.reward, temperature=0.3)
+  assert bool(jnp.all((warm(logits, label) > 0.5) == (cold == 1)))
+  gradient = jax.grad(lambda logits: warm(logits, label).sum())(logits)
+  np.testing.assert_array_equal(gradient, jnp.zeros_like(logits))
+  soft = jax.nn.one_hot(label, K)
+  np.testing.assert_array_equal(warm(logits, soft), warm(logits, label))
+  for value in (jnp.nan, jnp.inf):
+    spoilt = logits.at[0, 0, 1].set(value)
+    assert warm(spoilt, label)[0, 0] == 0
 
 
 def test_classification_by_hand():
