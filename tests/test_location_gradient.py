@@ -183,6 +183,31 @@ def test_the_other_rollouts_of_an_image_are_its_baseline():
   np.testing.assert_array_equal(alone.reinforce, plain.reinforce)
 
 
+def test_a_smooth_reward_tells_rollouts_of_the_same_answer_apart():
+  """Policy and baseline learn from it; the accuracy counts right answers."""
+  model = MODELS["rnn"]
+  params = model.init(jax.random.key(0))
+  images, labels = (jnp.repeat(each, 2, axis=0) for each in (IMAGES[:2], LABELS[:2]))
+  rollout = ramjax.rollout(KEY, params, images, model=model, num_glimpses=3)
+  margin = jnp.array([2.0, 1.0, -1.0, -2.0])  # right, right, wrong, wrong
+  logits = margin[:, None] * jax.nn.one_hot(labels, 10)
+  rollout = rollout._replace(logits_t=rollout.logits_t.at[-1].set(logits))
+  look = functools.partial(
+    ramjax.objective, params, rollout, labels, model=model, rollouts_per_image=2
+  )
+  config = ObjectiveConfig(baseline="leave_one_out", reward_temperature=0.5)
+  _, found = look(objective_config=config)
+  _, plain = look(objective_config=ObjectiveConfig(baseline="leave_one_out"))
+  assert found["accuracy"] == plain["accuracy"] == 0.5
+  assert plain["loss/reinforce"] == 0.0
+  reward = jax.nn.sigmoid(margin / 0.5)
+  advantage = reward - reward[jnp.array([1, 0, 3, 2])]
+  expected = -(rollout.log_prob_t * advantage[None]).sum(axis=0).mean()
+  np.testing.assert_allclose(found["loss/reinforce"], expected, rtol=1e-5)
+  expected = ((rollout.baseline_t - reward[None]) ** 2).mean()
+  np.testing.assert_allclose(found["loss/baseline"], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("mean", [0.0, 0.95])
 def test_leave_one_out_is_unbiased_and_less_noisy(mean):
   """With the raw density, for a policy in the middle and one at the border.
