@@ -26,9 +26,11 @@ def reward(logits: jax.Array, label: jax.Array, temperature: float = 0.0) -> jax
   """The reward of a prediction: 1 if the most probable class is correct, else 0.
 
   Paper, section 3: J_original is the expectation of this reward. A temperature above 0
-  makes a smooth one of it, sigmoid(margin / temperature): the margin is the logit of the
-  correct class less the largest other one. So rollouts with the same answer still differ,
-  and the policy learns from them, too. A prediction that is not finite has reward 0.
+  makes a smooth one of it, sigmoid(margin / temperature), like the count of errors of
+  Juang and Katagiri (1992), https://doi.org/10.1109/78.175747: the margin is the logit of
+  the correct class less the largest other one. So rollouts with the same answer still
+  differ, and the policy learns from them, too. A prediction that is not finite has
+  reward 0.
 
   Args:
     logits: unnormalised log-probabilities [..., K] of the prediction; without a

@@ -539,7 +539,9 @@ def test_records_train_and_judge_two_seeds_in_one_program(images, tmp_path):
   flags += ("--recipe=tuned", "--core=lstm", "--rollouts_per_image=2")
   flags += ("--baseline=leave_one_out", "--location_gradient=1/N")
   printed = run("records", *flags, "--num_epochs=1", "--num_seeds=2")
-  assert "| `tuned`, 1 of 120 epochs | 2 | " in printed
+  changed = "hidden_size=64, core=lstm, location_gradient=0.333, baseline=leave_one_out"
+  changed += ", 1 of 120 epochs, batch_size=32, rollouts_per_image=2, num_glimpses=3"
+  assert f"| `tuned`, {changed}, learning_rate=0.003 | 2 | " in printed
   results = json.loads((tmp_path / "all" / "records.json").read_text())
   assert (tmp_path / "all" / "records.png").stat().st_size > 10_000
   assert [entry["seed"] for entry in results["runs"]] == [0, 1]

@@ -144,8 +144,16 @@ def test_error_rates_are_below_the_published_ones():
   ]
 
 
-def test_records_say_what_a_recipe_costs_and_reaches():
-  def entry(seed, accuracy, num_epochs=6):
+def test_records_say_what_a_recipe_costs_and_reaches(monkeypatch):
+  """A run that differs from its recipe is not shown as if it were the recipe."""
+  recipe = {"location_gradient": "1/N", "num_glimpses": 4, "num_epochs": 6}
+  monkeypatch.setattr(tables, "RECIPES", {"translated_60_small": recipe})
+
+  def entry(seed, accuracy, num_epochs=6, **objective):
+    parts = {
+      "objective": {"location_gradient": 0.25, **objective},
+      "train": {"num_glimpses": 4, "num_epochs": num_epochs},
+    }
     one, ten = scored(seed, accuracy)["scores"]
     ten["location_policy"] = "sample"
     one["fixed"].append({"num_glimpses": 50, "accuracy": 0.99})
@@ -153,7 +161,9 @@ def test_records_say_what_a_recipe_costs_and_reaches():
       {"mean_glimpses": 3.0, "accuracy": 0.96},
       {"mean_glimpses": 5.0, "accuracy": 0.98},
     ]
+    run_config = Config.from_dict(scored(seed, accuracy)["config"]).replace(**parts)
     return scored(seed, accuracy) | {
+      "config": run_config.to_dict(),
       "scores": [one, ten],
       "recipe": "translated_60_small",
       "num_parameters": 212347,
@@ -171,10 +181,17 @@ def test_records_say_what_a_recipe_costs_and_reaches():
     "8",
     *("1.50 ± 0.71", "1.00 ± 0.00", "0.60 ± 0.71", "2.00 ± 0.00"),
   ]
-  [[name, *_]] = cells(
-    tables.records({"device": device, "runs": [entry(0, 0.979, num_epochs=2)]})
-  )
-  assert name == "`translated_60_small`, 2 of 6 epochs"
+  for changed, expected in (
+    ({"num_epochs": 2}, "2 of 6 epochs"),
+    ({"reward_temperature": 0.5}, "reward_temperature=0.5"),
+    (
+      {"location_gradient": 0.1, "num_epochs": 2},
+      "location_gradient=0.1, 2 of 6 epochs",
+    ),
+  ):
+    runs = [entry(0, 0.979, **changed)]
+    [[name, *_]] = cells(tables.records({"device": device, "runs": runs}))
+    assert name == f"`translated_60_small`, {expected}"
   labels = [row[1] for row in cells(tables.error_rates({"runs": [entry(0, 0.979)]}))]
   assert labels[2:] == ["`translated_60_small`, M = 1", "`translated_60_small`, M = 10"]
 

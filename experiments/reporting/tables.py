@@ -29,12 +29,16 @@ from experiments.reporting.cells import (
 )
 from experiments.reporting.groups import Results, group_runs
 from experiments.reporting.statistics import paired
-from ramjax.config import OBJECTIVES, TrainConfig
+from ramjax.config import OBJECTIVES, PER_GLIMPSE, Config, TrainConfig
+from ramjax.data.datasets import reading
 
 _ONE_ROLLOUT = (1, "sample")
 
 _POLICIES = {"sample": "", "mean": ", mean of the policy"}
 """How rows tell policies apart."""
+
+_NOT_OF_RECIPES = {"dataset", "seed", "accumulation_steps", *reading(TrainConfig())}
+"""Settings of a training that `_recipe` does not name: data, and what changes nothing."""
 
 _MOST_COLUMNS, _MOST_ROWS = 12, 20
 """Classes that a table shows: as columns of the confusions, and as rows."""
@@ -161,13 +165,23 @@ def records(results: Results) -> str:
 
 
 def _recipe(run: Results) -> str:
-  """The recipe of a run, with its length if it is not that of the recipe; or nothing."""
+  """The recipe of a run, with the settings in which it differs from it; or nothing."""
   if "recipe" not in run:
     return ""
-  epochs = run["num_epochs"]
-  of_recipe = RECIPES[run["recipe"]].get("num_epochs", TrainConfig().num_epochs)
-  shorter = f", {epochs} of {of_recipe} epochs" if epochs != of_recipe else ""
-  return f"`{run['recipe']}`{shorter}"
+  recipe, config = RECIPES[run["recipe"]], Config.from_dict(run["config"])
+  changed = []
+  for name, setting in Config.settings().items():
+    part, field = name.split(".")
+    flag = setting.flag or field
+    expected = recipe.get(name, recipe.get(flag, setting.default))
+    if expected == PER_GLIMPSE:
+      expected = 1 / config.train.num_glimpses
+    found = getattr(getattr(config, part), field)
+    if found != expected and setting.reach != "data" and flag not in _NOT_OF_RECIPES:
+      value = f"{found:.3g}" if isinstance(found, float) else str(found)
+      length = f"{value} of {expected} epochs"
+      changed.append(length if flag == "num_epochs" else f"{flag}={value}")
+  return ", ".join((f"`{run['recipe']}`", *changed))
 
 
 def classes(results: Results) -> str:
