@@ -46,7 +46,8 @@ def reward(logits: jax.Array, label: jax.Array, temperature: float = 0.0) -> jax
   >>> logits = jnp.array([[2.0, 1.0], [2.0, 1.0]])
   >>> reward(logits, jnp.array([0, 1])).tolist()
   [1.0, 0.0]
-  >>> reward(logits, jnp.array([0, 1]), temperature=0.3).round(2).tolist()
+  >>> smooth = reward(logits, jnp.array([0, 1]), temperature=0.3)
+  >>> [round(float(each), 2) for each in smooth]
   [0.97, 0.03]
   """
   _check_classes(logits, label)
