@@ -22,7 +22,9 @@ import optax
 from ramjax.checks import TIME_FIRST, check_distribution, check_shape, check_type
 
 
-def reward(logits: jax.Array, label: jax.Array, temperature: float = 0.0) -> jax.Array:
+def reward(
+  logits: jax.Array, label: jax.Array, *, temperature: float = 0.0
+) -> jax.Array:
   """The reward of a prediction: 1 if the most probable class is correct, else 0.
 
   Paper, section 3: J_original is the expectation of this reward. A temperature above 0

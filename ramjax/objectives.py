@@ -197,7 +197,7 @@ def loss_parts(
   logits = rollout.logits_t[-1]
   credited = slice(None if objective_config.credit_last_location else -1)
   probs_t = rollout.probs_t
-  reward = losses.reward(logits, label, objective_config.reward_temperature)
+  reward = losses.reward(logits, label, temperature=objective_config.reward_temperature)
   fitted_error_t = predict_errors(
     model,
     params,
