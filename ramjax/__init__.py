@@ -38,6 +38,7 @@ from ramjax.glimpse import extract_glimpse, log_polar_glimpse, patch_origin
 from ramjax.losses import (
   baseline_loss,
   classification_loss,
+  control_variate,
   error_fit_loss,
   intrinsic_loss,
   leave_one_out,
@@ -122,6 +123,7 @@ __all__ = [
   "class_accuracy",
   "classification_loss",
   "confusion_matrix",
+  "control_variate",
   "entropy",
   "epoch_order",
   "epoch_orders",

@@ -214,6 +214,12 @@ class ObjectiveConfig(fields.Checked):
     low=0.0,
     reach="rare",
   )
+  control_variate: bool = fields.boolean(
+    False,
+    "Whether what the reward so far tells of the reward is subtracted from it, for each"
+    " location: less noise in REINFORCE, no bias (as released, it is not).",
+    reach="rare",
+  )
   intrinsic_steps: str = fields.choice(
     "last",
     ("last", "all"),

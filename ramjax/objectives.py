@@ -172,7 +172,7 @@ def loss_parts(
   `ramjax.objectives` has a table of the networks that each gradient reaches. The settings
   `credit_last_location` and `intrinsic_steps` select the locations that REINFORCE
   credits and the predictions in the intrinsic term; `reward_temperature` is that of
-  `ramjax.reward`.
+  `ramjax.reward`, and `control_variate` adds `ramjax.control_variate` to the baseline.
 
   Args:
     params: parameters of the model, with which the rollout was made.
@@ -214,10 +214,7 @@ def loss_parts(
     if objective_config.prior is None
     else jnp.array(objective_config.prior, logits.dtype)
   )
-  credit_t = rollout.baseline_t
-  if objective_config.baseline == "leave_one_out" and rollouts_per_image > 1:
-    others = losses.leave_one_out(reward.reshape(-1, rollouts_per_image))
-    credit_t = jnp.broadcast_to(others.reshape(reward.shape), credit_t.shape)
+  credit_t = _baseline(rollout, label, objective_config, rollouts_per_image)
   intrinsic_t = losses.intrinsic_loss(
     rollout.logits_t if objective_config.intrinsic_steps == "all" else logits[None],
     prior,
@@ -236,6 +233,25 @@ def loss_parts(
       for name, term in terms.items()
     },
   )
+
+
+def _baseline(
+  rollout: Rollout, label: jax.Array, config: ObjectiveConfig, rollouts_per_image: int
+) -> jax.Array:
+  """What REINFORCE subtracts from the rewards, [T, B]; see `loss_parts`."""
+  labels = jnp.broadcast_to(label, (len(rollout.logits_t), *label.shape))
+  reward_t = losses.reward(
+    rollout.logits_t, labels, temperature=config.reward_temperature
+  )
+  credit_t = rollout.baseline_t
+  shape = credit_t.shape
+  reward_t = reward_t.reshape(len(credit_t), -1, rollouts_per_image)
+  credit_t = credit_t.reshape(reward_t.shape)
+  if config.baseline == "leave_one_out" and rollouts_per_image > 1:
+    credit_t = jnp.broadcast_to(losses.leave_one_out(reward_t[-1:]), reward_t.shape)
+  if config.control_variate:
+    credit_t += losses.control_variate(reward_t, reward_t[-1:] - credit_t)
+  return credit_t.reshape(shape)
 
 
 def objective(

@@ -208,6 +208,47 @@ def test_a_smooth_reward_tells_rollouts_of_the_same_answer_apart():
   np.testing.assert_allclose(found["loss/baseline"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_rollouts", [1, 4])
+@pytest.mark.parametrize("baseline", ["network", "leave_one_out"])
+def test_what_the_reward_so_far_tells_is_subtracted(baseline, num_rollouts):
+  """Only from the reward of REINFORCE; the last location then gets almost none."""
+  model = MODELS["rnn"]
+  params = model.init(jax.random.key(0))
+  images, labels = (jnp.repeat(each, num_rollouts, axis=0) for each in (IMAGES, LABELS))
+  rollout = ramjax.rollout(KEY, params, images, model=model, num_glimpses=3)
+  look = functools.partial(
+    ramjax.loss_parts,
+    params,
+    rollout,
+    labels,
+    model=model,
+    rollouts_per_image=num_rollouts,
+  )
+  config = ObjectiveConfig(baseline=baseline, reward_temperature=0.3)
+  plain = look(objective_config=config)
+  config = dataclasses.replace(config, control_variate=True)
+  found = look(objective_config=config)
+  rewards_t = ramjax.reward(
+    rollout.logits_t, jnp.broadcast_to(labels, (3, labels.size)), temperature=0.3
+  )
+  baseline_t = rollout.baseline_t
+  of_images = (3, BATCH, num_rollouts)
+  if baseline == "leave_one_out" and num_rollouts > 1:
+    others = ramjax.leave_one_out(rewards_t[-1].reshape(of_images[1:]))
+    baseline_t = jnp.broadcast_to(others.reshape(labels.shape), (3, labels.size))
+  known_t = ramjax.control_variate(
+    rewards_t.reshape(of_images), (rewards_t[-1:] - baseline_t).reshape(of_images)
+  )
+  expected = ramjax.reinforce_loss(
+    rollout.log_prob_t, baseline_t + known_t.reshape(baseline_t.shape), rewards_t[-1]
+  )
+  np.testing.assert_allclose(found.reinforce, expected, rtol=1e-4, atol=1e-5)
+  assert not np.allclose(found.reinforce, plain.reinforce, rtol=1e-2)
+  chex.assert_trees_all_equal(
+    found._replace(reinforce=0.0), plain._replace(reinforce=0.0)
+  )
+
+
 @pytest.mark.parametrize("mean", [0.0, 0.95])
 def test_leave_one_out_is_unbiased_and_less_noisy(mean):
   """With the raw density, for a policy in the middle and one at the border.

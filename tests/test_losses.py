@@ -353,3 +353,48 @@ def test_leave_one_out_is_the_mean_of_the_others():
     np.testing.assert_allclose(found[index], others.mean(), rtol=1e-5)
   with pytest.raises(AssertionError, match="at least two rollouts"):
     ramjax.leave_one_out(jnp.ones((3, 1)))
+
+
+@pytest.mark.parametrize("num_rollouts", [1, 4])
+def test_a_control_variate_is_a_slope_that_the_other_images_give(num_rollouts):
+  """Times how much the reward so far differs from that of the others."""
+  keys = jax.random.split(jax.random.key(0))
+  shape = (3, 5, num_rollouts)
+  reward_t, advantage_t = (np.asarray(jax.random.uniform(key, shape)) for key in keys)
+  found = ramjax.control_variate(jnp.asarray(reward_t), jnp.asarray(advantage_t))
+  axis = 2 if num_rollouts > 1 else 1
+  number = shape[axis]
+  known_t = (reward_t - reward_t.mean(axis, keepdims=True)) * number / (number - 1)
+  for t, image in np.ndindex(3, 5):
+    x, y = (
+      np.delete(each_t[t], image, axis=0).ravel() for each_t in (known_t, advantage_t)
+    )
+    slope = np.linalg.lstsq(x[:, None], y)[0][0]
+    np.testing.assert_allclose(found[t, image], slope * known_t[t, image], rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_rollouts", [1, 4])
+def test_a_control_variate_does_not_depend_on_what_comes_later(num_rollouts):
+  """So it does not bias the gradient: neither on the final reward nor on later glimpses."""
+  shape = (3, 5, num_rollouts)
+  reward_t = jax.random.uniform(jax.random.key(0), shape)
+  advantage_t = jax.random.uniform(jax.random.key(1), shape)
+  later = jnp.array([0.0, 0.0, 1.0])[:, None, None]
+  plain = ramjax.control_variate(reward_t, advantage_t)
+  for image in range(5):
+    own = jax.nn.one_hot(image, 5)[None, :, None]
+    changed = ramjax.control_variate(
+      reward_t + own * later,
+      advantage_t + own * jnp.linspace(1.0, 2.0, num_rollouts)[None, None],
+    )
+    np.testing.assert_allclose(changed[:2, image], plain[:2, image], rtol=1e-4)
+    assert not np.allclose(changed[:2, image - 1], plain[:2, image - 1])
+
+
+def test_a_control_variate_needs_two_images_and_a_difference():
+  with pytest.raises(AssertionError, match="at least two images"):
+    ramjax.control_variate(jnp.ones((3, 1, 4)), jnp.ones((3, 1, 4)))
+  with pytest.raises(AssertionError):
+    ramjax.control_variate(jnp.ones((3, 2, 4)), jnp.ones((2, 4)))
+  same = jnp.ones((3, 2, 4))
+  assert not ramjax.control_variate(same, same).any()
