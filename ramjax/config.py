@@ -214,10 +214,14 @@ class ObjectiveConfig(fields.Checked):
     low=0.0,
     reach="rare",
   )
-  control_variate: bool = fields.boolean(
-    False,
-    "Whether what the reward so far tells of the reward is subtracted from it, for each"
-    " location: less noise in REINFORCE, no bias (as released, it is not).",
+  credit_decay: float | None = fields.number(
+    None,
+    "Decay of generalised advantage estimation, from 0 to 1: a location is credited with"
+    " what each later glimpse gains, times the decay for every glimpse between. 1 has no"
+    " bias. By default the final reward is credited (as released).",
+    low=0.0,
+    high=1.0,
+    optional=True,
     reach="rare",
   )
   intrinsic_steps: str = fields.choice(
@@ -421,6 +425,13 @@ class Config:
       raise ConfigError(
         "baseline leave_one_out needs rollouts_per_image of at least 2, not"
         f" {self.train.rollouts_per_image}"
+      )
+    if (
+      self.objective.credit_decay is not None
+      and self.train.batch_size // self.train.accumulation_steps < 2
+    ):
+      raise ConfigError(
+        "credit_decay needs at least two images in each part of a batch"
       )
     prior = self.objective.prior
     if prior is not None and len(prior) != self.model.num_classes:

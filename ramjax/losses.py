@@ -198,23 +198,23 @@ def leave_one_out(reward: jax.Array) -> jax.Array:
 
 
 def control_variate(reward_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
-  """What the reward so far tells of the advantage, to be subtracted from it.
+  """What the reward so far tells of the advantage.
 
   A rollout that answers right after glimpse t will mostly do so after the last glimpse,
   wherever it looks next. So a part of the advantage of the next location is known before
   it is drawn: c_t · (r_t - mean r_t), with r_t the reward that the rollout would have if it
   ended at glimpse t. The mean is that of the other rollouts of the image, or, where there
   is one rollout, of the other images. c_t is fitted to the other images by least squares.
-  So neither depends on what the rollout draws next: the gradient has less noise and no
-  bias (control variates: Greensmith, Bartlett and Baxter, 2004, Journal of Machine
-  Learning Research 5).
+  So neither depends on what the rollout draws next: to subtract this from the advantage
+  takes noise from the gradient and does not bias it (control variates: Greensmith,
+  Bartlett and Baxter, 2004, Journal of Machine Learning Research 5).
 
   Args:
     reward_t: rewards so far [T, B, S] of S rollouts of each of B images, B at least 2.
     advantage_t: rewards less their baseline [T, B, S].
 
   Returns:
-    Baselines of the advantages [T, B, S], with zero gradient.
+    The known part of the advantages [T, B, S], with zero gradient.
 
   Raises:
     AssertionError: if there is a single image, or the shapes differ.
@@ -240,6 +240,44 @@ def control_variate(reward_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
   size_t = sum_of_others(jnp.square(known_t))
   slope_t = explained_t / jnp.where(size_t > 0, size_t, 1)
   return jax.lax.stop_gradient(slope_t * known_t)
+
+
+def generalized_advantage(
+  value_t: jax.Array, reward: jax.Array, *, decay: float
+) -> jax.Array:
+  """What the later glimpses of a rollout gain, the later the less.
+
+  A_t = sum_{s >= t} decay^(s - t) (v_{s+1} - v_s), where v_t is the reward to expect after
+  glimpse t, and the last one the reward R itself: generalised advantage estimation
+  (Schulman et al., 2016, https://arxiv.org/abs/1506.02438), with one reward at the end. A
+  decay of 1 gives R - v_t, which has no bias whatever v is. One below 1 credits a
+  location less for what later locations gain or lose: less noise, and a bias as far as v
+  errs. A decay of 0 credits what the next glimpse gains. The last location, which no
+  glimpse follows, has 0.
+
+  Args:
+    value_t: expected rewards v [T, ...]; the last one is not read.
+    reward: rewards R [...].
+    decay: number from 0 to 1.
+
+  Returns:
+    Advantages [T, ...] of the locations, with zero gradient.
+
+  >>> import jax.numpy as jnp
+  >>> value_t, reward = jnp.array([0.25, 0.5, 0.5]), jnp.array(1.0)
+  >>> generalized_advantage(value_t, reward, decay=0.5).tolist()  # 0.25 + 0.5 · 0.5
+  [0.5, 0.5, 0.0]
+  >>> generalized_advantage(value_t, reward, decay=1.0).tolist()
+  [0.75, 0.5, 0.0]
+  """
+  check_type(float, value_t=value_t, reward=reward)
+  check_shape((None, *reward.shape), hint=TIME_FIRST, value_t=value_t)
+  gain_t = jnp.diff(value_t.at[-1].set(reward), axis=0, append=reward[None])
+  number = jnp.arange(len(gain_t), dtype=gain_t.dtype)
+  distance = number[None, :] - number[:, None]
+  weight = jnp.where(distance < 0, 0, jnp.power(decay, jnp.abs(distance)))
+  total_t = jnp.tensordot(weight, gain_t, axes=1, precision="highest")
+  return jax.lax.stop_gradient(total_t)
 
 
 def reward_to_go(reward_t: jax.Array) -> jax.Array:

@@ -172,7 +172,8 @@ def loss_parts(
   `ramjax.objectives` has a table of the networks that each gradient reaches. The settings
   `credit_last_location` and `intrinsic_steps` select the locations that REINFORCE
   credits and the predictions in the intrinsic term; `reward_temperature` is that of
-  `ramjax.reward`, and `control_variate` adds `ramjax.control_variate` to the baseline.
+  `ramjax.reward`, and `credit_decay` that of `ramjax.generalized_advantage`. There the
+  expected reward is the baseline and what `ramjax.control_variate` adds to it.
 
   Args:
     params: parameters of the model, with which the rollout was made.
@@ -249,8 +250,12 @@ def _baseline(
   credit_t = credit_t.reshape(reward_t.shape)
   if config.baseline == "leave_one_out" and rollouts_per_image > 1:
     credit_t = jnp.broadcast_to(losses.leave_one_out(reward_t[-1:]), reward_t.shape)
-  if config.control_variate:
-    credit_t += losses.control_variate(reward_t, reward_t[-1:] - credit_t)
+  if config.credit_decay is not None:
+    reward = reward_t[-1]
+    value_t = credit_t + losses.control_variate(reward_t, reward[None] - credit_t)
+    credit_t = reward[None] - losses.generalized_advantage(
+      value_t, reward, decay=config.credit_decay
+    )
   return credit_t.reshape(shape)
 
 

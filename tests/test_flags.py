@@ -33,7 +33,7 @@ OTHER_VALUES = {
   "objective.intrinsic_steps": "all",
   "objective.location_gradient": 0.25,
   "objective.baseline": "leave_one_out",
-  "objective.control_variate": True,
+  "objective.credit_decay": 0.5,
   "objective.reward_temperature": 0.5,
   "train.rollouts_per_image": 2,
   "train.dataset": "kmnist",

@@ -208,10 +208,13 @@ def test_a_smooth_reward_tells_rollouts_of_the_same_answer_apart():
   np.testing.assert_allclose(found["loss/baseline"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.5])
 @pytest.mark.parametrize("num_rollouts", [1, 4])
 @pytest.mark.parametrize("baseline", ["network", "leave_one_out"])
-def test_what_the_reward_so_far_tells_is_subtracted(baseline, num_rollouts):
-  """Only from the reward of REINFORCE; the last location then gets almost none."""
+def test_a_location_is_credited_with_what_later_glimpses_gain(
+  baseline, num_rollouts, decay
+):
+  """Over what baseline and reward so far let expect; nothing else of the loss changes."""
   model = MODELS["rnn"]
   params = model.init(jax.random.key(0))
   images, labels = (jnp.repeat(each, num_rollouts, axis=0) for each in (IMAGES, LABELS))
@@ -226,27 +229,33 @@ def test_what_the_reward_so_far_tells_is_subtracted(baseline, num_rollouts):
   )
   config = ObjectiveConfig(baseline=baseline, reward_temperature=0.3)
   plain = look(objective_config=config)
-  config = dataclasses.replace(config, control_variate=True)
-  found = look(objective_config=config)
-  rewards_t = ramjax.reward(
+  found = look(objective_config=dataclasses.replace(config, credit_decay=decay))
+  reward_t = ramjax.reward(
     rollout.logits_t, jnp.broadcast_to(labels, (3, labels.size)), temperature=0.3
-  )
-  baseline_t = rollout.baseline_t
-  of_images = (3, BATCH, num_rollouts)
+  ).reshape(3, BATCH, num_rollouts)
+  expected_t = rollout.baseline_t.reshape(reward_t.shape)
   if baseline == "leave_one_out" and num_rollouts > 1:
-    others = ramjax.leave_one_out(rewards_t[-1].reshape(of_images[1:]))
-    baseline_t = jnp.broadcast_to(others.reshape(labels.shape), (3, labels.size))
-  known_t = ramjax.control_variate(
-    rewards_t.reshape(of_images), (rewards_t[-1:] - baseline_t).reshape(of_images)
-  )
-  expected = ramjax.reinforce_loss(
-    rollout.log_prob_t, baseline_t + known_t.reshape(baseline_t.shape), rewards_t[-1]
-  )
+    expected_t = jnp.broadcast_to(ramjax.leave_one_out(reward_t[-1:]), reward_t.shape)
+  expected_t += ramjax.control_variate(reward_t, reward_t[-1:] - expected_t)
+  last = reward_t[2] - expected_t[1]
+  first = decay * last + expected_t[1] - expected_t[0]
+  advantage_t = jnp.stack([first, last, jnp.zeros_like(last)]).reshape(3, -1)
+  expected = -(rollout.log_prob_t * advantage_t).sum(axis=0)
   np.testing.assert_allclose(found.reinforce, expected, rtol=1e-4, atol=1e-5)
   assert not np.allclose(found.reinforce, plain.reinforce, rtol=1e-2)
   chex.assert_trees_all_equal(
     found._replace(reinforce=0.0), plain._replace(reinforce=0.0)
   )
+
+
+def test_the_credit_decay_needs_other_images():
+  config_of(1, credit_decay=0.5).replace(train={"accumulation_steps": BATCH // 2})
+  with pytest.raises(
+    ConfigError, match="credit_decay needs at least two images in eac"
+  ):
+    config_of(1, credit_decay=0.5).replace(train={"accumulation_steps": BATCH})
+  with pytest.raises(ConfigError, match="credit_decay must be at most 1, not"):
+    ObjectiveConfig(credit_decay=1.5)
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.95])

@@ -398,3 +398,18 @@ def test_a_control_variate_needs_two_images_and_a_difference():
     ramjax.control_variate(jnp.ones((3, 2, 4)), jnp.ones((2, 4)))
   same = jnp.ones((3, 2, 4))
   assert not ramjax.control_variate(same, same).any()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.7, 1.0])
+def test_generalized_advantages_are_decayed_sums_of_gains(decay):
+  value_t = jax.random.uniform(jax.random.key(0), (4, 5))
+  reward = jax.random.uniform(jax.random.key(1), (5,))
+  found = ramjax.generalized_advantage(value_t, reward, decay=decay)
+  later, expected = np.zeros(5), [np.zeros(5)]
+  values = [*np.asarray(value_t)[:-1], np.asarray(reward)]
+  for before, after in zip(values[-2::-1], values[:0:-1], strict=True):
+    later = after - before + decay * later
+    expected.insert(0, later)
+  np.testing.assert_allclose(found, np.stack(expected), rtol=1e-5, atol=1e-6)
+  alone = ramjax.generalized_advantage(value_t[:1], reward, decay=decay)
+  np.testing.assert_array_equal(alone, np.zeros((1, 5)))
