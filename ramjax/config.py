@@ -148,18 +148,20 @@ class ModelConfig(fields.Checked):
     )
 
 
+def _check_fraction(name: str, value: Any, *, otherwise: str = "") -> float:
+  try:
+    fraction = math.nan if isinstance(value, bool) else float(value)
+  except (TypeError, ValueError, OverflowError):
+    fraction = math.nan
+  if not 0 <= fraction <= 1:
+    raise ConfigError(f"{name} must be a number from 0 to 1{otherwise}, not {value!r}")
+  return fraction
+
+
 def _check_share(name: str, value: Any) -> float | str:
   if value == PER_GLIMPSE:
     return PER_GLIMPSE
-  try:
-    share = math.nan if isinstance(value, bool) else float(value)
-  except (TypeError, ValueError, OverflowError):
-    share = math.nan
-  if not 0 <= share <= 1:
-    raise ConfigError(
-      f"{name} must be a number from 0 to 1, or {PER_GLIMPSE}, not {value!r}"
-    )
-  return share
+  return _check_fraction(name, value, otherwise=f", or {PER_GLIMPSE}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,14 +216,14 @@ class ObjectiveConfig(fields.Checked):
     low=0.0,
     reach="rare",
   )
-  credit_decay: float | None = fields.number(
+  credit_decay: float | None = fields.checked(
     None,
     "Decay of generalised advantage estimation, from 0 to 1: a location is credited with"
     " what each later glimpse gains, times the decay for every glimpse between. 1 has no"
-    " bias. By default the final reward is credited (as released).",
-    low=0.0,
-    high=1.0,
+    " bias. By default (none) the final reward is credited, as released.",
+    _check_fraction,
     optional=True,
+    none="none",
     reach="rare",
   )
   intrinsic_steps: str = fields.choice(

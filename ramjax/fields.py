@@ -92,10 +92,9 @@ def number(
   *,
   above: float | None = None,
   low: float | None = None,
-  high: float | None = None,
   **more: Any,
 ) -> Any:
-  """A field that holds a finite number, greater than `above`, from `low` to `high`.
+  """A field that holds a finite number, greater than `above` and at least `low`.
 
   For `more` see `checked`.
   """
@@ -113,8 +112,6 @@ def number(
       raise ConfigError(f"{name} must be greater than {above:g}, not {value}")
     if low is not None and value < low:
       raise ConfigError(f"{name} must be at least {low:g}, not {value}")
-    if high is not None and value > high:
-      raise ConfigError(f"{name} must be at most {high:g}, not {value}")
     return value
 
   return checked(default, help, check, kind=float, **more)

@@ -254,7 +254,9 @@ def test_the_credit_decay_needs_other_images():
     ConfigError, match="credit_decay needs at least two images in eac"
   ):
     config_of(1, credit_decay=0.5).replace(train={"accumulation_steps": BATCH})
-  with pytest.raises(ConfigError, match="credit_decay must be at most 1, not"):
+  with pytest.raises(
+    ConfigError, match="credit_decay must be a number from 0 to 1, not"
+  ):
     ObjectiveConfig(credit_decay=1.5)
 
 

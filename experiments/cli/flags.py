@@ -358,7 +358,8 @@ def _assigned(assignment: str, known: Mapping[str, str], what: str) -> tuple[str
   if word not in known:
     raise ConfigError(f"{word!r} is no {what}")
   setting = _SETTINGS[known[word]]
-  return known[word], setting.check(word, _value(setting.kind, text))
+  value = _value(setting.kind, text)
+  return known[word], value if value == setting.none else setting.check(word, value)
 
 
 def _value(kind: type, text: str) -> Any:
