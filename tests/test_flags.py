@@ -182,12 +182,14 @@ def test_a_recipe_is_its_settings_and_no_others(name):
 def test_what_is_given_wins_over_a_recipe(monkeypatch):
   """Also where it is the default, or reached by --set alone."""
   recipe = {"batch_size": 64, "max_gradient_norm": 5.0, "model.branch_size": 8}
+  recipe["credit_decay"] = 0.7
   recipe |= {"objective.credit_last_location": False, "learning_rate": 1e-3}
   monkeypatch.setattr(flags, "RECIPES", {"tuned": recipe})
   found = values_of(
     config_of(
       "--recipe=tuned",
       "--max_gradient_norm=0",
+      "--credit_decay=none",
       "--learning_rate=3e-4",
       "--set=model.branch_size=9",
       "--set=model.branch_size=128",
@@ -215,6 +217,16 @@ def test_a_bad_assignment_names_the_fields_of_set(assignment, message):
   assert str(caught.value).startswith(f"--set={assignment}: ")
   assert message in str(caught.value)
   assert "; the fields of --set are model.branch_size, " in str(caught.value)
+
+
+def test_a_changed_setting_may_be_none():
+  config = Config().replace(objective={"credit_decay": 0.7})
+  found = flags.changed(config, "change", "credit_decay=none")
+  assert found.objective.credit_decay is None
+  with pytest.raises(
+    UsageError, match=r"^--change=credit_decay=2: credit_decay must be"
+  ):
+    flags.changed(config, "change", "credit_decay=2")
 
 
 def test_seeds_are_those_from_the_first_on():

@@ -147,11 +147,12 @@ def test_error_rates_are_below_the_published_ones():
 def test_records_say_what_a_recipe_costs_and_reaches(monkeypatch):
   """A run that differs from its recipe is not shown as if it were the recipe."""
   recipe = {"location_gradient": "1/N", "num_glimpses": 4, "num_epochs": 6}
+  recipe["credit_decay"] = 0.7
   monkeypatch.setattr(tables, "RECIPES", {"translated_60_small": recipe})
 
   def entry(seed, accuracy, num_epochs=6, **objective):
     parts = {
-      "objective": {"location_gradient": 0.25, **objective},
+      "objective": {"location_gradient": 0.25, "credit_decay": 0.7, **objective},
       "train": {"num_glimpses": 4, "num_epochs": num_epochs},
     }
     one, ten = scored(seed, accuracy)["scores"]
@@ -184,6 +185,7 @@ def test_records_say_what_a_recipe_costs_and_reaches(monkeypatch):
   for changed, expected in (
     ({"num_epochs": 2}, "2 of 6 epochs"),
     ({"reward_temperature": 0.5}, "reward_temperature=0.5"),
+    ({"credit_decay": None}, "credit_decay=none"),
     (
       {"location_gradient": 0.1, "num_epochs": 2},
       "location_gradient=0.1, 2 of 6 epochs",
