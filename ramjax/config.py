@@ -219,8 +219,9 @@ class ObjectiveConfig(fields.Checked):
   credit_decay: float | None = fields.checked(
     None,
     "Decay of generalised advantage estimation, from 0 to 1: a location is credited with"
-    " what each later glimpse gains, times the decay for every glimpse between. 1 has no"
-    " bias. By default (none) the final reward is credited, as released.",
+    " how much each later glimpse raises the expected reward, times the decay for every"
+    " glimpse between. 1 has no bias. By default (none) the final reward is credited, as"
+    " released.",
     _check_fraction,
     optional=True,
     none="none",
@@ -408,7 +409,8 @@ class Config:
 
   Raises:
     ConfigError: if the prior does not have one entry for each class, or there is one
-      rollout of an image where its baseline is that of the others.
+      rollout of an image where its baseline is the mean of the others, or one image in a
+      part of a batch with a credit decay.
   """
 
   model: ModelConfig = ModelConfig()
@@ -433,7 +435,8 @@ class Config:
       and self.train.batch_size // self.train.accumulation_steps < 2
     ):
       raise ConfigError(
-        "credit_decay needs at least two images in each part of a batch"
+        "credit_decay needs at least two images in each part of a batch; take a larger"
+        " batch_size or fewer accumulation_steps"
       )
     prior = self.objective.prior
     if prior is not None and len(prior) != self.model.num_classes:

@@ -233,11 +233,11 @@ def control_variate(reward_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
   of_others = leave_one_out if num_rollouts > 1 else _leave_one_image_out
   known_t = reward_t - of_others(reward_t)
 
-  def sum_of_others(product_t: jax.Array) -> jax.Array:
+  def mean_of_others(product_t: jax.Array) -> jax.Array:
     return _leave_one_image_out(jnp.sum(product_t, axis=-1, keepdims=True))
 
-  explained_t = sum_of_others(known_t * advantage_t)
-  size_t = sum_of_others(jnp.square(known_t))
+  explained_t = mean_of_others(known_t * advantage_t)
+  size_t = mean_of_others(jnp.square(known_t))
   slope_t = explained_t / jnp.where(size_t > 0, size_t, 1)
   return jax.lax.stop_gradient(slope_t * known_t)
 
@@ -250,10 +250,10 @@ def generalized_advantage(
   A_t = sum_{s >= t} decay^(s - t) (v_{s+1} - v_s), where v_t is the reward to expect after
   glimpse t, and the last one the reward R itself: generalised advantage estimation
   (Schulman et al., 2016, https://arxiv.org/abs/1506.02438), with one reward at the end. A
-  decay of 1 gives R - v_t, which has no bias whatever v is. One below 1 credits a
-  location less for what later locations gain or lose: less noise, and a bias as far as v
-  errs. A decay of 0 credits what the next glimpse gains. The last location, which no
-  glimpse follows, has 0.
+  decay of 1 gives R - v_t, which has no bias if v_t knows nothing of what comes after
+  glimpse t. One below 1 credits a location less for what later locations gain or lose:
+  less noise, and a bias as far as v errs. A decay of 0 credits what the next glimpse
+  gains. The last location, which no glimpse follows, has 0.
 
   Args:
     value_t: expected rewards v [T, ...]; the last one is not read.

@@ -215,7 +215,7 @@ def loss_parts(
     if objective_config.prior is None
     else jnp.array(objective_config.prior, logits.dtype)
   )
-  credit_t = _baseline(rollout, label, objective_config, rollouts_per_image)
+  baseline_t = _baseline(rollout, label, objective_config, rollouts_per_image)
   intrinsic_t = losses.intrinsic_loss(
     rollout.logits_t if objective_config.intrinsic_steps == "all" else logits[None],
     prior,
@@ -223,7 +223,7 @@ def loss_parts(
   return LossParts(
     classification=losses.classification_loss(logits, label),
     reinforce=losses.reinforce_loss(
-      rollout.log_prob_t[credited], credit_t[credited], reward
+      rollout.log_prob_t[credited], baseline_t[credited], reward
     ),
     baseline=losses.baseline_loss(rollout.baseline_t, reward),
     error_fit=losses.error_fit_loss(fitted_error_t, probs_t, label),
@@ -240,23 +240,22 @@ def _baseline(
   rollout: Rollout, label: jax.Array, config: ObjectiveConfig, rollouts_per_image: int
 ) -> jax.Array:
   """What REINFORCE subtracts from the rewards, [T, B]; see `loss_parts`."""
-  labels = jnp.broadcast_to(label, (len(rollout.logits_t), *label.shape))
-  reward_t = losses.reward(
-    rollout.logits_t, labels, temperature=config.reward_temperature
+  logits_t, expected_t = rollout.logits_t, rollout.baseline_t
+  labels = jnp.broadcast_to(label, (len(logits_t), *label.shape))
+  reward_t = losses.reward(logits_t, labels, temperature=config.reward_temperature)
+  reward_t, expected_t = (
+    each_t.reshape(len(logits_t), -1, rollouts_per_image)
+    for each_t in (reward_t, expected_t)
   )
-  credit_t = rollout.baseline_t
-  shape = credit_t.shape
-  reward_t = reward_t.reshape(len(credit_t), -1, rollouts_per_image)
-  credit_t = credit_t.reshape(reward_t.shape)
+  final = reward_t[-1:]
   if config.baseline == "leave_one_out" and rollouts_per_image > 1:
-    credit_t = jnp.broadcast_to(losses.leave_one_out(reward_t[-1:]), reward_t.shape)
+    expected_t = jnp.broadcast_to(losses.leave_one_out(final), reward_t.shape)
   if config.credit_decay is not None:
-    reward = reward_t[-1]
-    value_t = credit_t + losses.control_variate(reward_t, reward[None] - credit_t)
-    credit_t = reward[None] - losses.generalized_advantage(
-      value_t, reward, decay=config.credit_decay
+    expected_t += losses.control_variate(reward_t, final - expected_t)
+    expected_t = final - losses.generalized_advantage(
+      expected_t, final[0], decay=config.credit_decay
     )
-  return credit_t.reshape(shape)
+  return expected_t.reshape(rollout.baseline_t.shape)
 
 
 def objective(

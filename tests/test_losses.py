@@ -357,7 +357,7 @@ def test_leave_one_out_is_the_mean_of_the_others():
 
 @pytest.mark.parametrize("num_rollouts", [1, 4])
 def test_a_control_variate_is_a_slope_that_the_other_images_give(num_rollouts):
-  """Times how much the reward so far differs from that of the others."""
+  """The slope times the reward so far less its mean over the others."""
   keys = jax.random.split(jax.random.key(0))
   shape = (3, 5, num_rollouts)
   reward_t, advantage_t = (np.asarray(jax.random.uniform(key, shape)) for key in keys)

@@ -138,7 +138,7 @@ def follow_recipe() -> None:
     )
   for name, value in recipe.items():
     if name not in _ABLATIONS:
-      FLAGS.set_default(name, str(value))
+      FLAGS.set_default(name, str(value))  # as if given: some flags are words
 
 
 def define_data_flag() -> None:
