@@ -48,6 +48,10 @@ class Setting:
   flag: str | None = None
   none: float | str | None = None
 
+  def word(self, value: Any) -> Any:
+    """A value of the field as a command line says it."""
+    return self.none if value is None else value
+
 
 def checked(
   default: Any,

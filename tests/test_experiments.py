@@ -185,6 +185,10 @@ def test_more_epochs_go_on_as_if_never_interrupted(trained, images, tmp_path):
         "train.seed is 0 there and 1 here",
       ],
     ),
+    (
+      ["--num_epochs=2", "--credit_decay=0.7"],
+      ["objective.credit_decay is none there and 0.7 here"],
+    ),
     (["--num_epochs=1"], ["holds a run of 2 epochs; give at least --num_epochs=2"]),
   ],
 )

@@ -178,7 +178,7 @@ def _recipe(run: Results) -> str:
       expected = 1 / config.train.num_glimpses
     found = getattr(getattr(config, part), field)
     if found != expected and setting.reach != "data" and flag not in _NOT_OF_RECIPES:
-      word = setting.none if found is None else found
+      word = setting.word(found)
       value = f"{word:.3g}" if isinstance(word, float) else str(word)
       length = f"{value} of {expected} epochs"
       changed.append(length if flag == "num_epochs" else f"{flag}={value}")

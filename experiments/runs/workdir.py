@@ -115,7 +115,7 @@ def _clashes(
   their_info: DatasetInfo | None,
 ) -> list[str]:
   """In what a run differs from the one in a folder; empty if it can go on."""
-  differing = differing_fields(ours, theirs)
+  settings, differing = Config.settings(), differing_fields(ours, theirs)
   sums = ours.train.data_sha256, theirs.train.data_sha256
   clashes = []
   if sums[0] != sums[1]:
@@ -132,6 +132,7 @@ def _clashes(
   for name, (here, there) in differing.items():
     if name not in _MAY_CHANGE:
       why = " (an earlier version divided the images)" * (name == "train.division")
+      there, here = (settings[name].word(value) for value in (there, here))
       clashes.append(f"{name} is {there} there and {here} here{why}")
   return clashes
 
