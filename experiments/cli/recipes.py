@@ -96,10 +96,10 @@ _TASKS: Mapping[str, Mapping[str, str | int | float]] = {
 _28x28 = ("mnist", "fashion_mnist")
 
 # What the small recipes of single tasks have besides. Reward and credit were chosen on
-# validation images; the full recipes were not trained with them. On 100x100 pixels two of
+# validation images; no full recipe was trained whole with them. On 100x100 pixels two of
 # three seeds hardly learned with a smooth reward.
 _SMALL_TASKS: Mapping[str, Mapping[str, str | int | float]] = {
-  # Less noise at the end: fewer errors in six glimpses, and more in fifty.
+  # Less noise at the end; chosen by errors in six glimpses.
   "mnist": {
     "credit_decay": 0.7,
     "location_std": 0.05,
