@@ -162,7 +162,7 @@ def temper(probs: jax.Array, temperature: jax.Array) -> jax.Array:
   """Probabilities at a temperature T: the softmax of log(p) / T.
 
   The order of the classes stays. With λ2 > 0 a model is asked to be unsure, and its
-  belief is low where it is right. A temperature below 1 makes a confidence of it.
+  probabilities are low where it is right. A temperature below 1 makes a confidence of it.
 
   Args:
     probs: softmax outputs p [..., K].

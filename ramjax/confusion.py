@@ -1,6 +1,7 @@
 """Accuracy class by class: what unbalanced data hide in one number.
 
-The conventions are those of scikit-learn. A belief that is not finite predicts no class.
+The conventions are those of scikit-learn. An image whose probabilities are not finite has
+no predicted class.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def confusion_matrix(probs: jax.Array, label: jax.Array) -> jax.Array:
     label: true classes [M], integer in [0, K).
 
   Returns:
-    Counts [K, K], int32. Images whose belief is not finite are in no column.
+    Counts [K, K], int32. Images whose probabilities are not finite are in no column.
 
   Raises:
     AssertionError: if an array has another rank, shape or type.

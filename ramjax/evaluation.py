@@ -32,9 +32,9 @@ class Evaluation(NamedTuple):
   """How a model does with 1…T glimpses, and with a dynamic number of them.
 
   Attributes:
-    accuracy_t: accuracy when all images get t glimpses; a belief that is not finite is
-      wrong.
-    not_finite_t: number of images whose belief is not finite after t glimpses.
+    accuracy_t: accuracy when all images get t glimpses; an image whose probabilities
+      are not finite is wrong.
+    not_finite_t: number of images whose probabilities are not finite after t glimpses.
     hidden_norm_t: mean l2 norm of the internal state after t glimpses.
     calibration_error_t: see `ramjax.expected_calibration_error`.
     uncertainty_correlation_t: see `ramjax.uncertainty_fit`.

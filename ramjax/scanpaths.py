@@ -82,7 +82,7 @@ def fixation_density(
 
 
 def entropy(probs: jax.Array) -> jax.Array:
-  """The entropy of a belief in bits, -sum_i p_i log2 p_i, where 0 log2 0 is 0.
+  """The entropy of probabilities in bits, -sum_i p_i log2 p_i, where 0 log2 0 is 0.
 
   Args:
     probs: softmax outputs p [..., K].
@@ -118,7 +118,7 @@ def information_gain(probs_t: jax.Array) -> jax.Array:
     probs_t: softmax outputs p [T, ..., K] after each glimpse.
 
   Returns:
-    Gains [T, ...]; NaN where one of the two beliefs has a NaN.
+    Gains [T, ...]; NaN where a probability before or after is NaN.
 
   >>> import jax.numpy as jnp
   >>> probs_t = jnp.array([[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])

@@ -160,7 +160,7 @@ def test_the_fitted_temperature_has_the_highest_likelihood(predictions):
   assert max(expected_t) > 2 * min(expected_t)
 
 
-def test_a_tempered_belief_is_calibrated_and_of_the_same_class(predictions):
+def test_tempered_probabilities_are_calibrated_and_of_the_same_class(predictions):
   _, probs_t, label = predictions
   probs = probs_t[-1]
   tempered = ramjax.temper(probs, ramjax.fit_temperature(probs, label))
@@ -172,7 +172,7 @@ def test_a_tempered_belief_is_calibrated_and_of_the_same_class(predictions):
 
 
 def test_temperatures_stay_finite_and_nan_is_told():
-  """Always right and sure, an underflowed probability, and a belief that is not finite."""
+  """Always right and sure, an underflowed probability, and one that is not finite."""
   probs, label = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
   assert ramjax.fit_temperature(probs, label) < 0.01
   assert jnp.isfinite(ramjax.temper(probs, jnp.float32(150.0))).all()

@@ -38,7 +38,7 @@ def test_classes_equal_scikit_learn(missing):
   ) == pytest.approx(balanced, rel=1e-6)
 
 
-def test_a_belief_that_is_not_finite_is_wrong_and_no_class():
+def test_a_probability_that_is_not_finite_is_wrong_and_no_class():
   """Its image counts, but in no column; argmax would take NaN for class 0."""
   probs = jnp.array([[jnp.nan, 0.5], [0.9, 0.1], [jnp.inf, 0.0], [0.2, 0.8]])
   labels = jnp.array([0, 0, 1, 1])

@@ -237,7 +237,7 @@ def test_looking_until_decided_gives_the_figures_of_an_evaluation(params):
   assert len(set(np.asarray(expected.mean_glimpses).tolist())) == len(BETAS)
 
 
-def test_a_belief_that_is_not_finite_is_never_right():
+def test_a_probability_that_is_not_finite_is_never_right():
   """Not even where the class is 0, the place of the first NaN."""
   probs_t = jnp.array(
     [[[0.8, 0.2]] * 3, [[jnp.nan, jnp.nan], [0.8, 0.2], [0.2, jnp.inf]]]

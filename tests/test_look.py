@@ -310,7 +310,7 @@ def test_other_models_and_images_are_drawn(shape, tmp_path):
   assert ", p " in looks.line(look, model)
 
 
-def test_beliefs_that_are_not_finite_are_drawn(tmp_path):
+def test_probabilities_that_are_not_finite_are_drawn(tmp_path):
   model = own_model((28, 28, 1), ("a", "b", "c"))
   image = np.zeros((28, 28, 1), np.uint8)
   look = look_at(image, model, num_glimpses=2)

@@ -23,10 +23,14 @@ IMAGE = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
 
 
 def rollout_at(*locations, probs=(0.5, 0.5), errors=(0.1, 0.1)):
-  """A rollout of one image with given locations; beliefs [K] or [T, K]."""
+  """A rollout of one image with given locations; probabilities [K] or [T, K]."""
   shape = len(locations), 1, np.shape(probs)[-1]
-  beliefs = (np.broadcast_to(np.atleast_2d(x), shape[::2]) for x in (probs, errors))
-  probs_t, errors_t = (jnp.asarray(x, jnp.float32).reshape(shape) for x in beliefs)
+  probabilities = (
+    np.broadcast_to(np.atleast_2d(x), shape[::2]) for x in (probs, errors)
+  )
+  probs_t, errors_t = (
+    jnp.asarray(x, jnp.float32).reshape(shape) for x in probabilities
+  )
   empty = Rollout(*[None] * len(Rollout._fields))
   return empty._replace(
     location_t=jnp.array(locations)[:, None],
@@ -158,28 +162,28 @@ def test_the_number_of_a_box_across_the_border_is_inside():
   assert later_y < 27
 
 
-def test_belief_shows_the_bounds_and_where_the_rule_stops():
+def test_the_curves_show_the_bounds_and_where_the_rule_stops():
   """Class 0 leads from the third glimpse on; β makes the bounds part there."""
   probs = np.array([[0.4, 0.4, 0.2], [0.4, 0.45, 0.15], *[[0.8, 0.1, 0.1]] * 3])
   errors = np.full(3, 0.2)
   rollout = rollout_at(*[[0.0, 0.0]] * 5, probs=probs, errors=errors)
   image = np.zeros((1, 28, 28, 1), np.uint8)
   figure = rollout_figure.glimpses(image, np.array([0]), rollout, CONFIG)
-  belief = figure.axes[2]
-  *_, rival, true, stop = belief.lines
+  curves = figure.axes[2]
+  *_, rival, true, stop = curves.lines
   np.testing.assert_allclose(true.get_ydata(), probs[:, 0], rtol=1e-6)
   np.testing.assert_allclose(rival.get_ydata(), probs[:, 1], rtol=1e-6)
   assert stop.get_xdata()[0] == 3
   texts = [text.get_text() for text in figure.legends[0].texts]
   (beta,) = (float(text.split("= ")[1]) for text in texts if "β" in text)
-  lowest, highest = belief.collections[1].get_paths()[0].get_extents().intervaly
+  lowest, highest = curves.collections[1].get_paths()[0].get_extents().intervaly
   assert lowest == pytest.approx(0.4 - 0.2 * beta)
   assert highest == pytest.approx(0.8 + 0.2 * beta)
   assert_legends_cover_no_axes(figure)
 
   even = rollout_at(*[[0.0, 0.0]] * 5, probs=(0.5, 0.5))
-  belief = rollout_figure.glimpses(image, np.array([0]), even, CONFIG).axes[2]
-  assert drawn_texts(belief) == ["undecided"]
+  curves = rollout_figure.glimpses(image, np.array([0]), even, CONFIG).axes[2]
+  assert drawn_texts(curves) == ["undecided"]
 
 
 def train_line(step, **terms):

@@ -50,7 +50,7 @@ def test_rules_of_a_model_whose_self_uncertainty_is_zero(prediction):
   assert point["mean_glimpses"] == 1.0
 
 
-def test_a_belief_that_is_not_finite_is_never_right(prediction):
+def test_a_probability_that_is_not_finite_is_never_right(prediction):
   found, _ = prediction
   found = found._replace(probs_t=jnp.full_like(found.probs_t, jnp.nan))
   curves = rules.curves(found, jnp.zeros(M, jnp.int32), jnp.ones(T))

@@ -29,7 +29,7 @@ def places(*shape, seed=0, most=1.0):
   return found.astype(np.float32)
 
 
-def beliefs(*shape, seed=0):
+def probabilities(*shape, seed=0):
   """Probabilities, some of them 0."""
   found = np.random.RandomState(seed).dirichlet(np.full(shape[-1], 0.3), shape[:-1])
   found = np.where(found < 0.01, 0, found)
@@ -138,13 +138,13 @@ def test_half_precision_is_computed_in_float32():
 
 
 def test_entropy_equals_scipy():
-  probs = beliefs(6, 5, 4)
+  probs = probabilities(6, 5, 4)
   assert (probs == 0).any()
   expected = scipy.stats.entropy(probs.astype(np.float64), base=2, axis=-1)
   np.testing.assert_allclose(ramjax.entropy(probs), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_certain_belief_has_no_entropy_and_a_finite_gradient():
+def test_certainty_has_no_entropy_and_a_finite_gradient():
   certain = jnp.array([0.0, 1.0, 0.0])
   assert ramjax.entropy(certain).tolist() == 0
   assert jnp.isfinite(jax.grad(ramjax.entropy)(certain)).all()
@@ -156,7 +156,7 @@ def test_a_certain_belief_has_no_entropy_and_a_finite_gradient():
 
 
 def test_gain_is_the_fall_of_the_entropy_and_adds_up():
-  probs_t = beliefs(7, 3, 5, seed=3)
+  probs_t = probabilities(7, 3, 5, seed=3)
   found = np.asarray(ramjax.information_gain(probs_t))
   for image in range(3):
     before = math.log2(5)
@@ -168,7 +168,7 @@ def test_gain_is_the_fall_of_the_entropy_and_adds_up():
   assert (found < 0).any()  # some glimpses confuse
 
 
-def test_a_belief_that_is_not_a_number_stays_none():
+def test_a_probability_that_is_not_a_number_stays_none():
   probs_t = jnp.full((4, 2), 0.5).at[1, 0].set(jnp.nan)
   is_nan = [False, True, False, False]
   assert jnp.isnan(ramjax.entropy(probs_t)).tolist() == is_nan
@@ -315,11 +315,11 @@ def test_pixels_are_those_of_the_sensor(size):
 
 
 def test_bits_are_those_of_the_library():
-  probs_t = beliefs(6, 5)
+  probs_t = probabilities(6, 5)
   looked = BY_HAND._replace(
     location_t=places(6),
     probs_t=probs_t,
-    predicted_error_t=beliefs(6, 5, seed=1),
+    predicted_error_t=probabilities(6, 5, seed=1),
     class_names=tuple("abcde"),
     label="c",
     num_fixations=6,

@@ -412,7 +412,7 @@ def with_classes(seed, *, confusion, accuracy):
   return found
 
 
-def test_images_whose_belief_is_not_finite_are_counted():
+def test_images_whose_probabilities_are_not_finite_are_counted():
   """They are in no column, and still images of their class."""
   one = scored(0, 0.0, n=6) | {"train_num_glimpses": 6, "class_names": ["cat", "dog"]}
   for scores in one["scores"]:
@@ -485,14 +485,15 @@ def test_a_table_without_an_end_does_not_eat_the_next(tmp_path, monkeypatch):
     report.with_tables(f"{mark}\n\nmine\n\n{mark}\n\n<!-- end of table -->\n")
 
 
-def test_beliefs_that_are_not_finite_are_named():
+def test_probabilities_that_are_not_finite_are_named():
   points = [{"num_glimpses": n, "not_finite": max(0, n - 2)} for n in (1, 2, 3, 4)]
   runs = [
     {"group": "both", "seed": 3, "fixed": points},
     {"group": "original", "seed": 0, "scores": [{"fixed": points[:2]}]},
   ]
   assert tables.not_finite({"runs": runs}) == (
-    "both, seed 3: up to 2 beliefs are not finite, from N = 3 on; they count as wrong"
+    "both, seed 3: images with probabilities that are not finite: up to 2, from N = 3"
+    " on; they count as wrong"
   )
 
 

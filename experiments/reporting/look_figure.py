@@ -68,7 +68,7 @@ def draw_glimpse(
   drawn: Figure, look: Look, model: ramjax.Predictor, number: int, seen: np.ndarray
 ) -> None:
   """Draws what is known after a number of glimpses, and what was seen, into a figure."""
-  path, so_far, belief = map(drawn.add_axes, _PLACES)
+  path, so_far, bars = map(drawn.add_axes, _PLACES)
   config, answer = model.config.model, look.answer
   locations, size = np.asarray(answer.location_t), look.image.shape[:2]
   paths.show_image(path, look.image)
@@ -81,7 +81,7 @@ def draw_glimpse(
   paths.show_image(so_far, seen)
   path.set_title(f"glimpse {number}", fontsize=9, color=figures.INK)
   so_far.set_title("seen so far", fontsize=9, color=figures.INK)
-  _draw_probs(belief, look, model, number)
+  _draw_probs(bars, look, model, number)
 
 
 def _draw_probs(axes: Axes, look: Look, model: ramjax.Predictor, number: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,8 +75,8 @@ def learning_curves(lines: Sequence[Results], objective: ObjectiveConfig) -> Fig
 def glimpse_generalization(results: Results) -> Figure:
   """Figure 2 of the paper: accuracy and norm of the state against glimpses.
 
-  A line is the mean over runs that differ in nothing but the seed; its band reaches from
-  the lowest to the highest of them.
+  A line is the mean over runs that differ in nothing but the seed, of the norm the median;
+  its band reaches from the lowest to the highest of them.
   """
   groups = group_runs(results["runs"])
   drawn = figures.figure(13.0, 4.4)
@@ -84,7 +84,7 @@ def glimpse_generalization(results: Results) -> Figure:
   for group, style in zip(groups, _styles(groups), strict=True):
     _band(accuracy, group, "accuracy", label=group.labelled, **style)
     if "hidden_norm" in group.runs[0]["fixed"][0]:
-      _band(norm, group, "hidden_norm", **style)
+      _band(norm, group, "hidden_norm", middle=np.median, **style)
     for run in group.runs:
       x, y = (
         np.array([point[metric] for point in run["dynamic"]], float)
@@ -231,10 +231,16 @@ def _plain_numbers(axis: Axis) -> None:
   axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _range(axes: Axes, x: np.ndarray, values: np.ndarray, **style: Any) -> None:
-  """Draws mean and range of values [runs, points]."""
+def _range(
+  axes: Axes,
+  x: np.ndarray,
+  values: np.ndarray,
+  middle: Callable[..., np.ndarray] = np.mean,
+  **style: Any,
+) -> None:
+  """Draws mean, or another middle, and range of values [runs, points]."""
   line = {"lw": 1.6, **style, **figures.markers(len(x))}
-  axes.plot(x, values.mean(axis=0), **line)
+  axes.plot(x, middle(values, axis=0), **line)
   low, high = values.min(axis=0), values.max(axis=0)
   axes.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
 
@@ -292,12 +298,18 @@ def _styles(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _band(
-  axes: Axes, group: Group, metric: str, *, label: str | None = None, **style: Any
+  axes: Axes,
+  group: Group,
+  metric: str,
+  *,
+  label: str | None = None,
+  middle: Callable[..., np.ndarray] = np.mean,
+  **style: Any,
 ) -> None:
-  """Draws mean and range of a metric over the runs of a group, against glimpses."""
+  """Draws middle and range of a metric over the runs of a group, against glimpses."""
   scored = [run["fixed"] for run in group.runs]
   numbers = _points(scored, "num_glimpses")[0]
-  _range(axes, numbers, _points(scored, metric), label=label, **style)
+  _range(axes, numbers, _points(scored, metric), middle, label=label, **style)
 
 
 def _show_the_best(axes: Axes) -> None:

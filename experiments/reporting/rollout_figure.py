@@ -1,4 +1,4 @@
-"""The figure of a rollout: where a model looked, what it saw, and what it believed."""
+"""The figure of a rollout: where a model looked, what it saw, and how sure it was."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def glimpses(
   *,
   class_names: Sequence[str] | None = None,
 ) -> Figure:
-  """The glimpses at each image: their path, the seen pixels, and the beliefs.
+  """The glimpses at each image: their path, the seen pixels, and p.
 
   The boxes of the path are the smallest patches, with their numbers. The seen pixels have
-  the resolution of the sharpest patch that covered them. Beliefs are the probabilities p
+  the resolution of the sharpest patch that covered them. p are the probabilities
   of all classes; those of the true class and of its rival have the bounds p ± βu, which
   the stopping rule compares. The rival is the other class with the highest upper bound
   where the rule stops. β is the rate with which the rule takes about half of the glimpses.
@@ -70,11 +70,11 @@ def glimpses(
     draw_path(axes[0], corners(locations, (height, width), config.patch_size), config)
     _set_title(axes[0], probs_t[-1, i], int(labels[i]), class_names)
     show_image(axes[1], seen_pixels(images[i], locations, config))
-    belief = axes[2]
-    _draw_belief(belief, probs_t[:, i], error_t[:, i], int(labels[i]), beta, stops[i])
-    belief.set_ylim(0, 1.05 * highest)
-    belief.tick_params(labelsize=7, labelleft=i == 0)
-  names = ("path", "seen pixels", "belief")
+    curves = axes[2]
+    _draw_probs(curves, probs_t[:, i], error_t[:, i], int(labels[i]), beta, stops[i])
+    curves.set_ylim(0, 1.05 * highest)
+    curves.tick_params(labelsize=7, labelleft=i == 0)
+  names = ("path", "seen pixels", "probability p")
   for axes, name in zip(grid[:, 0], names, strict=True):
     axes.set_ylabel(name, color=figures.INK, fontsize=9)
   drawn.legend(
@@ -127,7 +127,7 @@ def _set_title(
   )
 
 
-def _draw_belief(
+def _draw_probs(
   axes: Axes,
   probs_t: np.ndarray,
   error_t: np.ndarray,
@@ -168,7 +168,7 @@ def _draw_belief(
 
 
 def _legend(beta: float) -> list[Line2D | Patch]:
-  """What the lines of a belief are."""
+  """What the lines of p are."""
   bounds = f"p ± βu, β = {beta:g}"
   return [
     Line2D([], [], color=_TRUE, lw=1.8, label="p of the true class"),

@@ -75,7 +75,7 @@ def rows(scanpath: Scanpath) -> list[dict[str, Any]]:
       x, y: the location in [-1, 1].
       scale: side of the widest patch (the field of view), in pixels.
       p_true: probability of the true class; empty if the model has no such class.
-      entropy_before, entropy_after: entropy of the belief, in bits. Before the first
+      entropy_before, entropy_after: entropy of p, in bits. Before the first
         glimpse all classes are equally probable.
       information_gain_bits: the first less the second.
       self_uncertainty: u of the class that is most probable after the glimpse.
@@ -209,7 +209,7 @@ def _is_correct(scanpath: Scanpath) -> int | None:
 
 
 def _error_of_best(probs: np.ndarray, predicted_error: np.ndarray) -> float:
-  """The self-uncertainty u of the most probable class; NaN if the belief has a NaN."""
+  """The self-uncertainty u of the most probable class; NaN if p has a NaN."""
   return math.nan if np.isnan(probs).any() else float(predicted_error[probs.argmax()])
 
 

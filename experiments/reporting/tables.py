@@ -292,7 +292,7 @@ def stopping_rules(results: Results) -> str:
 
 
 def not_finite(results: Results) -> str:
-  """A line for each run with beliefs that are not finite; empty if there is none."""
+  """A line for each run with probabilities that are not finite; empty if there is none."""
   lines = []
   variants = results.get("variants", ())
   runs = [*results.get("runs", ()), *(run for each in variants for run in each["runs"])]
@@ -304,8 +304,9 @@ def not_finite(results: Results) -> str:
       first = min(point["num_glimpses"] for point in bad)
       most = max(point["not_finite"] for point in bad)
       lines.append(
-        f"{run.get('group', 'a run')}, seed {run.get('seed')}: up to {image_count(most)}"
-        f" beliefs are not finite, from N = {first} on; they count as wrong"
+        f"{run.get('group', 'a run')}, seed {run.get('seed')}: images with probabilities"
+        f" that are not finite: up to {image_count(most)}, from N = {first} on; they"
+        " count as wrong"
       )
   return "\n".join(lines)
 

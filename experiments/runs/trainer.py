@@ -216,7 +216,7 @@ def _fit_confidence(run: Run, dataset: data.Dataset, params: Params) -> None:
     preprocess=dataset.preprocess,
   )
   found_t = fit_temperatures(prediction.probs_t, jnp.asarray(labels))
-  if np.isfinite(found_t).all():  # some belief is not finite otherwise
+  if np.isfinite(found_t).all():  # a probability is not finite otherwise
     written = {"temperature_t": np.asarray(found_t).tolist()}
     written |= {"split": "validation", "num_images": len(labels)}
     files.write_json(run.workdir.confidence, written)

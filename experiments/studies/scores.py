@@ -180,7 +180,7 @@ def _confusion(
 
 
 def _of_classes(probs: jax.Array, labels: jax.Array) -> dict[str, Any]:
-  """What beliefs [M, K] say of each class, as JSON."""
+  """What probabilities [M, K] say of each class, as JSON."""
   balanced, accuracy, confusion = jax.device_get(_confusion(probs, labels))
   return {
     "class_images": np.bincount(labels, minlength=len(accuracy)).tolist(),
