@@ -380,5 +380,6 @@ def _place(host: np.ndarray, like: Any) -> jax.Array:
   array = jax.device_put(host, getattr(like, "sharding", None))
   if not jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
     return array
-  impl = jax.random.key_impl(like) if isinstance(like, jax.Array) else None
-  return jax.random.wrap_key_data(array, impl=impl)
+  found: list[Any] = []  # of a `jax.ShapeDtypeStruct`, only a traced key tells it
+  jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)
+  return jax.random.wrap_key_data(array, impl=found[0])

@@ -68,22 +68,25 @@ def check_type(kind: type, *, hint: str = "", **arrays: jax.Array) -> None:
       )
 
 
-def check_count(**numbers: Any) -> None:
-  """Checks that numbers are integers of at least 1.
+def as_count(name: str, value: Any) -> int:
+  """A number as an integer of at least 1, which a static argument may be.
 
   Args:
-    **numbers: the numbers, by the names of their arguments.
+    name: the argument.
+    value: the number: an integer of Python, NumPy or JAX.
 
   Raises:
-    ConfigError: if one is not.
+    ConfigError: if it is not.
   """
-  for name, value in numbers.items():
-    try:
-      count = operator.index(value)
-    except TypeError as error:
-      raise ConfigError(f"{name} must be an integer, not {value!r}") from error
-    if count < 1:
-      raise ConfigError(f"{name} must be at least 1, not {value}")
+  try:
+    if isinstance(value, bool):
+      raise TypeError
+    count = operator.index(value)
+  except TypeError as error:
+    raise ConfigError(f"{name} must be an integer, not {value!r}") from error
+  if count < 1:
+    raise ConfigError(f"{name} must be at least 1, not {value}")
+  return count
 
 
 def check_distribution(name: str, values: Any, *, hint: str = "") -> None:

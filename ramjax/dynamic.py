@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ramjax import calibration, stopping
-from ramjax.checks import check_count, check_shape
+from ramjax.checks import as_count, check_shape
 from ramjax.config import ConfigError, ModelConfig
 from ramjax.data.batches import take_images
 from ramjax.model import Model, PyTree
@@ -108,7 +108,7 @@ def look_until_decided(
       without `rule`.
     AssertionError: if an array, or what `rule` returns, has another rank, shape or type.
   """
-  check_count(max_glimpses=max_glimpses)
+  max_glimpses = as_count("max_glimpses", max_glimpses)
   if (beta is None) == (rule is None):
     raise ConfigError("give either beta, of the paper's stopping rule, or rule")
   if temperature_t is not None:

@@ -369,7 +369,8 @@ def validate(
       every device then gets the result. None is for a single device.
 
   Returns:
-    The metrics of `ramjax.objective`, over all images.
+    The metrics of `ramjax.objective`, over all images. `loss/reinforce` has the learned
+    baseline, and no generalised advantages: those need other rollouts or other images.
 
   Raises:
     ConfigError: if `batch_size` is less than 1, or an extra term has the name of another
@@ -378,6 +379,8 @@ def validate(
   """
   check_shape((None, None, None, None), hint="[M, H, W, C]", images=images)
   check_shape((images.shape[0], ...), labels=labels)
+
+  alone = dataclasses.replace(config.objective, baseline="network", credit_decay=None)
 
   def validate_batch(index: jax.Array) -> tuple[LossParts, jax.Array]:
     unrolled = validation_rollout(
@@ -388,7 +391,7 @@ def validate(
       unrolled,
       labels[index],
       model=model_of(config, model),
-      objective_config=config.objective,
+      objective_config=alone,
       extra_terms=extra_terms,
     )
     return parts, losses.reward(unrolled.logits_t[-1], labels[index])

@@ -204,8 +204,8 @@ def control_variate(reward_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
   wherever it looks next. So a part of the advantage of the next location is known before
   it is drawn: c_t · (r_t - mean r_t), with r_t the reward that the rollout would have if it
   ended at glimpse t. The mean is that of the other rollouts of the image, or, where there
-  is one rollout, of the other images. c_t is fitted to the other images by least squares.
-  So neither depends on what the rollout draws next: to subtract this from the advantage
+  is one rollout, of the other images. c_t is fitted to the other images by least squares
+  (a line about their own mean). So neither depends on what the rollout draws next: to subtract this from the advantage
   takes noise from the gradient and does not bias it (control variates: Greensmith,
   Bartlett and Baxter, 2004, Journal of Machine Learning Research 5).
 
@@ -233,13 +233,18 @@ def control_variate(reward_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
   of_others = leave_one_out if num_rollouts > 1 else _leave_one_image_out
   known_t = reward_t - of_others(reward_t)
 
-  def mean_of_others(product_t: jax.Array) -> jax.Array:
-    return _leave_one_image_out(jnp.sum(product_t, axis=-1, keepdims=True))
+  def covariance_of_others(values_t: jax.Array) -> jax.Array:
+    products, known, values = (
+      _leave_one_image_out(jnp.mean(each_t, axis=-1, keepdims=True))
+      for each_t in (known_t * values_t, known_t, values_t)
+    )
+    return products - known * values
 
-  explained_t = mean_of_others(known_t * advantage_t)
-  size_t = mean_of_others(jnp.square(known_t))
-  slope_t = explained_t / jnp.where(size_t > 0, size_t, 1)
-  return jax.lax.stop_gradient(slope_t * known_t)
+  variance_t = covariance_of_others(known_t)
+  rounding_t = 1e-5 * jnp.mean(jnp.square(known_t), axis=(1, 2), keepdims=True)
+  differ_t = variance_t > rounding_t
+  slope_t = covariance_of_others(advantage_t) / jnp.where(differ_t, variance_t, 1)
+  return jax.lax.stop_gradient(jnp.where(differ_t, slope_t, 0) * known_t)
 
 
 def generalized_advantage(

@@ -189,9 +189,11 @@ def loss_parts(
     The terms, [B] each.
 
   Raises:
-    ConfigError: if an extra term has the name of another term, or is no pair.
-    AssertionError: if an array has another shape or type; for an extra term, with its
-      name.
+    ConfigError: if an extra term has the name of another term, or is no pair; if
+      `rollouts_per_image` does not divide the batch, or is 1 where the baseline is the
+      mean of the others.
+    AssertionError: if an array has another shape or type, for an extra term with its name;
+      if `credit_decay` is given and there is one image.
   """
   terms = as_terms(extra_terms)
   model = as_model(model)
@@ -240,6 +242,15 @@ def _baseline(
   rollout: Rollout, label: jax.Array, config: ObjectiveConfig, rollouts_per_image: int
 ) -> jax.Array:
   """What REINFORCE subtracts from the rewards, [T, B]; see `loss_parts`."""
+  if rollouts_per_image < 1 or label.shape[0] % rollouts_per_image:
+    raise ConfigError(
+      f"rollouts_per_image must divide the {label.shape[0]} rollouts of the batch, but is"
+      f" {rollouts_per_image}"
+    )
+  if config.baseline == "leave_one_out" and rollouts_per_image == 1:
+    raise ConfigError(
+      "baseline leave_one_out needs rollouts_per_image of at least 2, not 1"
+    )
   logits_t, expected_t = rollout.logits_t, rollout.baseline_t
   labels = jnp.broadcast_to(label, (len(logits_t), *label.shape))
   reward_t = losses.reward(logits_t, labels, temperature=config.reward_temperature)
@@ -248,7 +259,7 @@ def _baseline(
     for each_t in (reward_t, expected_t)
   )
   final = reward_t[-1:]
-  if config.baseline == "leave_one_out" and rollouts_per_image > 1:
+  if config.baseline == "leave_one_out":
     expected_t = jnp.broadcast_to(losses.leave_one_out(final), reward_t.shape)
   if config.credit_decay is not None:
     expected_t += losses.control_variate(reward_t, final - expected_t)
@@ -288,8 +299,7 @@ def objective(
     `loss/<term>` for each term of `LossParts` and each extra term, unweighted.
 
   Raises:
-    ConfigError: if an extra term has the name of another term, or is no pair.
-    AssertionError: if an array has another shape or type.
+    ConfigError, AssertionError: see `loss_parts`.
   """
   parts = loss_parts(
     params,

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from ramjax import calibration, model_file, run_folder, stopping
-from ramjax.checks import check_count
+from ramjax.checks import as_count
 from ramjax.config import Config, ConfigError, EvaluationConfig
 from ramjax.data import DatasetInfo
 from ramjax.data.transforms import normalize, standardize
@@ -47,7 +47,8 @@ class Answer(NamedTuple):
     probs: softmax outputs p after the last glimpse taken.
     predicted_error: self-uncertainties u then.
     confidence: probability in [0, 1] that `label` is right: the largest p, calibrated
-      (see `Predictor.is_calibrated`).
+      (see `Predictor.is_calibrated`) for one rollout with the noise of the training. The
+      mean of several rollouts is right more often than this says.
     num_glimpses: number of glimpses taken, int32.
     location_t: location (x, y) in [-1, 1] of each glimpse, also of those that the model
       would have taken after the last one; with several rollouts, of the first.
@@ -148,7 +149,7 @@ class Predictor:
     num_glimpses = self.number_of_glimpses(
       num_glimpses, beta=beta, confidence=confidence
     )
-    check_count(num_samples=num_samples)
+    num_samples = as_count("num_samples", num_samples)
     noise = EvaluationConfig(location_noise=location_noise).location_noise
     shown, single = self.prepare(images)
     found = answer(
@@ -198,7 +199,7 @@ class Predictor:
       ConfigError: as `__call__`.
     """
     num_glimpses = self.number_of_glimpses(num_glimpses, beta=None)
-    check_count(num_samples=num_samples)
+    num_samples = as_count("num_samples", num_samples)
     noise = EvaluationConfig(location_noise=location_noise).location_noise
     shown, single = self.prepare(images)
     found = _scanpaths(
@@ -283,7 +284,7 @@ class Predictor:
       given = self.config.train.num_glimpses
       stops = beta is not None or confidence is not None
       asked = max(given, _MOST_GLIMPSES) if stops else given
-    check_count(num_glimpses=asked)
+    asked = as_count("num_glimpses", asked)
     if asked > _LARGEST_COUNT:
       raise ConfigError(f"num_glimpses must be at most {_LARGEST_COUNT:,}, not {asked}")
     if beta is not None and not 0 <= _number(beta) < math.inf:
@@ -553,9 +554,12 @@ def answer(
     rollouts.probs_t.mean(axis=1),
     rollouts.predicted_error_t.mean(axis=1),
   )
-  taken = stopping.first_decision(
-    _decided_t(probs_t, error_t, beta, least_confidence, temperature_t)
-  )
+  if beta is None and least_confidence is None:
+    taken = jnp.full(images.shape[:1], num_glimpses, jnp.int32)
+  else:
+    taken = stopping.first_decision(
+      _decided_t(probs_t, error_t, beta, least_confidence, temperature_t)
+    )
   at_stop = jax.vmap(stopping.at_stop, (-1, None), -1)
   probs, error = at_stop(probs_t, taken), at_stop(error_t, taken)
   return Answer(

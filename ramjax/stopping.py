@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ramjax.checks import (
   TIME_FIRST,
-  check_count,
+  as_count,
   check_positive,
   check_shape,
   check_type,
@@ -172,7 +172,7 @@ def stopping_time_as_released(
     Numbers of glimpses [M, I], int32 in 1…T.
   """
   check_shape((None,) * 4, hint="[T, M, I, K]", probs_t=probs_t)
-  check_count(batch_size=batch_size)
+  batch_size = as_count("batch_size", batch_size)
   decided_t = is_decided_as_released(probs_t, predicted_error_t, beta=beta)
   num_glimpses, num_samples, num_images = decided_t.shape
   missing = -num_images % batch_size

@@ -97,7 +97,8 @@ def train_step(
 
   The batch is divided into `config.train.accumulation_steps` parts, whose gradients are
   computed one after another and averaged. This needs the memory of one part and gives
-  the step of the whole batch. A step with a non-finite loss or gradient norm changes
+  the step of the whole batch, but with `credit_decay`, which looks at the other images of
+  a part. A step with a non-finite loss or gradient norm changes
   neither parameters nor optimiser.
 
   Args:

@@ -65,6 +65,14 @@ def test_a_state_comes_back_bit_for_bit(state, tmp_path):
   assert jax.tree.structure(found) == jax.tree.structure(state)
 
 
+def test_a_key_keeps_its_implementation(state, tmp_path):
+  state = state._replace(key=jax.random.key(0, impl="rbg"))
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state)
+    for like in (state, jax.eval_shape(lambda: state)):
+      assert checkpoints.restore(like).key == state.key
+
+
 def test_the_latest_two_are_kept(state, tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
     for step in (7, 8, 9):

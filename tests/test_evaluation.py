@@ -187,6 +187,22 @@ def test_validation_is_the_objective_over_all_images(weights, params):
   jax.tree.map(assert_close, found, expected)
 
 
+def test_validation_compares_no_images_and_no_rollouts(params):
+  """So one image has its own loss, and a batch of any size gives the same."""
+  config = CONFIG.replace(
+    objective={"baseline": "leave_one_out", "credit_decay": 0.7},
+    train={"rollouts_per_image": 2},
+  )
+  images, labels = (jnp.asarray(each[:3]) for each in DATASET.validation)
+  validate = functools.partial(
+    ramjax.validate, KEY, params, images, labels, preprocess=DATASET.preprocess
+  )
+  expected = validate(config=CONFIG)
+  for batch_size in (1, 3):
+    found = validate(config=config, batch_size=batch_size)
+    jax.tree.map(assert_close, found, expected)
+
+
 def test_bad_arguments_are_refused(params):
   images, labels = DATASET.test
   evaluate_some = functools.partial(

@@ -369,7 +369,7 @@ def test_a_control_variate_is_a_slope_that_the_other_images_give(num_rollouts):
     x, y = (
       np.delete(each_t[t], image, axis=0).ravel() for each_t in (known_t, advantage_t)
     )
-    slope = np.linalg.lstsq(x[:, None], y)[0][0]
+    slope, _ = np.polyfit(x, y, 1)
     np.testing.assert_allclose(found[t, image], slope * known_t[t, image], rtol=1e-4)
 
 
@@ -389,6 +389,32 @@ def test_a_control_variate_does_not_depend_on_what_comes_later(num_rollouts):
     )
     np.testing.assert_allclose(changed[:2, image], plain[:2, image], rtol=1e-4)
     assert not np.allclose(changed[:2, image - 1], plain[:2, image - 1])
+
+
+@pytest.mark.parametrize("batch_size", [2, 8, 512])
+def test_one_image_that_differs_has_no_slope(batch_size):
+  """The others are all alike, so they tell nothing."""
+  reward_t = jnp.ones((1, batch_size, 1)).at[0, 0].set(0)
+  found = ramjax.control_variate(reward_t, jnp.full_like(reward_t, 0.05))
+  np.testing.assert_allclose(found, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_rollouts", [1, 4])
+@pytest.mark.parametrize("right", [0.03, 0.5, 0.97])
+def test_a_control_variate_takes_noise_from_the_advantage(num_rollouts, right):
+  """Where most rollouts end as they stand, and the baseline is not the mean."""
+  keys = jax.random.split(jax.random.key(0))
+  is_right_t = jax.random.bernoulli(keys[0], right, (200, 32, num_rollouts))
+  stays_t = jax.random.bernoulli(keys[1], 0.98, is_right_t.shape)
+  reward_t, final_t = (
+    each_t.astype(jnp.float32) for each_t in (is_right_t, is_right_t == stays_t)
+  )
+  advantage_t = final_t - (right - 0.1)
+  known_t = ramjax.control_variate(reward_t, advantage_t)
+  before, after = (
+    jnp.mean(jnp.square(each_t)) for each_t in (advantage_t, advantage_t - known_t)
+  )
+  assert after < 0.9 * before
 
 
 def test_a_control_variate_needs_two_images_and_a_difference():

@@ -131,6 +131,21 @@ def test_svhn_is_a_dataset_with_its_own_test_set(tmp_path):
   assert found.notes == (f"{tmp_path / 'test_32x32.mat'} is the test set",)
 
 
+@pytest.mark.parametrize(
+  ("train", "test", "expected"),
+  [
+    ([*range(1, 11)], [10, 2], [0, 2]),  # SVHN
+    ([*range(11)], [1, 10], [1, 10]),  # eleven classes
+  ],
+)
+def test_the_training_set_says_what_class_ten_is(train, test, expected, tmp_path):
+  for name, labels in (("train", train), ("test", test)):
+    scipy.io.savemat(tmp_path / f"{name}_32x32.mat", svhn(3 * labels)[1])
+  found = read_mat(tmp_path / "train_32x32.mat")
+  assert found.test.labels.tolist() == 3 * expected
+  assert found.num_classes == len(train)
+
+
 def test_another_mat_file_is_refused_with_python_that_converts_it(
   tmp_path, monkeypatch
 ):

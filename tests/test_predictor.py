@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +52,14 @@ def folder(dataset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(folder):
   return ramjax.load(folder)
+
+
+def test_counts_may_be_integers_of_any_library(predictor, dataset):
+  image = dataset.test.images[0]
+  found = predictor(image, num_glimpses=jnp.int32(2), num_samples=np.int64(3))
+  expected = predictor(image, num_glimpses=2, num_samples=3)
+  chex.assert_trees_all_equal(found, expected)
+  assert found.num_glimpses == 2
 
 
 def test_an_answer_is_that_of_a_rollout(predictor, dataset):
@@ -158,6 +167,7 @@ def test_confidence_is_calibrated(predictor, dataset):
     (np.zeros((28, 28), np.uint8), {"location_noise": [1, -1]}, "location_noise must"),
     (np.zeros((28, 28), np.uint8), {"num_samples": 1.5}, "must be an integer, not 1.5"),
     (np.zeros((28, 28), np.uint8), {"num_glimpses": 2.5}, "must be an integer"),
+    (np.zeros((28, 28), np.uint8), {"num_glimpses": True}, "must be an integer"),
     (np.zeros((28, 28), np.uint8), {"beta": -1.0}, "beta must be finite and at"),
     (np.zeros((28, 28), np.uint8), {"beta": np.ones(2)}, "beta must be finite and at"),
     (np.zeros((28, 28), np.uint8), {"beta": "0.2"}, "beta must be finite and at"),

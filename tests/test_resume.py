@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from trainings import CONFIG, LINES, NUM_EXAMPLES, config_of
 
 from experiments.cli import errors, signals
-from experiments.runs import progress, skipped
+from experiments.runs import progress, skipped, training
 from experiments.runs import workdir as workdir_lib
 from experiments.runs.metrics import Metrics, read_metrics
 from experiments.runs.program import chunks
@@ -138,16 +138,49 @@ def test_an_optimizer_with_all_its_parts_outlives_an_interruption(dataset, tmp_p
 
 
 @pytest.mark.parametrize("num_epochs", [1, 3])
-def test_a_run_whose_rate_follows_a_cosine_keeps_its_length(num_epochs, tmp_path):
+@pytest.mark.parametrize(
+  ("falling", "what"),
+  [
+    ({"learning_rate_schedule": "cosine"}, "rate falls along a cosine"),
+    ({"initial_location_noise": 2.0}, "noise falls along a line"),
+  ],
+)
+def test_a_run_of_which_something_falls_keeps_its_length(
+  falling, what, num_epochs, tmp_path
+):
   place = workdir_lib.Workdir(tmp_path)
-  workdir_lib.open_run(place, config_of(learning_rate_schedule="cosine"))
-  other = config_of(learning_rate_schedule="cosine", num_epochs=num_epochs)
+  workdir_lib.open_run(place, config_of(**falling))
   with pytest.raises(errors.UsageError) as caught:
-    workdir_lib.open_run(place, other)
+    workdir_lib.open_run(place, config_of(**falling, num_epochs=num_epochs))
   assert str(caught.value) == (
-    f"{tmp_path} holds a run whose rate falls along a cosine for 2 epochs;"
+    f"{tmp_path} holds a run whose {what} for 2 epochs;"
     " give --num_epochs=2, or another --workdir"
   )
+
+
+def test_generalised_advantages_keep_the_parts_of_a_batch(tmp_path):
+  """They compare the images of a part."""
+  place = workdir_lib.Workdir(tmp_path)
+  config = config_of().replace(objective={"credit_decay": 0.7})
+  workdir_lib.open_run(place, config)
+  with pytest.raises(
+    errors.UsageError, match="accumulation_steps is 1 there and 2 her"
+  ):
+    workdir_lib.open_run(place, config.replace(train={"accumulation_steps": 2}))
+
+
+def test_a_run_that_stops_after_an_epoch_keeps_its_validation_accuracy(
+  dataset, tmp_path, monkeypatch
+):
+  """Also where this epoch was too short to be saved."""
+  monkeypatch.setattr(training.Training, "is_due", lambda self, seconds: False)
+  with (
+    trainings.interruption(4),
+    pytest.raises(signals.Interrupted, match="saved at step 5"),
+  ):
+    train(dataset, tmp_path)
+  with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    assert checkpoints.best_step == 5
 
 
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(

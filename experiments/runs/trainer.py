@@ -141,9 +141,9 @@ def _train_epochs(training: Training, schedule: Schedule) -> None:
       training.write("validation", scores)
       accuracy = [values["accuracy"] for values in scores]
       training.progress.epoch_done(epoch, training.step, accuracy)
-      is_due = training.is_due(training.save_seconds / schedule.saving_share)
-      if is_due or epoch == num_epochs:
-        training.save(accuracy=accuracy, required=epoch == num_epochs)
+      required = epoch == num_epochs or parallel.any_process(stop_signal.requested)
+      if required or training.is_due(training.save_seconds / schedule.saving_share):
+        training.save(accuracy=accuracy, required=required)
 
 
 def _train_epoch(

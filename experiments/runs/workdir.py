@@ -16,7 +16,8 @@ from ramjax.data.info import describe_changes
 _MAY_CHANGE = {"train.num_epochs", "train.accumulation_steps"}
 """Fields in which a resumed run may differ: the training remains the same.
 
-A run is longer than it was only if the rate of a step does not depend on the length.
+A run is longer than it was only if rate and noise of a step do not depend on the length.
+With generalised advantages, which compare the images of a part, the parts stay.
 """
 
 _FOLLOW_FROM_DATA = {
@@ -81,11 +82,10 @@ def open_run(workdir: Workdir, config: Config, info: DatasetInfo | None = None) 
         " give another --workdir, or flags and data of that run"
       )
     other_length = config.train.num_epochs != found.train.num_epochs
-    if other_length and config.train.learning_rate_schedule == "cosine":
+    if other_length and (falls := _what_falls(config.train)):
       raise UsageError(
-        f"{workdir.path} holds a run whose rate falls along a cosine for"
-        f" {found.train.num_epochs} epochs; give --num_epochs={found.train.num_epochs},"
-        " or another --workdir"
+        f"{workdir.path} holds a run whose {falls} for {found.train.num_epochs} epochs;"
+        f" give --num_epochs={found.train.num_epochs}, or another --workdir"
       )
     if config.train.num_epochs < found.train.num_epochs:
       raise UsageError(
@@ -129,12 +129,22 @@ def _clashes(
     if our_info and their_info and our_info.class_names != their_info.class_names:
       names = (", ".join(info.class_names) for info in (their_info, our_info))
       clashes = ["the classes are called {} there and {} here".format(*names)]
+  may_change = _MAY_CHANGE
+  if ours.objective.credit_decay is not None:
+    may_change = may_change - {"train.accumulation_steps"}
   for name, (here, there) in differing.items():
-    if name not in _MAY_CHANGE:
+    if name not in may_change:
       why = " (an earlier version divided the images)" * (name == "train.division")
       there, here = (settings[name].word(value) for value in (there, here))
       clashes.append(f"{name} is {there} there and {here} here{why}")
   return clashes
+
+
+def _what_falls(config: TrainConfig) -> str:
+  """What of a training depends on its length; empty if nothing does."""
+  if config.learning_rate_schedule == "cosine":
+    return "rate falls along a cosine"
+  return "noise falls along a line" if config.initial_location_noise != 1 else ""
 
 
 def record_config(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from ramjax.checks import check_count
+from ramjax.checks import as_count
 from ramjax.config import Config, ConfigError, TrainConfig
 from ramjax.data import background as colours
 from ramjax.data import folders, own, prepared, sources, summary
@@ -303,7 +303,7 @@ def load_dataset(
   parts = divide(stored, name=name)
   num_train = len(parts.train.labels)
   if num_train_examples is not None:
-    check_count(num_train_examples=num_train_examples)
+    num_train_examples = as_count("num_train_examples", num_train_examples)
     if num_train_examples > num_train:
       raise ConfigError(
         f"num_train_examples must be at most {num_train}, the size of the training split"

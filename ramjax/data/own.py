@@ -180,7 +180,7 @@ def read_mat(path: pathlib.Path) -> Stored:
   """Reads images and classes from a `.mat` file of the form of SVHN (cropped digits).
 
   The file has the arrays `X` [H, W, C, M], uint8, and `y` [M, 1]. In SVHN, class 10 is
-  the digit 0; so classes 1 to 10 become 1 to 9 and 0. For `train_32x32.mat`, the file
+  the digit 0; so training classes 1 to 10 become 1 to 9 and 0, and those of the test. For `train_32x32.mat`, the file
   `test_32x32.mat` beside it is the test set, see `read_csv`.
 
   Args:
@@ -193,13 +193,13 @@ def read_mat(path: pathlib.Path) -> Stored:
     DataError: if SciPy is not installed, if the file cannot be read or lacks an array, or
       as in `read_npz`.
   """
-  test = _test_beside(path)
-  return make_stored(
-    str(path),
-    _mat_split(path),
-    test=_mat_split(test) if test else None,
-    notes=(f"{test} is the test set",) if test else (),
-  )
+  beside = _test_beside(path)
+  train, test = _mat_split(path), _mat_split(beside) if beside else None
+  if train.labels.size and (train.labels.min(), train.labels.max()) == (1, 10):
+    train = train._replace(labels=train.labels % 10)
+    test = test and test._replace(labels=test.labels % 10)
+  notes = (f"{beside} is the test set",) if beside else ()
+  return make_stored(str(path), train, test=test, notes=notes)
 
 
 def _mat_split(path: pathlib.Path) -> Split:
@@ -232,11 +232,8 @@ def _mat_split(path: pathlib.Path) -> Split:
       f" arrays: content = scipy.io.loadmat('{path}'); numpy.savez('FILE.npz',"
       " images=content['IMAGES'], labels=content['LABELS'].ravel())"
     )
-  labels = found["y"].ravel()
-  if labels.size and (labels.min(), labels.max()) == (1, 10):
-    labels = labels % 10
   images = np.ascontiguousarray(np.moveaxis(found["X"], -1, 0))
-  return make_split(path, "", images, labels)
+  return make_split(path, "", images, found["y"].ravel())
 
 
 def _test_beside(path: pathlib.Path) -> pathlib.Path | None:
