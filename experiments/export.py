@@ -60,6 +60,7 @@ def main() -> None:
   noise = flags.location_noise()
   devices.set_up_jax()
   predictor, _ = flags.load_model()
+  output = _output()
   program = ramjax.export(
     predictor,
     num_glimpses=options.num_glimpses,
@@ -74,14 +75,28 @@ def main() -> None:
     raise RunError(
       "flatbuffers cannot be imported; pip install '.[export]' in a checkout of ramjax"
     ) from error
-  output = pathlib.Path(options.output)
-  files.make_folder(output.parent)
   files.replace(output, content)
   images, _ = program.in_avals
   print(
     f"written to {options.output} ({len(content):,} bytes): images {images}, seed"
     f" uint32; on {' and '.join(program.platforms)}"
   )
+
+
+def _output() -> pathlib.Path:
+  """The file of the program.
+
+  Raises:
+    UsageError: if it is a file of the model, or its folder cannot be written.
+  """
+  output, workdir = pathlib.Path(flags.FLAGS.output), flags.FLAGS.workdir
+  files.make_folder(output.parent)
+  place = output.resolve()
+  if workdir and place.exists():
+    model = pathlib.Path(workdir).resolve()
+    if model in (place, *place.parents):
+      raise UsageError(f"output would overwrite {output}; give another --output")
+  return output
 
 
 def _image_size(text: str | None) -> tuple[int, int] | Literal["any"] | None:

@@ -85,7 +85,7 @@ def main(paths: Sequence[str]) -> None:
   devices.set_up_jax()
   model, source = flags.load_model()
   model.number_of_glimpses(options.num_glimpses, **flags.stopping_rule())  # checks them
-  found_files = shown.find_files(paths)
+  found_files = shown.find_files(paths, output=pathlib.Path(options.output))
   if options.label_from_folder:
     _check_labels(found_files, model)
   folder, figure_names = pathlib.Path(options.output), _unique_names(found_files)

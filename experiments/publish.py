@@ -44,6 +44,9 @@ def define_flags() -> None:
     "workdir", None, "Folders of runs of one recipe with different seeds."
   )
   absl_flags.DEFINE_string("output", str(_MODELS), "Folder of the model.")
+  absl_flags.DEFINE_boolean(
+    "overwrite", False, "Whether it may take the place of a model of this name."
+  )
   help_text.REQUIRED.update(("name", "workdir"))
   flags.define_data_flag()
   devices.define_jax_flags()
@@ -63,7 +66,12 @@ def main() -> None:
     raise UsageError(
       f"workdir must name runs that differ in nothing but the seed, not {labels}"
     )
-  folder = files.make_folder(pathlib.Path(options.output))
+  path = files.make_folder(pathlib.Path(options.output)) / f"{options.name}.safetensors"
+  for written in (path, path.with_suffix(".md")):
+    if written.exists() and not options.overwrite:
+      raise UsageError(
+        f"{written} is there already; give another --name or --output, or --overwrite"
+      )
   validated = [_error(run, "validation") for run in runs]
   for run, error in zip(runs, validated, strict=True):
     print(f"{run.workdir.path}: validation error {error:.2f} %", flush=True)
@@ -71,7 +79,6 @@ def main() -> None:
   model = ramjax.load(run.workdir.path)
   stored = dataclasses.replace(model, params=jax.tree.map(_halved, model.params))
   facts = {**_facts(run, min(validated)), **_measure(run, stored)}
-  path = folder / f"{options.name}.safetensors"
   dataclasses.replace(stored, facts=facts).save(path, dtype=np.float16)
   files.replace(path.with_suffix(".md"), model_card.card(options.name, stored, facts))
   error = facts["test_error"]

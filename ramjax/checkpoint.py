@@ -218,7 +218,9 @@ class Checkpoints:
         f"{self._directory} holds no checkpoint that can be read ({reasons})"
         + ("" if self._read_only else "; what was damaged is set aside there")
       )
-    which = " with a validation accuracy" if best and self.steps else ""
+    which = "; nothing has been saved there yet"
+    if self.steps:
+      which = " with a validation accuracy" if best else ""
     if step is not None:
       which = f" of step {step}"
     raise CheckpointError(f"{self._directory} holds no checkpoint{which}")

@@ -90,6 +90,19 @@ def restore(
   return state.params, int(state.step)
 
 
+def _advice(folder: pathlib.Path) -> str:
+  """What to do about a folder without a run: there may be some beside it."""
+  seeds = [*folder.parent.glob(f"{folder.name}_seed*/{CONFIG}")]
+  seeds += [*folder.glob(f"seed*/{CONFIG}")]
+  if seeds:
+    return f"give {','.join(str(file.parent) for file in sorted(seeds))}"
+  if (folder.parent / CONFIG).is_file():
+    return f"give {folder.parent}"
+  if folder.is_file():
+    return "give the folder of a run, not a file"
+  return f"train one by `python -m experiments.train --workdir={folder}`"
+
+
 def _read(folder: pathlib.Path) -> tuple[Config, DatasetInfo | None]:
   """Configuration and data of the run in a folder; errors as `read_config`."""
   file = folder / CONFIG
@@ -101,8 +114,7 @@ def _read(folder: pathlib.Path) -> tuple[Config, DatasetInfo | None]:
     return config, info
   except OSError as error:
     raise RunError(
-      f"{folder} holds no run ({file.name}: {error.strerror}); train one by"
-      f" `python -m experiments.train --workdir={folder}`"
+      f"{folder} holds no run ({file.name}: {error.strerror}); {_advice(folder)}"
     ) from error
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     reason = fields.one_line(error)

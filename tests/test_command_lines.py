@@ -99,7 +99,10 @@ SCRIPTS = {
     ([], "--workdir must name a trained run", 2),
     (["--workdir=x", "--max_glimpses=1"], "max_glimpses must be at least 2, not 1", 2),
   ],
-  "error_rates": [([], "--workdir must name a trained run", 2)],
+  "error_rates": [
+    ([], "--workdir must name a trained run", 2),
+    (["--workdir=x", "--output=x.png"], "output must name a folder, not x.png", 2),
+  ],
   "export": [
     (["--model=mnist"], "output must name the file of the program", 2),
     (
@@ -210,6 +213,7 @@ SCRIPTS = {
     ),
     (["x.png", "--model=mnist", "--num_samples=0"], "num_samples must be at least", 2),
     (["x.png", "--model=mnist", "--output="], "output must name a folder", 2),
+    (["x.png", "--workdir=x,y"], "workdir must name one run, not x,y", 2),
     (
       ["x.png", "--model=mnist", "--num_glimpses=100000000000"],
       "num_glimpses must be at most 1,000,000",

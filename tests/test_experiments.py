@@ -353,6 +353,11 @@ def test_a_run_is_published_and_read_again(trained, tmp_path):
     *("publish", f"--workdir={worse},{workdir}", "--name=mine", f"--output={tmp_path}")
   )
   assert f"{workdir}: validation error" in printed
+  again = forked.run(
+    "publish", f"--workdir={workdir}", *("--name=mine", f"--output={tmp_path}")
+  )
+  assert again.returncode == 2
+  assert "mine.safetensors is there already; give another --name or" in again.stderr
   model, own = ramjax.load(tmp_path / "mine.safetensors"), ramjax.load(workdir)
   assert model.config == own.config
   assert model.temperature_t == own.temperature_t

@@ -205,6 +205,7 @@ def test_what_the_script_cannot_read_or_write_is_one_line(predictor, tmp_path):
   before = sorted(tmp_path.rglob("*"))
   for source, output, message, status in (
     (model, model / "program", "cannot be written: File exists; give another", 2),
+    (model, model, f"output would overwrite {model}; give another --output", 2),
     (model, run, f"{run}: Is a directory", 1),
     (run, tmp_path / "program", "checkpoint", 1),
   ):

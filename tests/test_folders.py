@@ -305,7 +305,7 @@ def spoil_by_a_flat_folder(folder):
     (spoil_text, r"class 1/notes\.png cannot be read as an image; convert it"),
     (
       spoil_size,
-      r"class 2/odd\.png is 12 x 5 pixels, .*000\.png is 12 x 9; give --res",
+      r"class 2/odd\.png is 12 x 5 pixels, .*000\.png is 12 x 9; resize them, in training by --res",
     ),
     (spoil_depth, r"class 2/deep\.png has pixels of more than 8 bits \(mode I"),
     (spoil_with_an_image, r"loose\.png is a file where a folder for each class is exp"),

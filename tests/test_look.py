@@ -21,7 +21,7 @@ from experiments import look as look_script
 from experiments.reporting import look_figure, look_page, looks
 from experiments.runs import shown
 from ramjax.config import Config, ModelConfig, TrainConfig
-from ramjax.data import DataError, DatasetInfo
+from ramjax.data import DataError, DatasetInfo, image_files
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_each_image_has_a_line_and_an_entry(looked, folder, model):
   output, printed = looked
   entries = json.loads((output / "look.json").read_text())
   assert [entry["label"] for entry in entries] == ["1", "7"]
-  images, _ = shown.read(shown.find_files([str(folder)]), model)
+  images, _ = shown.read(shown.find_files([str(folder)], output=folder / "look"), model)
   answers = jax.device_get(
     model(np.stack([image for _, image, *_ in images]), beta=0.2)
   )
@@ -267,7 +267,7 @@ def test_the_page_stops_where_the_library_does(beta, looked, folder, model, chro
   page = dom(chromium, f"file://{output}/look.html#beta={beta}")
   assert 'data-ready="true"' in page
   states = re.findall(r'<p class="state[^>]*>([^<]*)', page)
-  images, _ = shown.read(shown.find_files([str(folder)]), model)
+  images, _ = shown.read(shown.find_files([str(folder)], output=folder / "look"), model)
   answers = model(np.stack([image for _, image, *_ in images]), num_glimpses=50)
   expected = []
   for i in range(len(images)):
@@ -380,10 +380,30 @@ def test_images_are_resized_as_those_of_the_training(tmp_path):
   assert grid == ((0, -100), (25, 25))
 
 
+def test_figures_of_an_earlier_call_are_no_images(tmp_path):
+  output = tmp_path / "look"
+  output.mkdir()
+  for path in (tmp_path / "a.png", output / "a.png", output / "a.gif"):
+    Image.new("L", (40, 20), 200).save(path)
+  assert shown.find_files([str(tmp_path)], output=output) == [tmp_path / "a.png"]
+  figures = [output / "a.gif", output / "a.png"]
+  assert sorted(shown.find_files([str(output)], output=output)) == figures  # if asked
+
+
+def test_of_several_pages_the_first_is_read_and_a_line_says_so(tmp_path, model, caplog):
+  pages = [Image.new("L", (40, 40), 0) for _ in range(3)]
+  pages[0].paste(255, (10, 5, 20, 30))
+  pages[0].save(tmp_path / "scan.tiff", save_all=True, append_images=pages[1:])
+  (found,), _ = shown.read([tmp_path / "scan.tiff"], model)
+  assert found.image.max() == 255
+  assert "scan.tiff has 3 pages; the first is read" in caplog.text
+  assert image_files.read([tmp_path / "scan.tiff"]).num_pages == [3]
+
+
 def test_what_cannot_be_shown_is_named(tmp_path, model, monkeypatch):
   (tmp_path / "empty").mkdir()
   with pytest.raises(DataError, match="empty holds no image"):
-    shown.find_files([str(tmp_path / "empty")])
+    shown.find_files([str(tmp_path / "empty")], output=tmp_path)
   Image.new("L", (40, 20), 200).save(tmp_path / "blank.png")
   with pytest.raises(DataError, match=r"blank.png: nothing can be seen on it"):
     shown.read([tmp_path / "blank.png"], model)

@@ -14,7 +14,7 @@ import trainings
 
 import ramjax
 from experiments.runs import workdir as workdir_lib
-from ramjax import data
+from ramjax import data, run_folder
 from ramjax.config import (
   Config,
   ConfigError,
@@ -244,6 +244,23 @@ def test_runs_of_earlier_versions_say_what_they_lack(folder, dataset, tmp_path, 
     ramjax.load(old)
   with pytest.raises(ramjax.RunError, match="holds no run"):
     ramjax.load(tmp_path)
+
+
+def test_a_folder_beside_a_run_is_told_what_to_give(folder, tmp_path):
+  for name in ("run_seed0", "run_seed1"):
+    shutil.copytree(folder, tmp_path / name)
+  seeds = f"{tmp_path / 'run_seed0'},{tmp_path / 'run_seed1'}"
+  for path, advice in (
+    (tmp_path / "run", f"give {seeds}"),
+    (folder / "checkpoints", f"give {folder}"),
+    (tmp_path / "none", "train one by "),
+  ):
+    with pytest.raises(ramjax.RunError, match="holds no run") as caught:
+      run_folder.read_config(path)
+    assert f"No such file or directory); {advice}" in str(caught.value)
+  (tmp_path / "file").touch()
+  with pytest.raises(ramjax.RunError, match="; give the folder of a run, not a file$"):
+    run_folder.read_config(tmp_path / "file")
 
 
 @pytest.mark.parametrize("content", ["{}", '{"temperature_t": [1.0, null]}', "[", "[]"])

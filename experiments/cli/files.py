@@ -17,14 +17,22 @@ UNFINISHED = ".new-"
 """How the names of files begin that a killed process had not finished."""
 
 
+_OF_FILES = {".csv", ".gif", ".html", ".jpg", ".md", ".pdf", ".png", ".svg", ".txt"}
+"""How names end that stand for a file."""
+
+
 def make_folder(path: pathlib.Path, *, flag: str = "output") -> pathlib.Path:
   """Makes the folder that a flag names, if it is not there; before long work.
 
   Raises:
-    UsageError: if it cannot be made.
+    UsageError: if it has the name of a file, cannot be made, or cannot be written to.
   """
+  if path.suffix in _OF_FILES and not path.is_dir():
+    raise UsageError(f"{flag} must name a folder, not {path}")
   try:
     path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path, prefix=UNFINISHED):
+      pass
   except OSError as error:
     raise UsageError(
       f"{flag} {path} cannot be written: {error.strerror}; give another --{flag}"

@@ -7,6 +7,7 @@ The flags of a training are generated from the fields of the configuration, see
 from __future__ import annotations
 
 import math
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -203,6 +204,8 @@ def load_model() -> tuple[ramjax.Predictor, str]:
     )
   if FLAGS.model:
     return ramjax.pretrained(FLAGS.model), FLAGS.model
+  if "," in FLAGS.workdir and not pathlib.Path(FLAGS.workdir).exists():
+    raise UsageError(f"workdir must name one run, not {FLAGS.workdir}")
   return ramjax.load(FLAGS.workdir), FLAGS.workdir
 
 

@@ -22,7 +22,8 @@ class Interrupted(BaseException):
 
   def __init__(self, signum: int, state: str, *, midway: bool) -> None:
     name = signal.Signals(signum).name
-    super().__init__(f"{name}: {state}; run the same command again to go on")
+    on = "" if midway else " to go on"
+    super().__init__(f"{name}: {state}; run the same command again{on}")
     self.status = 128 + signum
     self.midway = midway
 

@@ -31,11 +31,13 @@ def evaluation_target(name: str) -> Target:
   """Where an evaluation writes `<name>.json`: `--output`, or the folder of the first run.
 
   Raises:
-    UsageError: if there is no run, or no folder can be made there.
+    UsageError: if there is no run, or nothing can be written there.
   """
   folders = workdirs()
   output = flags.FLAGS.output
   if not output:
+    if folders[0].path.is_dir():
+      files.make_folder(folders[0].path)  # it may not be ours to write
     why = " (the first folder; --output names another)" if len(folders) > 1 else ""
     return Target(folders[0].path / f"{name}.json", why)
   path = pathlib.Path(output)
@@ -69,7 +71,7 @@ def write(
 ) -> None:
   """Writes results as JSON and their figure, if there is one, beside it; says where.
 
-  Beliefs that are not finite are a warning.
+  Probabilities that are not finite are a warning.
   """
   if warning := tables.not_finite(results):
     logging.warning("%s", warning)

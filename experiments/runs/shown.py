@@ -45,8 +45,12 @@ class Shown(NamedTuple):
   photo: Photo | None = None
 
 
-def find_files(names: Sequence[str]) -> list[pathlib.Path]:
+def find_files(names: Sequence[str], *, output: pathlib.Path) -> list[pathlib.Path]:
   """The files that names stand for; a folder stands for all images in it.
+
+  Args:
+    names: names of files and folders.
+    output: a folder that is left out within others: figures of an earlier call.
 
   Raises:
     DataError: if a folder holds no image.
@@ -55,6 +59,9 @@ def find_files(names: Sequence[str]) -> list[pathlib.Path]:
   files: list[pathlib.Path] = []
   for path in map(pathlib.Path, names):
     found = folders.files_in(path) if path.is_dir() else [path]
+    drawn = output.resolve()
+    if path.resolve() in drawn.parents:
+      found = [file for file in found if drawn not in file.resolve().parents]
     if not found:
       raise DataError(f"{path} holds no image")
     files += found
@@ -124,13 +131,16 @@ def _read_file(
   train, least = model.config.train, model.config.model.patch_size
   size = _size(model) if _way(model, as_is) == "resized" else None
 
-  def read_on(ground: str) -> tuple[np.ndarray, Grid]:
-    (pixels,), _, (whole,) = image_files.read([file], size=size, transparent_as=ground)
-    return pixels, Grid().resized(whole, pixels.shape)
+  def read_on(ground: str) -> tuple[np.ndarray, Grid, int]:
+    found = image_files.read([file], size=size, transparent_as=ground)
+    (pixels,), (whole,), (num_pages,) = found.arrays, found.sizes, found.num_pages
+    return pixels, Grid().resized(whole, pixels.shape), num_pages
 
-  pixels, grid = read_on(train.transparent_as)
+  pixels, grid, num_pages = read_on(train.transparent_as)
+  if num_pages > 1:
+    logging.warning("%s has %d pages; the first is read", file, num_pages)
   if not np.ptp(pixels):
-    pixels, grid = read_on("black" if train.transparent_as == "white" else "white")
+    pixels, grid, _ = read_on("black" if train.transparent_as == "white" else "white")
   try:
     image, grid = prepare(pixels, model, as_is=as_is, grid=grid)
   except DataError as error:

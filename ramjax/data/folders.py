@@ -84,7 +84,8 @@ def read_folder(
   _check_classes(path, parts)
   files = [file for part in parts.values() for name in part for file in part[name]]
   size = None if resize is None else size_of(resize)
-  pixels, notes, _ = image_files.read(files, size=size, transparent_as=transparent_as)
+  read = image_files.read(files, size=size, transparent_as=transparent_as)
+  pixels, notes = read.arrays, read.notes
   num_train = sum(map(len, parts["train"].values()))
   filled = None
   if size is None:
@@ -206,8 +207,8 @@ def _check_sizes(files: Sequence[pathlib.Path], pixels: Sequence[np.ndarray]) ->
     if array.shape[:2] != (height, width):
       raise DataError(
         f"all images must have one size: {file} is {array.shape[1]} x"
-        f" {array.shape[0]} pixels, {files[0]} is {width} x {height}; give"
-        " --resize=HEIGHTxWIDTH, such as --resize=64x64"
+        f" {array.shape[0]} pixels, {files[0]} is {width} x {height};"
+        " resize them, in training by --resize=HEIGHTxWIDTH, such as --resize=64x64"
       )
 
 

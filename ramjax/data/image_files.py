@@ -24,11 +24,13 @@ class Pixels(NamedTuple):
     arrays: one array [h, w, C] a file, uint8, all with the same C, 1 or 3.
     notes: what was done to them, for the user.
     sizes: height and width of each file's image, upright and not resized.
+    num_pages: number of pages or frames of each file, of which the first one is read.
   """
 
   arrays: list[np.ndarray]
   notes: tuple[str, ...]
   sizes: list[tuple[int, int]]
+  num_pages: list[int]
 
 
 def read(
@@ -39,7 +41,8 @@ def read(
 ) -> Pixels:
   """Reads image files.
 
-  An image is turned as its EXIF orientation says. Transparent pixels show a white or
+  An image is turned as its EXIF orientation says. Of several pages or frames, the first
+  one is read. Transparent pixels show a white or
   black ground. If any image has colours, all get three channels.
 
   Args:
@@ -64,6 +67,7 @@ def read(
     ) from error
   arrays: list[np.ndarray] = []
   sizes: list[tuple[int, int]] = []
+  num_pages: list[int] = []
   num_turned = num_transparent = num_resized = 0
   for file in files:
     try:
@@ -76,6 +80,8 @@ def read(
             f"{file} has pixels of {what} (mode {opened.mode}); convert it to 8-bit grey or"
             " colour"
           )
+        # The second image of a photo of a phone (MPO) is the same, or smaller.
+        pages = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
         whole, turned, image = _upright(opened, size)
         transparent, image = _opaque(image, transparent_as)
         resized, image = _resized(image, size)
@@ -99,6 +105,7 @@ def read(
     num_transparent += transparent
     num_resized += resized
     sizes.append(whole)
+    num_pages.append(pages)
     arrays.append(pixels if pixels.ndim == 3 else pixels[..., None])
   channels = max(array.shape[-1] for array in arrays)
   other = "black" if transparent_as == "white" else "white"
@@ -107,11 +114,15 @@ def read(
     f"{num_transparent} with transparent pixels on {transparent_as}"
     f" (--transparent_as={other} for the other)": num_transparent,
     f"{num_resized} resized": num_resized,
+    f"{sum(n > 1 for n in num_pages)} with several pages, of which the first is read": any(
+      n > 1 for n in num_pages
+    ),
   }
   return Pixels(
     [np.broadcast_to(a, (*a.shape[:2], channels)) for a in arrays],
     tuple(note for note, count in notes.items() if count),
     sizes,
+    num_pages,
   )
 
 

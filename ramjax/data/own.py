@@ -120,8 +120,8 @@ def read_csv(path: pathlib.Path) -> Stored:
   train = _csv_split(path)
   if train is None:
     raise DataError(
-      f"{path} must have a column called label beside the pixels; the first line names"
-      " the columns, if it is not an image"
+      f"{path} must have a column called label beside the pixels, separated by commas; the"
+      " first line names the columns, if it is not an image"
     )
   beside = _test_beside(path)
   test = _csv_split(beside) if beside else None
