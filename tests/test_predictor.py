@@ -259,7 +259,7 @@ def test_a_folder_beside_a_run_is_told_what_to_give(folder, tmp_path):
       run_folder.read_config(path)
     assert f"No such file or directory); {advice}" in str(caught.value)
   (tmp_path / "file").touch()
-  with pytest.raises(ramjax.RunError, match="; give the folder of a run, not a file$"):
+  with pytest.raises(ramjax.RunError, match="; give the folder of a run, not a file"):
     run_folder.read_config(tmp_path / "file")
 
 
