@@ -205,9 +205,10 @@ def control_variate(reward_t: jax.Array, advantage_t: jax.Array) -> jax.Array:
   it is drawn: c_t · (r_t - mean r_t), with r_t the reward that the rollout would have if it
   ended at glimpse t. The mean is that of the other rollouts of the image, or, where there
   is one rollout, of the other images. c_t is fitted to the other images by least squares
-  (a line about their own mean). So neither depends on what the rollout draws next: to subtract this from the advantage
-  takes noise from the gradient and does not bias it (control variates: Greensmith,
-  Bartlett and Baxter, 2004, Journal of Machine Learning Research 5).
+  (a line about their own mean). So neither depends on what the rollout draws next: to
+  subtract this from the advantage takes noise from the gradient and does not bias it
+  (control variates: Greensmith, Bartlett and Baxter, 2004, Journal of Machine Learning
+  Research 5).
 
   Args:
     reward_t: rewards so far [T, B, S] of S rollouts of each of B images, B at least 2.

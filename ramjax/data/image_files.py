@@ -42,8 +42,8 @@ def read(
   """Reads image files.
 
   An image is turned as its EXIF orientation says. Of several pages or frames, the first
-  one is read. Transparent pixels show a white or
-  black ground. If any image has colours, all get three channels.
+  one is read. Transparent pixels show a white or black ground. If any image has colours,
+  all get three channels.
 
   Args:
     files: the files, in formats that Pillow reads.
@@ -109,14 +109,13 @@ def read(
     arrays.append(pixels if pixels.ndim == 3 else pixels[..., None])
   channels = max(array.shape[-1] for array in arrays)
   other = "black" if transparent_as == "white" else "white"
+  num_several = sum(number > 1 for number in num_pages)
   notes = {
     f"{num_turned} turned upright as EXIF says": num_turned,
     f"{num_transparent} with transparent pixels on {transparent_as}"
     f" (--transparent_as={other} for the other)": num_transparent,
     f"{num_resized} resized": num_resized,
-    f"{sum(n > 1 for n in num_pages)} with several pages, of which the first is read": any(
-      n > 1 for n in num_pages
-    ),
+    f"{num_several} with several pages, of which the first is read": num_several,
   }
   return Pixels(
     [np.broadcast_to(a, (*a.shape[:2], channels)) for a in arrays],

@@ -180,8 +180,9 @@ def read_mat(path: pathlib.Path) -> Stored:
   """Reads images and classes from a `.mat` file of the form of SVHN (cropped digits).
 
   The file has the arrays `X` [H, W, C, M], uint8, and `y` [M, 1]. In SVHN, class 10 is
-  the digit 0; so training classes 1 to 10 become 1 to 9 and 0, and those of the test. For `train_32x32.mat`, the file
-  `test_32x32.mat` beside it is the test set, see `read_csv`.
+  the digit 0; so where the training set has classes 1 to 10, they become 1 to 9 and 0.
+  For `train_32x32.mat`, the file `test_32x32.mat` beside it is the test set, see
+  `read_csv`.
 
   Args:
     path: the file.
