@@ -85,10 +85,11 @@ def main(paths: Sequence[str]) -> None:
   devices.set_up_jax()
   model, source = flags.load_model()
   model.number_of_glimpses(options.num_glimpses, **flags.stopping_rule())  # checks them
-  found_files = shown.find_files(paths, output=pathlib.Path(options.output))
+  folder = pathlib.Path(options.output)
+  found_files = shown.find_files(paths, output=folder)
   if options.label_from_folder:
     _check_labels(found_files, model)
-  folder, figure_names = pathlib.Path(options.output), _unique_names(found_files)
+  figure_names = _unique_names(found_files)
   if options.figures:
     _check_output(folder, figure_names, found_files)
   named = dict(zip(found_files, figure_names, strict=True))

@@ -57,9 +57,9 @@ def find_files(names: Sequence[str], *, output: pathlib.Path) -> list[pathlib.Pa
     OSError: if a folder cannot be read.
   """
   files: list[pathlib.Path] = []
+  drawn = output.resolve()
   for path in map(pathlib.Path, names):
     found = folders.files_in(path) if path.is_dir() else [path]
-    drawn = output.resolve()
     if path.resolve() in drawn.parents:
       found = [file for file in found if drawn not in file.resolve().parents]
     if not found:
